@@ -1,0 +1,42 @@
+"""Errors that a user can mend, told in one sentence."""
+
+import contextlib
+import errno
+import sys
+from collections.abc import Iterator
+
+
+class InputError(Exception):
+    """Bad input: the message is one sentence that names the thing and the fix."""
+
+
+@contextlib.contextmanager
+def kind_errors() -> Iterator[None]:
+    """Wraps a main: an InputError or a file-system error becomes one line and exit code 1.
+
+    Anything else is a bug in our code and keeps its traceback.
+    """
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        message = describe_os_error(error)
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(1)
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for what the file system refused, with the fix."""
+    where = error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk that holds {where} is full: free some space and run the command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"No permission to use {where}: choose another path or change its permissions."
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{where} cannot be made, a file is in the way: choose another path."
+    if error.errno == errno.ENOENT:
+        return f"{where} does not exist: check the path."
+    return f"{where}: {error.strerror or error}."
