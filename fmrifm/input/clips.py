@@ -1,0 +1,176 @@
+"""Which clips make batch k: a stateless sampler.
+
+Batch k is a pure function of (seed, k): no shuffle buffer, nothing to save, the same on any number
+of hosts, threads or workers. Letters: B clips of the global batch, C clips of a list, S sources.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from data_tools.errors import InputError
+from fmrifm.input.sources import Source
+
+# Shares are met exactly over so many clips where clips are drawn from a list.
+ROUND = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Where clips lie: three int64 arrays of one length.
+
+    Attributes:
+      source: place in the list of sources.
+      run: place in the store's runs.
+      start: first frame.
+    """
+
+    source: np.ndarray
+    run: np.ndarray
+    start: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, index) -> "Clips":
+        return Clips(self.source[index], self.run[index], self.start[index])
+
+
+def usable_runs(sources: list[Source], num_frames: int, skip_short_runs: bool) -> list[Source]:
+    """Drops runs that are shorter than a clip.
+
+    Raises:
+      InputError: a run is shorter than a clip and that is not allowed, or none is left.
+    """
+    usable, skipped = [], 0
+    for source in sources:
+        length = np.array([source.store.runs[r]["n_frames"] for r in source.runs])
+        short = source.runs[length < num_frames]
+        if len(short) and not skip_short_runs:
+            run = source.store.runs[short[0]]
+            raise InputError(
+                f"Run {run['key']} of {source.store.path} has {run['n_frames']} frames, fewer "
+                f"than a clip of {num_frames}: filter it out or set data.skip_short_runs=True."
+            )
+        skipped += len(short)
+        if len(short) < len(source.runs):
+            usable.append(dataclasses.replace(source, runs=source.runs[length >= num_frames]))
+    if skipped:
+        print(f"Skipping {skipped} runs shorter than a clip of {num_frames} frames.")
+    if not usable:
+        raise InputError(f"No run is as long as a clip of {num_frames} frames.")
+    return usable
+
+
+def list_clips(
+    sources: list[Source], num_frames: int, stride: int = 0, hrf_delay: float | None = None
+) -> Clips:
+    """Every clip of the runs, in order: one each `stride` frames, or one an event.
+
+    Args:
+      stride: frames between starts, 0 for `num_frames`: clips side by side.
+      hrf_delay: seconds; when given, clips start at int((onset + hrf_delay) / TR) of each event,
+        and those past the end of the run are dropped.
+
+    Raises:
+      InputError: no run has an event that starts a whole clip.
+    """
+    parts = []
+    for s, source in enumerate(sources):
+        for r in source.runs:
+            run = source.store.runs[r]
+            last = run["n_frames"] - num_frames
+            if hrf_delay is None:
+                starts = np.arange(0, last + 1, stride or num_frames)
+            else:
+                onsets = np.array([event["onset"] for event in run.get("events") or []], float)
+                # Rounded first: 2.9999999999999996 s is the third frame.
+                starts = np.floor(np.round((onsets + hrf_delay) / source.store.tr, 6)).astype(int)
+                starts = starts[(starts >= 0) & (starts <= last)]
+            parts.append(np.stack([np.full_like(starts, s), np.full_like(starts, r), starts]))
+    table = np.concatenate(parts, axis=1)
+    if not table.size:
+        raise InputError("No run has an event that starts a whole clip: check the events.")
+    return Clips(*table.astype(np.int64))
+
+
+def pick_evenly(clips: Clips, count: int) -> Clips:
+    """At most `count` clips, evenly spaced over the list; 0 keeps all."""
+    if not count or count >= len(clips):
+        return clips
+    return clips[np.arange(count) * len(clips) // count]
+
+
+class RandomSampler:
+    """Clips drawn uniformly over the valid starts: runs in proportion to their length."""
+
+    def __init__(self, sources: list[Source], num_frames: int, seed: int):
+        self._sources, self._seed = sources, seed
+        self._ends = []
+        for source in sources:
+            lengths = [source.store.runs[r]["n_frames"] - num_frames + 1 for r in source.runs]
+            self._ends.append(np.cumsum(lengths))
+        self._share_ends = np.cumsum(shares(sources, [ends[-1] for ends in self._ends]))
+
+    def draw(self, step: int, batch_size: int) -> Clips:
+        """The whole global batch of a step; every host draws all of it and reads its rows."""
+        rng = np.random.default_rng((self._seed, step))
+        which_B = np.searchsorted(self._share_ends[:-1], rng.random(batch_size), side="right")
+        place_B = rng.random(batch_size)
+        run_B, start_B = np.empty((2, batch_size), np.int64)
+        for s, ends in enumerate(self._ends):
+            rows = which_B == s
+            flat = np.minimum((place_B[rows] * ends[-1]).astype(np.int64), ends[-1] - 1)
+            run = np.searchsorted(ends, flat, side="right")
+            run_B[rows] = self._sources[s].runs[run]
+            start_B[rows] = flat - np.concatenate([[0], ends])[run]
+        return Clips(which_B.astype(np.int64), run_B, start_B)
+
+
+class ListSampler:
+    """Clips of a list in shuffled order, each once an epoch of its source."""
+
+    def __init__(self, sources: list[Source], clips: Clips, seed: int):
+        self._seed = seed
+        self._lists = [clips[clips.source == s] for s in range(len(sources))]
+        empty = [s for s, part in enumerate(self._lists) if not len(part)]
+        if empty:
+            raise InputError(f"{sources[empty[0]].store.path} has no clip to draw: check events.")
+        share = shares(sources, [len(part) for part in self._lists])
+        self._round_ends = np.round(np.cumsum(share) * ROUND).astype(np.int64)
+        # One permutation of an epoch is drawn once and shared by the steps that need it.
+        self._epoch = functools.lru_cache(maxsize=4 * len(sources))(self._permutation)
+
+    def _permutation(self, source: int, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self._seed, 1, source, epoch))
+        return rng.permutation(len(self._lists[source]))
+
+    def draw(self, step: int, batch_size: int) -> Clips:
+        """The whole global batch of a step."""
+        run_B, start_B, which_B = np.empty((3, batch_size), np.int64)
+        for row in range(batch_size):
+            # Position in the stream -> slot of a shuffled round -> how many of the source before.
+            turn, slot = divmod(step * batch_size + row, ROUND)
+            slot = self._round(turn)[slot]
+            s = int(np.searchsorted(self._round_ends, slot, side="right"))
+            first = self._round_ends[s - 1] if s else 0
+            ordinal = turn * (self._round_ends[s] - first) + slot - first
+            epoch, place = divmod(int(ordinal), len(self._lists[s]))
+            clip = self._lists[s][self._epoch(s, epoch)[place]]
+            which_B[row], run_B[row], start_B[row] = s, clip.run, clip.start
+        return Clips(which_B, run_B, start_B)
+
+    def _round(self, turn: int) -> np.ndarray:
+        if len(self._lists) == 1:
+            return np.arange(ROUND)
+        return np.random.default_rng((self._seed, 2, turn)).permutation(ROUND)
+
+
+def shares(sources: list[Source], sizes: list[int]) -> np.ndarray:
+    """(S,) float64 that sum to one: the given shares, or in proportion to `sizes`."""
+    weights = [
+        size if source.share is None else source.share
+        for source, size in zip(sources, sizes, strict=True)
+    ]
+    return np.array(weights, np.float64) / np.sum(weights)

@@ -1,0 +1,131 @@
+"""Which runs of which stores: the language of `data.train` and `data.eval`.
+
+hcp                               a store, all of its runs
+hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
+hcp@0.7,nsd@0.3                   two stores and their shares of the clips
+held_out=hcp?subject=test.txt     (evaluation) a name before the stores of a set
+"""
+
+import dataclasses
+import fnmatch
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.geometry import Geometry
+from data_tools.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Some runs of a store.
+
+    Attributes:
+      store: the open store.
+      runs: (R,) int, places in `store.runs`.
+      share: its share of the clips, None to follow the number of valid starts.
+    """
+
+    store: Store
+    runs: np.ndarray
+    share: float | None = None
+
+
+def parse_sources(text: str) -> list[Source]:
+    """Opens the stores named by `path?field=pattern&field=FILE@share,...`.
+
+    Raises:
+      InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
+    """
+    sources = [_parse_one(part.strip()) for part in text.split(",") if part.strip()]
+    if not sources:
+        raise InputError("No store is given: set data.train to the path of a store.")
+    if len({source.share is None for source in sources}) > 1:
+        raise InputError(f"'{text}' gives a share to some stores only: give all or none.")
+    if len({source.store.tr for source in sources}) > 1:
+        trs = ", ".join(f"{s.store.path} {s.store.tr} s" for s in sources)
+        raise InputError(f"The stores differ in TR ({trs}): convert them to one TR.")
+    return sources
+
+
+def parse_named_sources(text: str) -> dict[str, list[Source]]:
+    """Opens evaluation sets `name=path[?filters],...`; a repeated name adds to its set."""
+    sets: dict[str, list[str]] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, path = part.partition("=")
+        if not equals or not re.fullmatch(r"[\w.-]+", name):
+            raise InputError(f"'{part}' in data.eval needs a name: write NAME={part}.")
+        sets.setdefault(name, []).append(path)
+    return {name: parse_sources(",".join(paths)) for name, paths in sets.items()}
+
+
+def _parse_one(text: str) -> Source:
+    text, at, share_text = text.rpartition("@") if _has_share(text) else (text, "", "")
+    path, _, query = text.partition("?")
+    share = float(share_text) if at else None
+    if share is not None and not share > 0:
+        raise InputError(f"The share @{share_text} of {path} must be above zero.")
+    store = Store(path)
+    keep = np.ones(len(store.runs), bool)
+    for condition in filter(None, query.split("&")):
+        field, equals, pattern = condition.partition("=")
+        if not equals:
+            raise InputError(f"'{condition}' is no filter: write ?{condition}=PATTERN.")
+        if not any(field in run for run in store.runs):
+            known = sorted({name for run in store.runs for name in run} - {"events", "missing"})
+            raise InputError(
+                f"No run of {path} has a field '{field}': choose one of {', '.join(known)}."
+            )
+        wanted = _wanted(pattern)
+        keep &= [wanted(str(run.get(field, ""))) for run in store.runs]
+    if not keep.any():
+        raise InputError(f"No run of {path} matches '?{query}': loosen the filter.")
+    return Source(store, np.flatnonzero(keep), share)
+
+
+def _has_share(text: str) -> bool:
+    return re.search(r"@[-+.\deE]+$", text) is not None
+
+
+def _wanted(pattern: str):
+    if Path(pattern).is_file():
+        listed = set(Path(pattern).read_text().split())
+        return lambda value: value in listed
+    return lambda value: fnmatch.fnmatchcase(value, pattern)
+
+
+def union_geometry(sources: list[Source]) -> Geometry:
+    """One geometry that holds every valid pixel of the sources.
+
+    Raises:
+      InputError: the stores lie on different grids.
+    """
+    first = sources[0].store
+    geometry = first.geometry
+    for source in sources[1:]:
+        other = source.store.geometry
+        check_grid(other, geometry, str(source.store.path), str(first.path))
+        if not np.array_equal(other.mask, geometry.mask):
+            union = dataclasses.replace(geometry, mask=geometry.mask | other.mask)
+            print(
+                f"{source.store.path} has another mask than {first.path} on the same grid: "
+                f"overlap {geometry.overlap(other):.1%}, using the union."
+            )
+            geometry = union
+    return geometry
+
+
+def check_grid(found: Geometry, expected: Geometry, name: str, expected_name: str) -> None:
+    """Raises InputError unless weights of one geometry fit the other."""
+    if not found.same_grid(expected):
+        raise InputError(
+            f"{name} has a grid of {_size(found)}, {expected_name} one of {_size(expected)}: "
+            "convert the runs to the same grid."
+        )
+
+
+def _size(geometry: Geometry) -> str:
+    (height, width), (p, q) = geometry.mask.shape, geometry.patch_shape
+    return f"{height} x {width} pixels in patches of {p} x {q}"
