@@ -1,0 +1,96 @@
+"""MAE pretraining with the published recipe.
+
+    python -m fmrifm.pretrain --config=configs/pretrain.py:vit_b --workdir=DIR \\
+        --config.data.train=STORE --config.data.eval=held_out=STORE
+
+The argument names a size (vit_s, vit_b, vit_l, vit_h, d3 ... d15) and may end in `,runlocal`, which
+shrinks everything so that the same file is a smoke test on a laptop.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+SIZES = {"": "base", "vit_s": "small", "vit_b": "base", "vit_l": "large", "vit_h": "huge"}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration of a run; `arg` is `SIZE[,runlocal]`."""
+    words = arg.split(",")
+    runlocal = "runlocal" in words
+    size = next((word for word in words if word != "runlocal"), "")
+    config = ConfigDict()
+
+    config.seed = 0  # of initial weights, clips and masks
+    config.batch_size = 32  # clips of the global batch
+    config.total_steps = 625_000  # updates; 100 epochs of 200,000 clips
+    config.log_every = 100  # steps between training lines in metrics.jsonl
+    config.eval_every = 6_250  # steps between evaluations; 0 evaluates at the end only
+    config.checkpoint_every = 6_250  # steps between checkpoints
+    config.keep_checkpoints = 2  # how many of the newest stay
+    config.keep_every = 0  # checkpoints at multiples of this stay for good; 0 for none
+    config.keep_best = placeholder(str)  # name of an eval set: its best checkpoint stays
+    config.figures = 1  # reconstructions drawn per eval set and evaluation
+    config.compute_dtype = "bfloat16"  # of matrix products: bfloat16 or float32
+    config.init_from = placeholder(str)  # warm start: a model directory, workdir or checkpoint
+    config.wandb_project = placeholder(str)  # Weights & Biases project; needs the extra `wandb`
+
+    config.data = ConfigDict()
+    config.data.train = ""  # stores: path?field=pattern@share,...
+    config.data.eval = ""  # evaluation sets: name=path?field=pattern,...
+    config.data.eval_clips = 0  # clips scored per eval set, evenly spaced; 0 for all
+    config.data.num_frames = 16  # frames of a clip
+    config.data.sampling = "random"  # random, sequential (a clip each stride) or event
+    config.data.stride = 0  # frames between sequential clips; 0 for num_frames
+    config.data.hrf_delay = 0.0  # seconds from an event's onset to its clip
+    config.data.normalize = "frame"  # over valid pixels: frame, global or none
+    config.data.skip_short_runs = False  # leave out runs shorter than a clip instead of refusing
+    config.data.threads = 2  # that read batches ahead on each host
+    config.data.workers = 0  # processes that do, for slow file systems
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # replicas of the model; -1 takes the devices that are left
+    config.mesh.fsdp = 1  # parameters are split over so many devices, rows too
+    config.mesh.tensor = 1  # heads and MLP columns are split over so many devices
+
+    config.model = ConfigDict()
+    config.model.size = SIZES.get(size, size)  # small base large huge d3 d6 d9 d12 d15
+    config.model.embed_dim = placeholder(int)  # each of these six overrides the size's
+    config.model.depth = placeholder(int)  # encoder blocks
+    config.model.num_heads = placeholder(int)  # encoder heads
+    config.model.decoder_embed_dim = placeholder(int)  # decoder width
+    config.model.decoder_depth = placeholder(int)  # decoder blocks
+    config.model.decoder_num_heads = placeholder(int)  # decoder heads
+    config.model.patch = 16  # side of a patch in pixels; divides the store's; 0 takes the store's
+    config.model.t_patch = 4  # frames of a token
+    config.model.mask_ratio = 0.9  # share of the full grid that is hidden
+    config.model.masking = "tube"  # tube or random
+    config.model.pos_embed = "sep"  # sep, abs or sincos
+    config.model.class_token = True  # whether there is one
+    config.model.reg_tokens = 0  # registers
+    config.model.no_embed_class = True  # class token and registers have no position
+    config.model.decoding = "attn"  # attn, cross or crossreg
+    config.model.no_decode_pos = True  # visible tokens get no position in the decoder
+    config.model.t_pred_stride = placeholder(int)  # predict each so many frames; min(2, t_patch)
+    config.model.head_init_scale = 0.0  # factor on the head's initial weights
+    config.model.remat = "none"  # recomputed in the backward pass: none, dots or full
+
+    config.optim = ConfigDict()
+    config.optim.lr = placeholder(float)  # peak rate, absolute
+    config.optim.base_lr = placeholder(float)  # peak rate per 256 clips; 1e-3 if neither is given
+    config.optim.warmup_steps = config.get_ref("total_steps") // 20  # of linear warm-up
+    config.optim.weight_decay = 0.05  # of all but biases and norms
+    config.optim.clip_norm = 1.0  # largest norm of the gradient; 0 never clips
+    config.optim.b1 = 0.9  # decay of Adam's first moment
+    config.optim.b2 = 0.95  # decay of Adam's second moment
+    config.optim.accumulation = 1  # micro-batches of a step
+
+    if runlocal:
+        config.batch_size = 8
+        config.total_steps = 20
+        config.log_every = config.eval_every = config.checkpoint_every = 10
+        config.compute_dtype = "float32"
+        config.data.eval_clips = 16
+        config.model.size = "d3"
+        config.model.t_patch = 16
+        config.optim.lr = 1e-3
+    return config

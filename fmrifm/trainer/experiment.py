@@ -1,0 +1,284 @@
+"""From a config to everything a run is made of: data, model, mesh and compiled functions.
+
+Nothing is written here and no array is made before all checks have passed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from data_tools.geometry import Geometry
+from fmrifm.input.clips import list_clips, pick_evenly, usable_runs
+from fmrifm.input.pipeline import (
+    ClipReader,
+    EvalBatches,
+    TrainBatches,
+    local_rows,
+    make_sampler,
+)
+from fmrifm.input.preprocess import Tokenizer, cut_geometry
+from fmrifm.input.sources import (
+    Source,
+    check_grid,
+    parse_named_sources,
+    parse_sources,
+    union_geometry,
+)
+from fmrifm.model.mae import MaskedAutoencoder, init_params
+from fmrifm.model.options import ModelOptions, options_from_config
+from fmrifm.trainer.mesh import (
+    RULES,
+    batch_sharding,
+    check_batch,
+    make_mesh,
+    replicated,
+    state_shardings,
+)
+from fmrifm.trainer.optimizer import make_optimizer, make_schedule, peak_learning_rate
+from fmrifm.trainer.step import (
+    Objective,
+    TrainState,
+    init_state,
+    make_eval_step,
+    make_reconstruct,
+    make_train_step,
+    make_update,
+    stream_key,
+)
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The open stores of a run.
+
+    Attributes:
+      train: sources of the training clips.
+      geometry: the union of their geometries, as stored.
+      evals: name -> sources of an evaluation set.
+    """
+
+    train: list[Source]
+    geometry: Geometry
+    evals: dict[str, list[Source]]
+
+    def digests(self) -> dict[str, str]:
+        """Store path -> what changes when its data do."""
+        sources = self.train + [source for sources in self.evals.values() for source in sources]
+        return {str(source.store.path): _digest(source) for source in sources}
+
+
+def _digest(source: Source) -> str:
+    store = source.store
+    runs = [[run["key"], run["n_frames"], run["crc32"]] for run in store.runs]
+    text = json.dumps([store.meta["geometry_sha256"], runs])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_data(config: ConfigDict) -> Data:
+    """Opens and checks the stores of `config.data`.
+
+    Raises:
+      InputError: see `parse_sources`; also an evaluation store on another grid.
+    """
+    data = config.data
+    train = usable_runs(parse_sources(data.train), data.num_frames, data.skip_short_runs)
+    geometry = union_geometry(train)
+    evals = {
+        name: usable_runs(sources, data.num_frames, data.skip_short_runs)
+        for name, sources in parse_named_sources(data.eval).items()
+    }
+    for name, sources in evals.items():
+        other = union_geometry(sources)
+        check_grid(other, geometry, f"The eval set '{name}'", "the training data")
+        if other.sha256() != geometry.sha256():
+            overlap = geometry.overlap(other)
+            print(
+                f"The eval set '{name}' has another mask on the same grid: {overlap:.1%} overlap."
+            )
+    if config.keep_best is not None and config.keep_best not in evals:
+        raise InputError(
+            f"keep_best={config.keep_best!r} is no eval set: choose one of data.eval "
+            f"({', '.join(evals) or 'none given'})."
+        )
+    return Data(train, geometry, evals)
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises InputError for numbers that make no sense."""
+    for name in ("batch_size", "total_steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+        if config[name] < 1:
+            raise InputError(f"{name}={config[name]} must be at least 1.")
+    if config.compute_dtype not in DTYPES:
+        raise InputError(
+            f"compute_dtype={config.compute_dtype!r} is unknown: choose one of {', '.join(DTYPES)}."
+        )
+
+
+class Program:
+    """The model on a mesh: shapes, shardings and jitted functions of one config and geometry.
+
+    Attributes:
+      config, mesh: what it was made from.
+      options: of the model.
+      geometry: as stored, that of training batches.
+      shapes, shardings: trees of the train state.
+    """
+
+    def __init__(self, config: ConfigDict, geometry: Geometry):
+        check_config(config)
+        self.config, self.geometry = config, geometry
+        self.mesh: Mesh = make_mesh(config.mesh)
+        check_batch(config.batch_size, config.optim.accumulation, self.mesh)
+        self.options: ModelOptions = options_from_config(
+            config.model, cut_geometry(geometry, config.model.patch), config.data.num_frames
+        )
+        if config.mesh.tensor > 1:
+            self._check_heads()
+        self.model = MaskedAutoencoder(self.options, DTYPES[config.compute_dtype])
+        self.objective = self.make_objective(geometry)
+        self._tx = make_optimizer(config.optim)
+        boxed = jax.eval_shape(self._init, jax.random.key(0))
+        self.shapes = nn.unbox(boxed)
+        self.shardings = state_shardings(boxed, self.mesh)
+        self.batch_sharding = batch_sharding(self.mesh)
+        self.train_step = self._jit_train_step()
+
+    def make_objective(self, geometry: Geometry) -> Objective:
+        """The objective on another mask of the same grid; checks that something is predicted."""
+        config, options = self.config, self.options
+        tokenizer = Tokenizer(geometry, options.t_patch, config.model.patch, config.data.normalize)
+        units = tokenizer.geometry.n_patches * (1 if options.masking == "tube" else options.slots)
+        if not 0 < options.visible_count < units:
+            raise InputError(
+                f"model.mask_ratio={options.mask_ratio} leaves {options.visible_count} visible of "
+                f"{units} with cortex, so nothing is seen or nothing predicted: change it."
+            )
+        return Objective(self.model, tokenizer)
+
+    def _check_heads(self) -> None:
+        tensor = self.mesh.shape["tensor"]
+        for name in ("num_heads", "decoder_num_heads"):
+            if getattr(self.options, name) % tensor:
+                raise InputError(
+                    f"mesh.tensor={tensor} does not divide model.{name}="
+                    f"{getattr(self.options, name)}: choose a divisor."
+                )
+
+    def _init(self, key: jax.Array) -> TrainState:
+        return init_state(init_params(self.model, key), self._tx)
+
+    def initial_state(self, seed: int) -> TrainState:
+        """A fresh state, made already sharded."""
+        make = jax.jit(lambda key: nn.unbox(self._init(key)), out_shardings=self.shardings)
+        with self.scope():
+            return make(stream_key(seed, "init"))
+
+    def state_with_params(self, params) -> TrainState:
+        """A fresh state around given parameters (a tree of host arrays or of device arrays)."""
+        params = jax.device_put(params, self.shardings.params)
+        make = jax.jit(lambda p: init_state(p, self._tx), out_shardings=self.shardings)
+        with self.scope():
+            return make(params)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes with shardings, to restore into."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            self.shapes,
+            self.shardings,
+        )
+
+    def scope(self):
+        """The mesh and the axis rules; jitted functions are called inside it."""
+        return _Scope(self.mesh)
+
+    def _jit_train_step(self) -> Callable:
+        config = self.config
+        peak = peak_learning_rate(config.optim, config.batch_size)
+        schedule = make_schedule(peak, config.optim.warmup_steps, config.total_steps)
+        step = make_train_step(
+            self.objective,
+            make_update(self._tx, schedule, config.optim.clip_norm),
+            seed=config.seed,
+            accumulation=config.optim.accumulation,
+        )
+        return jax.jit(
+            step,
+            in_shardings=(self.shardings, self.batch_sharding),
+            out_shardings=(self.shardings, replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    def eval_functions(self, geometry: Geometry, pictures: int) -> tuple[Callable, Callable]:
+        """Jitted (params, batch) -> loss sums, and -> reconstructions of the first clips."""
+        objective = self.make_objective(geometry)
+        reconstruct = make_reconstruct(objective)
+
+        def reconstruct_first(params, batch):
+            return reconstruct(params, jax.tree.map(lambda x: x[:pictures], batch))
+
+        shardings = {
+            "in_shardings": (self.shardings.params, self.batch_sharding),
+            "out_shardings": replicated(self.mesh),
+        }
+        return (
+            jax.jit(make_eval_step(objective), **shardings),
+            jax.jit(reconstruct_first, **shardings),
+        )
+
+    def train_batches(self, data: Data) -> TrainBatches:
+        """This host's rows of every training batch."""
+        config = self.config
+        sampler = make_sampler(
+            data.train,
+            config.data.num_frames,
+            config.seed,
+            config.data.sampling,
+            config.data.stride,
+            config.data.hrf_delay,
+        )
+        return TrainBatches(
+            ClipReader(data.train, data.geometry, config.data.num_frames),
+            sampler,
+            config.batch_size,
+            local_rows(self.batch_sharding, config.batch_size),
+            config.total_steps,
+        )
+
+    def eval_batches(self, sources: list[Source], geometry: Geometry) -> EvalBatches:
+        """This host's rows of the batches that score every clip, side by side, once."""
+        data = self.config.data
+        clips = pick_evenly(list_clips(sources, data.num_frames), data.eval_clips)
+        batch_size = self.config.batch_size
+        return EvalBatches(
+            ClipReader(sources, geometry, data.num_frames),
+            sources,
+            clips,
+            batch_size,
+            local_rows(self.batch_sharding, batch_size),
+        )
+
+
+class _Scope:
+    """`jax.set_mesh` and the logical axis rules as one context."""
+
+    def __init__(self, mesh: Mesh):
+        self._contexts = (jax.set_mesh(mesh), nn.logical_axis_rules(RULES))
+
+    def __enter__(self):
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *error):
+        for context in reversed(self._contexts):
+            context.__exit__(*error)

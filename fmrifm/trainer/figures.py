@@ -1,0 +1,65 @@
+"""Pictures of reconstructions: what the model saw, what it predicted, what was there."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from data_tools.files import write_bytes
+from data_tools.geometry import Geometry
+
+COLORS = "RdBu_r"
+OFF_CORTEX = "0.82"
+HIDDEN = "0.93"
+RANGE = 2.5  # standard deviations
+
+
+def draw_reconstruction(
+    path: Path, geometry: Geometry, clip: dict[str, np.ndarray], title: str, columns: int = 4
+) -> None:
+    """Writes a PNG: rows masked input, prediction, truth; columns evenly spaced frames.
+
+    Args:
+      clip: `masked`, `prediction` and `truth`, each (T, N, P) float; NaN marks hidden pixels.
+    """
+    frames = np.linspace(0, len(clip["truth"]) - 1, columns).round().astype(int)
+    names = {"masked": "masked input", "prediction": "prediction", "truth": "truth"}
+    height, width = geometry.mask.shape
+    figure = Figure(figsize=(3.2 * columns, 3.2 * 3 * height / width + 0.9), layout="constrained")
+    axes = figure.subplots(3, columns, squeeze=False)
+    for row, (key, name) in zip(axes, names.items(), strict=True):
+        for axis, frame in zip(row, frames, strict=True):
+            image = show_frame(axis, geometry, clip[key][frame])
+            axis.set_title(f"frame {frame}" if row is axes[0] else "", fontsize=9)
+        row[0].set_ylabel(name, fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
+    figure.suptitle(title, fontsize=11)
+    save_figure(figure, path)
+
+
+def show_frame(axis, geometry: Geometry, patches: np.ndarray, limit: float = RANGE):
+    """Draws one (N, P) frame on an axis: the medial wall grey, hidden cortex lighter."""
+    frame = geometry.to_frames(patches.astype(np.float32), fill=np.nan)
+    backdrop = np.where(geometry.mask, float(HIDDEN), float(OFF_CORTEX))
+    axis.imshow(backdrop, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    image = axis.imshow(
+        np.where(geometry.mask, frame, np.nan),
+        cmap=COLORS,
+        vmin=-limit,
+        vmax=limit,
+        interpolation="nearest",
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG atomically."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,303 @@
+"""The training loop: where a run starts, what it does each step, and how it ends."""
+
+import hashlib
+import json
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from data_tools.files import write_bytes
+from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
+from fmrifm.input.preprocess import cut_geometry
+from fmrifm.model.files import ModelFiles, save_model
+from fmrifm.trainer.checkpoint import Checkpoints
+from fmrifm.trainer.evaluate import Evaluator
+from fmrifm.trainer.experiment import Data, Program, open_data
+from fmrifm.trainer.flops import clip_flops, peak_flops
+from fmrifm.trainer.mesh import sharded_share, to_devices
+from fmrifm.trainer.metrics import MetricsWriter, Throughput
+from fmrifm.trainer.start import check_unchanged, warm_start
+from fmrifm.trainer.step import TrainState
+from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike, allow_config_change: bool = False) -> int:
+    """Pretrains a model, continuing where an earlier run in the workdir stopped.
+
+    Args:
+      config: see configs/pretrain.py.
+      workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints/, figures/, model/.
+      allow_config_change: continue although the config or a store has changed.
+
+    Returns:
+      The exit code: 0, or STOPPED_EXIT_CODE after a signal.
+
+    Raises:
+      InputError: bad config, store or workdir; nothing has been written then.
+      NonFiniteError: the loss or gradient was not finite; the last good checkpoint is intact.
+    """
+    workdir = Path(workdir).absolute()
+    data = open_data(config)
+    program = Program(config, data.geometry)
+    batches = program.train_batches(data)
+    evaluator = Evaluator(program, data.evals, workdir / "figures")
+    run = _Run(config, workdir, data, program, batches, evaluator)
+    with StopSignal() as stop:
+        try:
+            return run.start(allow_config_change, stop)
+        finally:
+            run.close()
+
+
+class _Run:
+    """One run of the loop; its methods are in the order in which they happen."""
+
+    def __init__(self, config, workdir, data, program, batches, evaluator):
+        self.config: ConfigDict = config
+        self.workdir: Path = workdir
+        self.data: Data = data
+        self.program: Program = program
+        self.batches: TrainBatches = batches
+        self.evaluator: Evaluator = evaluator
+        self.first_host = jax.process_index() == 0
+        self.subjects_seen = [_hashed_subjects(data)]
+        self.metrics: MetricsWriter | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.pending: tuple[int, dict, dict] | None = None  # logged one step late
+
+    def start(self, allow_config_change: bool, stop: StopSignal) -> int:
+        config = self.config
+        # A first start reads what it starts from before the workdir is touched.
+        resuming = (self.workdir / "checkpoints").is_dir()
+        state = None if resuming else self.first_state()
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(
+            self.workdir / "checkpoints",
+            newest=config.keep_checkpoints,
+            every=config.keep_every,
+            best_metric=config.keep_best and f"eval/{config.keep_best}/loss",
+        )
+        if self.checkpoints.latest_step is not None:
+            meta = self.checkpoints.meta()
+            check_unchanged(meta, self.meta(), allow_config_change)
+            self.subjects_seen = meta["subjects_seen"]
+            state = self.checkpoints.restore(self.program.abstract_state())
+        elif state is None:
+            state = self.first_state()
+        first_step = int(state.step)
+        if self.first_host:
+            config_json = json.dumps(config_dict(config), indent=1)
+            write_bytes(self.workdir / "config.json", config_json.encode())
+            self.metrics = MetricsWriter(
+                self.workdir, first_step, config.wandb_project, config_dict(config)
+            )
+        self.say_hello(first_step)
+        state, stopped = self.loop(state, first_step, stop)
+        if stopped:
+            self.say(f"Stopped after step {int(state.step)}; the same command continues.")
+            return STOPPED_EXIT_CODE
+        self.export(state)
+        self.say(f"Done. Outputs are in {self.workdir}.")
+        return 0
+
+    def first_state(self) -> TrainState:
+        if self.config.init_from is None:
+            return self.program.initial_state(self.config.seed)
+        state, subjects_seen = warm_start(self.program, self.config.init_from)
+        self.subjects_seen = subjects_seen + self.subjects_seen
+        return state
+
+    def loop(self, state: TrainState, first_step: int, stop: StopSignal):
+        """Trains from first_step to the end or a signal."""
+        config, program = self.config, self.program
+        peak = peak_flops()
+        patches = program.objective.tokenizer.geometry.n_patches
+        step_flops = clip_flops(program.options, patches) * config.batch_size
+        throughput = Throughput(config.batch_size, step_flops, peak)
+        host = host_batches(self.batches, first_step, config.data.threads, config.data.workers)
+        batches = on_devices(host, lambda batch: to_devices(batch, program.batch_sharding))
+        progress = tqdm(
+            total=config.total_steps, initial=first_step, unit="step", desc="pretrain",
+            disable=None if self.first_host else True, dynamic_ncols=True,
+        )  # fmt: skip
+        stopped, previous = False, None
+        with progress, program.scope():
+            for step in range(first_step + 1, config.total_steps + 1):
+                begin = time.perf_counter()
+                batch = next(batches)
+                throughput.add_step(time.perf_counter() - begin)
+                state, metrics = program.train_step(state, batch)
+                self.log_pending(progress)
+                # Not a read: only keeps the host from running far ahead of the devices.
+                jax.block_until_ready(previous)
+                previous = metrics["loss"]
+                last = step == config.total_steps
+                stopped = stop.at(step) and not last
+                if step % config.log_every == 0 or last:
+                    self.pending = (step, metrics, throughput.read())
+                progress.update()
+                evaluate = last or (config.eval_every and step % config.eval_every == 0)
+                save = last or stopped or step % config.checkpoint_every == 0
+                if evaluate or save:
+                    self.log_pending(progress)
+                    self.evaluate_and_save(state, step, bool(evaluate and not stopped), save)
+                    throughput.restart()
+                if stopped:
+                    break
+        host.close()
+        self.checkpoints.wait()
+        return state, stopped
+
+    def log_pending(self, progress: tqdm) -> None:
+        """Reads the last logged step's numbers, by now one step old."""
+        if self.pending is None:
+            return
+        (step, metrics, perf), self.pending = self.pending, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.check_finite(int(values.pop("first_bad_step")))
+        if not self.first_host:
+            return
+        self.metrics.write(step, {**{f"train/{k}": v for k, v in values.items()}, **perf})
+        rate = perf["perf/clips_per_second"]
+        progress.set_postfix_str(f"loss {values['loss']:.4f}, {rate:.1f} clips/s", refresh=False)
+        if progress.disable:
+            left = (self.config.total_steps - step) * perf["perf/step_time"]
+            self.say(
+                f"step {step}/{self.config.total_steps}  loss {values['loss']:.4f}  "
+                f"{rate:.1f} clips/s  {tqdm.format_interval(left)} left"
+            )
+
+    def evaluate_and_save(self, state: TrainState, step: int, evaluate: bool, save: bool) -> None:
+        """Evaluation first, so that a checkpoint's metrics file is complete up to its step."""
+        self.check_finite(int(state.first_bad_step))
+        best_metric = None
+        if evaluate:
+            values = self.evaluator(state.params, step)
+            if values and self.first_host:
+                self.metrics.write(step, values)
+                losses = {k: v for k, v in values.items() if k.endswith("/loss")}
+                self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+            if self.config.keep_best is not None:
+                best_metric = values[f"eval/{self.config.keep_best}/loss"]
+                best = self.checkpoints.best
+                save = save or best is None or best_metric < best
+        if save:
+            if self.first_host:
+                self.metrics.sync()
+            self.checkpoints.save(state, step, self.meta(), best_metric)
+
+    def check_finite(self, first_bad_step: int) -> None:
+        """Raises NonFiniteError naming the step (counted from 1) and the runs of its batch."""
+        if first_bad_step < 0:
+            return
+        self.checkpoints.wait()
+        keys, bad = _batch_keys(self.batches, self.data, first_bad_step)
+        named = bad or keys
+        report = {"step": first_bad_step + 1, "runs": keys, "runs_with_non_finite_data": bad}
+        if self.first_host:
+            path = self.workdir / "non_finite.json"
+            write_bytes(path, json.dumps(report, indent=1).encode())
+        latest = self.checkpoints.latest_step
+        kept = (
+            f"checkpoint {latest} is intact" if latest is not None else "no checkpoint exists yet"
+        )
+        raise NonFiniteError(
+            f"The loss or gradient of step {first_bad_step + 1} was not finite, from runs "
+            f"{', '.join(named[:4])}{' ...' if len(named) > 4 else ''} (all in non_finite.json); "
+            f"{kept}: leave out damaged runs or lower optim.lr."
+        )
+
+    def export(self, state: TrainState) -> None:
+        """Writes the model directory."""
+        gather = jax.jit(lambda params: params, out_shardings=None)
+        with self.program.scope():
+            params = jax.device_get(
+                jax.tree.map(_whole, state.params)
+                if jax.process_count() > 1
+                else gather(state.params)
+            )
+        if self.first_host:
+            data = self.config.data
+            preprocessing = {
+                "normalize": data.normalize,
+                "tr": self.data.train[0].store.tr,
+                "stores": [source.store.preprocessing for source in self.data.train],
+            }
+            geometry = cut_geometry(self.data.geometry, self.config.model.patch)
+            model = ModelFiles(
+                self.program.options, params, geometry, preprocessing, self.subjects_seen
+            )
+            save_model(self.workdir / "model", model)
+
+    def meta(self) -> dict:
+        """What is saved beside a state, to recognise the run it belongs to."""
+        return {
+            "config": config_dict(self.config),
+            "stores": self.data.digests(),
+            "subjects_seen": self.subjects_seen,
+        }
+
+    def say_hello(self, first_step: int) -> None:
+        options, mesh = self.program.options, self.program.mesh
+        size = sum(np.prod(x.shape) for x in jax.tree.leaves(self.program.shapes.params))
+        share = sharded_share(self.program.shapes, self.program.shardings)
+        self.say(
+            f"{size / 1e6:.1f} M parameters on {mesh.size} x {jax.devices()[0].device_kind}, mesh "
+            f"{dict(mesh.shape)} ({share:.0%} of the state sharded); clips of "
+            f"{options.num_frames} frames, {options.visible_count} visible patches; "
+            f"{'from step ' + str(first_step) if first_step else 'from the start'}, outputs in "
+            f"{self.workdir}"
+        )
+
+    def say(self, text: str) -> None:
+        if self.first_host:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        if self.metrics:
+            self.metrics.close()
+        if self.checkpoints:
+            self.checkpoints.close()
+
+
+def config_dict(config: ConfigDict) -> dict:
+    """The config as plain values."""
+    return json.loads(config.to_json())
+
+
+def _whole(array: jax.Array) -> np.ndarray:
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def _batch_keys(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
+    """Keys of the runs of a batch, and of those whose clip holds non-finite data."""
+    keys, bad = {}, {}
+    clips = batches.clips(step)
+    for s, r, start in zip(clips.source, clips.run, clips.start, strict=True):
+        store = data.train[s].store
+        key = store.runs[r]["key"]
+        keys[key] = None
+        if not np.isfinite(store.read(int(r), int(start), batches.reader.num_frames)).all():
+            bad[key] = None
+    return list(keys), list(bad)
+
+
+def _hashed_subjects(data: Data) -> dict:
+    """The training subjects as salted hashes: who knows a name can check it, nobody can list it."""
+    salt = secrets.token_hex(8)
+    names = {
+        f"{run.get('dataset', '')}/{run.get('subject', '')}"
+        for source in data.train
+        for run in (source.store.runs[r] for r in source.runs)
+    }
+    hashes = [hashlib.sha256(f"{salt}/{name}".encode()).hexdigest()[:32] for name in names]
+    return {"salt": salt, "hashes": sorted(hashes)}

@@ -1,0 +1,104 @@
+"""The device mesh and the one table that lays arrays out on it.
+
+Parameters and activations name their axes by role; RULES says which mesh axis splits which role.
+Changing the layout means changing the sizes of the mesh, or a row of this table.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from data_tools.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("tokens", None),
+    ("layers", None),
+    ("pixels", None),
+    ("embed", "fsdp"),  # of parameters
+    ("embed_act", None),  # of activations
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+)
+# Smaller tensors are replicated: sharding them saves no memory and costs a message each.
+MIN_SHARDED_SIZE = 2**14
+
+
+def make_mesh(sizes: Mapping[str, int]) -> Mesh:
+    """The mesh of all devices, with axes data, fsdp, tensor; one size may be -1 to fill.
+
+    Raises:
+      InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    shape = [sizes[axis] for axis in AXES]
+    if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
+        raise InputError(f"mesh={dict(sizes)} is no layout: sizes are above zero, one may be -1.")
+    if -1 in shape:
+        fixed = -math.prod(shape)
+        shape[shape.index(-1)] = devices // fixed
+    if math.prod(shape) != devices:
+        raise InputError(
+            f"mesh={dict(sizes)} does not fit {devices} devices: choose sizes with that product."
+        )
+    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of the batch over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
+    """Raises InputError unless every micro-batch divides over the data and fsdp axes."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation
+    if accumulation < 1 or batch_size < 1 or batch_size % parts:
+        raise InputError(
+            f"batch_size={batch_size} does not divide by data x fsdp x accumulation = "
+            f"{mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulation}: "
+            f"choose a multiple of {parts}."
+        )
+
+
+def state_shardings(boxed, mesh: Mesh):
+    """Shardings of a tree of shapes boxed with logical axis names, by RULES.
+
+    A tensor below MIN_SHARDED_SIZE, and an axis that its mesh axis does not divide, is replicated.
+    """
+    specs = nn.logical_to_mesh(nn.get_partition_spec(boxed), RULES)
+
+    def sharding(array, spec):
+        if math.prod(array.shape) < MIN_SHARDED_SIZE:
+            return replicated(mesh)
+        fits = [
+            axis if axis is None or size % mesh.shape[axis] == 0 else None
+            for size, axis in zip(array.shape, spec, strict=False)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*fits))
+
+    return jax.tree.map(sharding, nn.unbox(boxed), specs)
+
+
+def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This host's rows -> global arrays."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
+
+
+def sharded_share(shapes, shardings) -> float:
+    """Share of the bytes of a tree that each device does not hold."""
+    total = held = 0
+    for array, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
+        total += math.prod(array.shape)
+        held += math.prod(sharding.shard_shape(array.shape))
+    return 1 - held / total

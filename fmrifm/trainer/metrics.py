@@ -1,0 +1,118 @@
+"""Where numbers go: metrics.jsonl always, TensorBoard events, Weights & Biases if asked for."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from data_tools.errors import InputError
+from data_tools.files import write_bytes
+
+
+class MetricsWriter:
+    """Appends metrics of steps; opening at a step drops what a killed run wrote after it.
+
+    Only one process of a run makes one.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, wandb_project: str | None, config: Mapping):
+        """
+        Args:
+          first_step: lines of later steps are removed, so that a resumed run neither repeats nor
+            skips a step.
+          wandb_project: name of a Weights & Biases project, None for none.
+          config: what Weights & Biases shows as the run's configuration.
+
+        Raises:
+          InputError: Weights & Biases is wanted but not installed.
+        """
+        path = workdir / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in read_metrics(path) if line["step"] <= first_step]
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            write_bytes(path, text.encode())
+        self._file = open(path, "a")  # noqa: SIM115
+        self._tensorboard = SummaryWriter(str(workdir), purge_step=first_step + 1)
+        self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(dict(values), step=step)
+
+    def sync(self) -> None:
+        """Makes everything written durable, before a checkpoint that relies on it."""
+        os.fsync(self._file.fileno())
+        self._tensorboard.flush()
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+        self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut off by a kill is left out."""
+    lines = []
+    for line in Path(path).read_text().split("\n"):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _start_wandb(workdir: Path, project: str, config: Mapping):
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            f"wandb_project={project!r} needs Weights & Biases: pip install 'fmrifm[wandb]'."
+        ) from error
+    # One id a workdir: a resumed run continues its curve.
+    return wandb.init(
+        project=project, dir=str(workdir), config=dict(config), id=workdir.name, resume="allow"
+    )
+
+
+class Throughput:
+    """Wall time between two log lines, split into waiting for data and the rest."""
+
+    def __init__(self, batch_size: int, step_flops: float, peak_flops: float | None):
+        """
+        Args:
+          step_flops: floating-point operations of a step.
+          peak_flops: what all devices could do in a second, None where it is not known.
+        """
+        self._batch_size, self._step_flops, self._peak_flops = batch_size, step_flops, peak_flops
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts a new interval; time spent on evaluation and saving is not counted."""
+        self._begin, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    def add_step(self, waited: float) -> None:
+        self._waited += waited
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """The perf/ metrics of the interval, which ends."""
+        elapsed = max(time.perf_counter() - self._begin, 1e-9)
+        step_time = elapsed / max(self._steps, 1)
+        values = {
+            "perf/step_time": step_time,
+            "perf/clips_per_second": self._batch_size / step_time,
+            "perf/data_wait_fraction": self._waited / elapsed,
+        }
+        if self._peak_flops:
+            values["perf/mfu"] = self._step_flops / step_time / self._peak_flops
+        self.restart()
+        return values
