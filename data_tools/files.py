@@ -2,27 +2,41 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Publishes a file atomically; on failure the old one stays and nothing is left beside it."""
+@contextlib.contextmanager
+def publish_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Yields a file that appears at `path`, whole and durable, when the block ends well.
+
+    If the block fails or the disk is full, an older file at `path` stays and nothing is left
+    beside it. Only a kill can leave something: a file whose name begins with a dot.
+    """
     path = Path(path)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            file.write(data)
+        with open(beside, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        # A failed write does not say where; the user knows the file by its final name.
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            error.filename = str(path)
         raise
     fsync_directory(path.parent)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Publishes a file of these bytes."""
+    with publish_file(path) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager
@@ -30,15 +44,15 @@ def publish_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a new directory beside `path` that takes its place when the block ends well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    new.mkdir()
     try:
-        new.chmod(0o777 & ~_umask())
         yield new
         fsync_directory(new)
         if path.exists():
             # A directory cannot be replaced in one step: the old one steps aside first.
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, old / path.name)
+            old = path.with_name(f"{new.name}.old")
+            os.replace(path, old)
             os.replace(new, path)
             shutil.rmtree(old)
         else:
@@ -56,9 +70,3 @@ def fsync_directory(path: str | os.PathLike) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,7 @@ def load_geometry(path: str | os.PathLike) -> Geometry:
             pixel_size=float(data["pixel_size"]),
         )
         stored_index = data["patch_index"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}): make it again from its source.") from error
     if not np.array_equal(stored_index, geometry.patch_index):
         raise InputError(f"{path} lists other patches than its mask has: make it again.")

@@ -1,24 +1,119 @@
-"""Eight CPU devices in one process, and warnings that catch silent broadcasting."""
+"""Eight CPU devices in one process, toy stores, and the real config made small."""
 
-import os
+import functools
+import importlib.util
+import tempfile
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+
+from data_tools.geometry import Geometry
+from data_tools.store_writer import StoreWriter
+
+ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "warn")
-os.environ.setdefault("TQDM_DISABLE", "1")
+# Tests that build the same program compile it once.
+_cache = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture
-def golden(request):
+def golden():
     """Opens a golden case of the reference by name."""
-    import numpy as np
 
     def load(name):
-        path = request.config.rootpath / "tests" / "golden" / f"{name}.npz"
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(ROOT / "tests" / "golden" / f"{name}.npz", allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
 
     return load
+
+
+def toy_geometry(cut_corner: bool = False) -> Geometry:
+    """Two "hemispheres" on a 32 x 64 frame in patches of 8, with ragged edges."""
+    mask = np.zeros((32, 64), bool)
+    mask[4:28, 2:30] = mask[4:28, 34:62] = True
+    if cut_corner:
+        mask[:16, :16] = False
+    return Geometry("toy", mask, (8, 8), (0.0, 64.0, 0.0, 32.0), 1.0)
+
+
+def write_toy_store(path: Path, seed: int, subjects: int = 3, frames: int = 60, **kwargs) -> Path:
+    """Smooth noise: subjects with one rest run each and events of two types."""
+    geometry = kwargs.get("geometry", toy_geometry())
+    rng = np.random.default_rng(seed)
+    writer = StoreWriter(
+        path, geometry, tr=1.0, preprocessing={"chain": "vertex"}, provenance={"made": "toy"}
+    )
+    with writer:
+        for subject in range(subjects):
+            noise = rng.normal(size=(frames, *geometry.mask.shape))
+            series = gaussian_filter(noise, (2, 3, 3)) * geometry.mask
+            series /= series.std() + 1e-9
+            events = [
+                {"onset": 20.0 * i + 1.5, "duration": 10.0, "trial_type": "ab"[i % 2]}
+                for i in range(frames // 20)
+            ]
+            writer.add(
+                f"sub-{subject:02d}_run-1",
+                geometry.to_patches(series).astype(np.float16),
+                dataset="toy",
+                subject=f"{subject:02d}",
+                session="1",
+                task="REST1" if subject % 2 else "REST2",
+                tr=1.0,
+                events=events,
+                missing=kwargs.get("missing"),
+            )
+        writer.finish()
+    return path
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory) -> dict[str, Path]:
+    """Toy stores: train, eval, and other (another mask on the same grid)."""
+    root = tmp_path_factory.mktemp("stores")
+    return {
+        "train": write_toy_store(root / "train", seed=1, subjects=5),
+        "eval": write_toy_store(root / "eval", seed=2),
+        "other": write_toy_store(root / "other", seed=3, geometry=toy_geometry(cut_corner=True)),
+    }
+
+
+def load_config(name: str = "pretrain", arg: str = ""):
+    """A config file's ConfigDict, locked as on the command line."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(arg)
+    config.lock()
+    return config
+
+
+def make_toy_config(stores, **overrides):
+    """The real pretraining config, shrunk; keyword arguments override fields, `a__b` is a.b."""
+    config = load_config(arg="d3,runlocal")
+    config.batch_size = 8
+    config.total_steps = 6
+    config.log_every = config.eval_every = config.checkpoint_every = 2
+    config.figures = 0
+    config.data.train = str(stores["train"])
+    config.data.eval = f"held={stores['eval']}"
+    config.model.update(
+        embed_dim=64, depth=2, num_heads=4, decoder_embed_dim=32, decoder_depth=1,
+        decoder_num_heads=4, patch=8, t_patch=4, mask_ratio=0.75, head_init_scale=1.0,
+    )  # fmt: skip
+    config.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in overrides.items()}
+    )
+    return config
+
+
+@pytest.fixture(scope="session")
+def toy_config(stores):
+    return functools.partial(make_toy_config, stores)

@@ -5,7 +5,6 @@ of hosts, threads or workers. Letters: B clips of the global batch, C clips of a
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -138,33 +137,50 @@ class ListSampler:
         if empty:
             raise InputError(f"{sources[empty[0]].store.path} has no clip to draw: check events.")
         share = shares(sources, [len(part) for part in self._lists])
-        self._round_ends = np.round(np.cumsum(share) * ROUND).astype(np.int64)
-        # One permutation of an epoch is drawn once and shared by the steps that need it.
-        self._epoch = functools.lru_cache(maxsize=4 * len(sources))(self._permutation)
-
-    def _permutation(self, source: int, epoch: int) -> np.ndarray:
-        rng = np.random.default_rng((self._seed, 1, source, epoch))
-        return rng.permutation(len(self._lists[source]))
+        ends = np.round(np.cumsum(share) * ROUND).astype(np.int64)
+        self._quota = np.diff(ends, prepend=0)  # clips of each source in a round
+        self._cache: dict = {}
 
     def draw(self, step: int, batch_size: int) -> Clips:
         """The whole global batch of a step."""
-        run_B, start_B, which_B = np.empty((3, batch_size), np.int64)
-        for row in range(batch_size):
-            # Position in the stream -> slot of a shuffled round -> how many of the source before.
-            turn, slot = divmod(step * batch_size + row, ROUND)
-            slot = self._round(turn)[slot]
-            s = int(np.searchsorted(self._round_ends, slot, side="right"))
-            first = self._round_ends[s - 1] if s else 0
-            ordinal = turn * (self._round_ends[s] - first) + slot - first
-            epoch, place = divmod(int(ordinal), len(self._lists[s]))
-            clip = self._lists[s][self._epoch(s, epoch)[place]]
-            which_B[row], run_B[row], start_B[row] = s, clip.run, clip.start
+        which_B, run_B, start_B = np.empty((3, batch_size), np.int64)
+        turn_B, slot_B = np.divmod(step * batch_size + np.arange(batch_size), ROUND)
+        for turn in np.unique(turn_B):
+            rows = turn_B == turn
+            source_R, rank_R = self._cached(self._round, int(turn))
+            which_B[rows] = source_R[slot_B[rows]]
+            run_B[rows] = turn * self._quota[which_B[rows]] + rank_R[slot_B[rows]]
+        for s, clips in enumerate(self._lists):
+            rows = np.flatnonzero(which_B == s)
+            epoch, place = np.divmod(run_B[rows], len(clips))  # the ordinal within the source
+            for e in np.unique(epoch):
+                part = epoch == e
+                picked = clips[self._cached(self._epoch, s, int(e))[place[part]]]
+                run_B[rows[part]], start_B[rows[part]] = picked.run, picked.start
         return Clips(which_B, run_B, start_B)
 
-    def _round(self, turn: int) -> np.ndarray:
-        if len(self._lists) == 1:
-            return np.arange(ROUND)
-        return np.random.default_rng((self._seed, 2, turn)).permutation(ROUND)
+    def _round(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """The source of each slot of a round, and how many slots of that source stand before."""
+        source_R = np.repeat(np.arange(len(self._quota)), self._quota)
+        np.random.default_rng((self._seed, 1, turn)).shuffle(source_R)
+        rank_R = np.empty(ROUND, np.int64)
+        for s, quota in enumerate(self._quota):
+            rank_R[source_R == s] = np.arange(quota)
+        return source_R, rank_R
+
+    def _epoch(self, source: int, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self._seed, 2, source, epoch))
+        return rng.permutation(len(self._lists[source]))
+
+    def _cached(self, make, *key: int) -> np.ndarray:
+        """Permutations are shared by the steps that need them; only a few are kept."""
+        name = (make.__name__, *key)
+        value = self._cache.get(name)
+        if value is None:
+            if len(self._cache) > 16:
+                self._cache = {}
+            value = self._cache[name] = make(*key)
+        return value
 
 
 def shares(sources: list[Source], sizes: list[int]) -> np.ndarray:

@@ -7,7 +7,6 @@ of the global batch, b this host's rows, T frames, N patches, P pixels of a patc
 
 import collections
 import dataclasses
-import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,12 +36,20 @@ class ClipReader:
             np.searchsorted(geometry.patch_index, source.store.geometry.patch_index)
             for source in sources
         ]
-        self._valid_bits = functools.lru_cache(maxsize=4096)(self._pack_valid)
+        self._packed: dict[tuple[int, int], np.ndarray] = {}
 
-    def _pack_valid(self, source: int, run: int) -> np.ndarray:
-        valid = np.zeros(self._shape, bool)
-        valid[self._slots[source]] = self._sources[source].store.valid(run)
-        return np.packbits(valid.reshape(-1))
+    def _valid_bits(self, source: int, run: int) -> np.ndarray:
+        """Runs without missing pixels share their store's entry."""
+        store = self._sources[source].store
+        key = (source, run if store.runs[run].get("missing") else -1)
+        bits = self._packed.get(key)
+        if bits is None:
+            if len(self._packed) > 4096:
+                self._packed = {}
+            valid = np.zeros(self._shape, bool)
+            valid[self._slots[source]] = store.valid(run)
+            bits = self._packed[key] = np.packbits(valid.reshape(-1))
+        return bits
 
     def read(self, clips: Clips, words: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
         """Reads b clips.

@@ -6,7 +6,7 @@ Nothing is written here and no array is made before all checks have passed.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -134,10 +134,15 @@ class Program:
       shapes, shardings: trees of the train state.
     """
 
-    def __init__(self, config: ConfigDict, geometry: Geometry):
+    def __init__(
+        self,
+        config: ConfigDict,
+        geometry: Geometry,
+        devices: Sequence[jax.Device] | None = None,
+    ):
         check_config(config)
         self.config, self.geometry = config, geometry
-        self.mesh: Mesh = make_mesh(config.mesh)
+        self.mesh: Mesh = make_mesh(config.mesh, devices)
         check_batch(config.batch_size, config.optim.accumulation, self.mesh)
         self.options: ModelOptions = options_from_config(
             config.model, cut_geometry(geometry, config.model.patch), config.data.num_frames

@@ -5,7 +5,7 @@ Changing the layout means changing the sizes of the mesh, or a row of this table
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -29,24 +29,26 @@ RULES = (
 MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh(sizes: Mapping[str, int]) -> Mesh:
-    """The mesh of all devices, with axes data, fsdp, tensor; one size may be -1 to fill.
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with axes data, fsdp, tensor over the devices, by default all; -1 fills one axis.
 
     Raises:
       InputError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
     shape = [sizes[axis] for axis in AXES]
     if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
         raise InputError(f"mesh={dict(sizes)} is no layout: sizes are above zero, one may be -1.")
     if -1 in shape:
         fixed = -math.prod(shape)
-        shape[shape.index(-1)] = devices // fixed
-    if math.prod(shape) != devices:
+        shape[shape.index(-1)] = len(devices) // fixed
+    if math.prod(shape) != len(devices):
         raise InputError(
-            f"mesh={dict(sizes)} does not fit {devices} devices: choose sizes with that product."
+            f"mesh={dict(sizes)} does not fit {len(devices)} devices: choose sizes with that "
+            "product."
         )
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    types = (AxisType.Auto,) * len(AXES)  # linen's partitioned parameters need Auto axes
+    return jax.make_mesh(tuple(shape), AXES, axis_types=types, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,226 @@
+"""The chain from a surface run to the frames of a store: z-score, resample, map to pixels.
+
+The order of the first two is exchanged for the third by `Recipe.chain`. Letters in array names: T
+frames, X vertices (left, then right), V valid pixels, N cortical patches, P pixels of a patch.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.flatmap import FlatMap
+from data_tools.preprocess import KINDS, is_constant, resample, to_float16, zscore
+from data_tools.surfaces import SurfaceRun
+
+CHAINS = ("vertex", "pixel")
+MISSING = ("record", "ignore")
+# No scanner takes a brain in 50 ms, and nobody waits longer than 20 s: other units, surely.
+_TR_RANGE = (0.05, 20.0)
+_FRAME_BLOCK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How runs become frames.
+
+    Attributes:
+      chain: 'vertex' z-scores and resamples the vertices and maps them to pixels; 'pixel' maps
+        first, and the mean and standard deviation of every pixel are kept.
+      kind: of resampling: 'pchip', 'cubic' or 'linear'.
+      target_tr: seconds between the frames of the result; 0 keeps the run's own.
+      tr: seconds between the frames of the run where its header is wrong or silent.
+      missing: 'record' notes pixels whose nearest vertex is constant, and sets them to 0;
+        'ignore' takes constant values for data.
+      max_missing: largest share of such pixels, in [0, 1], before a run is refused.
+      seconds: (start, stop) of the part of every run to take, in scan time; cut before z-scoring.
+      min_frames: the fewest frames that a result may have.
+    """
+
+    chain: str = "vertex"
+    kind: str = "pchip"
+    target_tr: float = 1.0
+    tr: float | None = None
+    missing: str = "record"
+    max_missing: float = 0.5
+    seconds: tuple[float, float] = (0.0, math.inf)
+    min_frames: int = 16
+
+    def __post_init__(self):
+        for name, choices in (("chain", CHAINS), ("kind", KINDS), ("missing", MISSING)):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"'{getattr(self, name)}' is no {name}: choose one of {', '.join(choices)}."
+                )
+        if self.tr is not None:
+            check_tr(self.tr, "--tr")
+        if self.target_tr:
+            check_tr(self.target_tr, "--target-tr")
+        if not 0 <= self.seconds[0] < self.seconds[1]:
+            raise InputError("The seconds to keep are empty: give --seconds=START:STOP.")
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether runs are kept from the first to the last frame."""
+        return self.seconds == (0, math.inf)
+
+    def describe(self) -> dict[str, Any]:
+        """What `store.json` says of the preprocessing."""
+        start, stop = self.seconds
+        return {
+            "chain": self.chain,
+            "zscore": "population std over the run, 0 where it is below 1e-6",
+            "kind": self.kind,
+            "filter": None
+            if self.kind == "linear"
+            else "down-sampling: cheby1 order 8, 0.05 dB, 0.8/q of Nyquist, zero phase",
+            "target_tr": self.target_tr or None,
+            "source_tr": self.tr,
+            "missing": self.missing,
+            "max_missing": self.max_missing,
+            "seconds": None if self.keeps_all else [start, stop if math.isfinite(stop) else None],
+            "confounds": None,
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frames:
+    """A run on the flat map.
+
+    Attributes:
+      frames: (T, N, P) float16, 0 off the cortex and at missing pixels.
+      mean, std: (N, P) float32 scale before z-scoring, for chain 'pixel' only.
+      missing: sorted offsets into a flat N * P frame, None without missing pixels.
+      tr: seconds between frames.
+      source_tr: seconds between the frames of the run as it was scanned.
+      first_second: scan time of the first frame.
+      qc: missing_share, temporal_snr (None where the means say nothing), max_abs.
+    """
+
+    frames: np.ndarray
+    mean: np.ndarray | None
+    std: np.ndarray | None
+    missing: np.ndarray | None
+    tr: float
+    source_tr: float
+    first_second: float
+    qc: dict[str, float | None]
+
+
+def process_run(
+    run: SurfaceRun, flat_map: FlatMap, recipe: Recipe, name: str = "The run"
+) -> Frames:
+    """Takes a run through the chain; errors call it by `name`.
+
+    Raises:
+      InputError: the run is on another mesh, its TR is not known, or its data are unfit.
+    """
+    if (run.left.shape[1], run.right.shape[1]) != (flat_map.left, flat_map.right):
+        raise InputError(
+            f"{name} is on {run.space} and the flat map is '{flat_map.geometry.space}': give the "
+            f"flat surfaces of {run.space} with --surfaces=LEFT RIGHT."
+        )
+    tr = recipe.tr or run.tr
+    if tr is None:
+        raise InputError(f"{name} does not say its TR: give it in seconds with --tr.")
+    check_tr(tr, f"The TR of {name}")
+    target_tr = recipe.target_tr or tr
+    window = _window(run.n_frames, tr, recipe.seconds, name)
+    series = np.concatenate([run.left[window], run.right[window]], axis=1)
+    # What the map does not use can neither spoil a run nor slow it down.
+    series[:, ~flat_map.kept] = 0
+    n_bad = int((~np.isfinite(series).all(0)).sum())
+    if n_bad:
+        raise InputError(
+            f"{name} holds NaN or infinite values at {n_bad:,} vertices: clean it, or leave it out."
+        )
+    lost = flat_map.sample_nearest(is_constant(series))
+    _check_missing(lost.mean(), recipe.max_missing, name)
+
+    if recipe.chain == "pixel":
+        series = flat_map.sample(series)
+    series, mean, std = zscore(series)
+    qc = {"missing_share": round(float(lost.mean()), 6), "temporal_snr": temporal_snr(mean, std)}
+    series = resample(series, tr, target_tr, recipe.kind)
+    if len(series) < recipe.min_frames:
+        raise InputError(
+            f"{name} has {len(series)} frames of {target_tr:g} s and a clip needs "
+            f"{recipe.min_frames}: leave it out, or lower --min-frames."
+        )
+    hidden = lost if recipe.missing == "record" else np.zeros_like(lost)
+    frames, largest = _to_patches(series, flat_map, hidden, recipe.chain == "pixel", name)
+    to_patches = flat_map.geometry.pixels_to_patches
+    return Frames(
+        frames,
+        to_patches(mean) if recipe.chain == "pixel" else None,
+        to_patches(std) if recipe.chain == "pixel" else None,
+        np.flatnonzero(to_patches(hidden)) if hidden.any() else None,
+        target_tr,
+        tr,
+        window.start * tr,
+        qc | {"max_abs": round(largest, 3)},
+    )
+
+
+def check_tr(tr: float, name: str) -> None:
+    """Refuses a TR that cannot be one in seconds."""
+    low, high = _TR_RANGE
+    if not low <= tr <= high:
+        raise InputError(
+            f"{name} is {tr:g} s, where {low:g} to {high:g} s is possible: give it in seconds "
+            "with --tr."
+        )
+
+
+def temporal_snr(mean: np.ndarray, std: np.ndarray) -> float | None:
+    """Median over the columns that vary of mean / std.
+
+    None where the means are not above the noise: they were taken out of the run before.
+    """
+    varies = std > 0
+    snr = float(np.median(mean[varies] / std[varies])) if varies.any() else 0.0
+    return round(snr, 3) if snr > 1 else None
+
+
+def _window(n_frames: int, tr: float, seconds: tuple[float, float], name: str) -> slice:
+    """The frames that begin in [start, stop) seconds."""
+    # A frame at 1.4 * 300 s belongs to a part that begins at 420 s, whatever the rounding.
+    start, stop = (min(math.ceil(round(t / tr, 6)), n_frames) for t in map(_finite, seconds))
+    if start >= stop:
+        raise InputError(
+            f"{name} lasts {n_frames * tr:g} s, so there is nothing in the seconds to keep: give "
+            "others with --seconds."
+        )
+    return slice(start, stop)
+
+
+def _finite(seconds: float) -> float:
+    return min(seconds, 1e9)
+
+
+def _check_missing(share: float, limit: float, name: str) -> None:
+    if share == 1:
+        raise InputError(f"{name} is constant in time everywhere: leave it out.")
+    if share > limit:
+        raise InputError(
+            f"{name} has no data in {share:.1%} of its pixels, where {limit:.1%} is allowed: leave "
+            "it out, or raise --max-missing."
+        )
+
+
+def _to_patches(
+    series: np.ndarray, flat_map: FlatMap, hidden: np.ndarray, mapped: bool, name: str
+) -> tuple[np.ndarray, float]:
+    """(T, N, P) float16 frames of a series and their largest absolute value."""
+    geometry = flat_map.geometry
+    frames = np.empty((len(series), geometry.n_patches, geometry.patch_dim), np.float16)
+    largest = 0.0
+    for start in range(0, len(series), _FRAME_BLOCK):
+        block = slice(start, start + _FRAME_BLOCK)
+        pixels = to_float16(series[block] if mapped else flat_map.sample(series[block]), name)
+        pixels[:, hidden] = 0
+        frames[block] = geometry.pixels_to_patches(pixels)
+        largest = max(largest, float(pixels.max()), -float(pixels.min()))
+    return frames, largest

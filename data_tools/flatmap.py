@@ -1,0 +1,259 @@
+"""The flat map: which pixels of an image are cortex, and how vertices become pixel values.
+
+Two flattened hemispheres stand side by side on one pixel grid. A pixel is valid when its centre
+lies in a triangle of the mesh; its value is interpolated linearly in the Delaunay triangulation of
+the vertices, or copied from the closest vertex. The mesh and the Delaunay triangulation are not
+the same (flattening distorts triangles): the mesh says where cortex is, Delaunay how to
+interpolate. Letters in array names: T frames, H x W pixels, V valid pixels, X vertices (left, then
+right), F triangles.
+"""
+
+import dataclasses
+import functools
+import importlib.resources
+import os
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from data_tools.errors import InputError
+from data_tools.geometry import Geometry
+from data_tools.raster import PixelGrid, rasterise
+from data_tools.surfaces import SPACES, read_flat_surface, read_roi
+
+STANDARD_GRID = PixelGrid(bbox=(-336.0, 336.0, -122.8, 146.0), pixel_size=1.2)
+# Half of the gap between the hemispheres, in mm.
+_HALF_GAP = 8.0
+# A vertex above the plane was cut away when the surface was flattened, in mm.
+_MAX_HEIGHT = 1e-5
+# A longer side bridges a cut of the flat surface and covers no cortex, in mm.
+_MAX_SIDE = 16.0
+# Frames sampled at a time: keeps the temporary copies small beside the result.
+_FRAME_BLOCK = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlatMap:
+    """The map from the vertices of two hemispheres to the valid pixels of a geometry.
+
+    Attributes:
+      geometry: valid pixels and patch grid.
+      linear: (V, X) float32 CSR matrix, rows in raster order of the mask, each sums to 1.
+      nearest: (V,) int32: the kept vertex closest to each pixel.
+      left, right: number of vertices of each hemisphere; X = left + right.
+      kept: (X,) bool: the vertices that the map uses.
+    """
+
+    geometry: Geometry
+    linear: sparse.csr_matrix
+    nearest: np.ndarray
+    left: int
+    right: int
+    kept: np.ndarray
+
+    def sample(self, series_TxX: np.ndarray) -> np.ndarray:
+        """(T, X) values at the vertices -> (T, V) linearly interpolated values at the pixels."""
+        dtype = np.result_type(self.linear.dtype, series_TxX.dtype)
+        pixels = np.empty((len(series_TxX), self.linear.shape[0]), dtype)
+        for start in range(0, len(series_TxX), _FRAME_BLOCK):
+            block = slice(start, start + _FRAME_BLOCK)
+            pixels[block] = (self.linear @ series_TxX[block].T).T
+        return pixels
+
+    def sample_nearest(self, series_TxX: np.ndarray) -> np.ndarray:
+        """(..., X) values at the vertices -> (..., V) values of the vertex closest to a pixel."""
+        return series_TxX[..., self.nearest]
+
+
+def build_flat_map(
+    left: tuple[np.ndarray, np.ndarray],
+    right: tuple[np.ndarray, np.ndarray],
+    left_roi: np.ndarray | None = None,
+    right_roi: np.ndarray | None = None,
+    *,
+    space: str,
+    patch_size: int = 16,
+    grid: PixelGrid = STANDARD_GRID,
+) -> FlatMap:
+    """Builds the flat map of two flat surfaces.
+
+    The left hemisphere is shifted so that it ends 8 mm left of the middle, the right so that it
+    begins 8 mm right of it. This is done before the region of interest is cut out: the same surface
+    lies on the same pixels whatever the region.
+
+    Args:
+      left: points (X_left, 3) in mm and triangles (F, 3) of the left flat surface.
+      right: the same of the right.
+      left_roi: (X_left,) bool, the vertices to keep; None keeps all. A triangle is kept when all
+        of its vertices are.
+      right_roi: (X_right,) bool, the same of the right.
+      space: name of the space for the geometry.
+      patch_size: side of a patch in pixels.
+      grid: the pixel grid.
+
+    Raises:
+      InputError: a surface has no usable triangle in its region of interest, its triangles name
+        vertices that it does not have, or the region is of another mesh.
+    """
+    left_mesh = _flat_mesh(*left, left_roi, f"The left flat surface of '{space}'", side=-1)
+    right_mesh = _flat_mesh(*right, right_roi, f"The right flat surface of '{space}'", side=+1)
+    n_left, n_right = len(left_mesh[0]), len(right_mesh[0])
+    points = np.concatenate([left_mesh[0], right_mesh[0]])
+    triangles = np.concatenate([left_mesh[1], right_mesh[1] + n_left])
+    mask = rasterise(points, triangles, grid)
+    if not mask.any():
+        raise InputError(
+            f"The flat surfaces of '{space}' lie outside of the pixel grid: give surfaces in mm."
+        )
+    kept, linear, nearest = interpolation(points, triangles, grid.centres()[mask])
+    geometry = Geometry(space, mask, (patch_size, patch_size), grid.bbox, grid.pixel_size)
+    return FlatMap(geometry, linear, nearest, n_left, n_right, kept)
+
+
+def interpolation(
+    points: np.ndarray, triangles: np.ndarray, pixels: np.ndarray
+) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
+    """Weights that carry values at the vertices of a flat mesh to pixels.
+
+    Args:
+      points: (X, 2) float64 positions of the vertices; only those in a triangle are used.
+      triangles: (F, 3) indices into the points.
+      pixels: (V, 2) float64 positions of the pixels.
+
+    Returns:
+      kept: (X,) bool, the vertices in a triangle.
+      linear: (V, X) float32 CSR matrix of barycentric weights in the Delaunay triangulation of the
+        kept vertices. A pixel outside of its hull, as rounding makes of pixels on the border,
+        takes the value of the nearest vertex.
+      nearest: (V,) int32, the kept vertex closest to each pixel.
+    """
+    kept = np.zeros(len(points), bool)
+    kept[triangles] = True
+    vertices = np.flatnonzero(kept)
+    nearest = vertices[cKDTree(points[vertices]).query(pixels)[1]]
+    corners, weights = _barycentric(points[vertices], pixels)
+    outside = ~np.isfinite(weights).all(1)
+    corners = vertices[corners]
+    corners[outside] = nearest[outside, None]
+    weights[outside] = (1.0, 0.0, 0.0)
+    rows = np.repeat(np.arange(len(pixels)), 3)
+    linear = sparse.csr_matrix(
+        (weights.astype(np.float32).ravel(), (rows, corners.ravel())),
+        shape=(len(pixels), len(points)),
+    )
+    linear.eliminate_zeros()
+    return kept, linear, nearest.astype(np.int32)
+
+
+def _barycentric(points: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (V, 3) and weights (V, 3) of the Delaunay triangle of each pixel, NaN outside."""
+    try:
+        delaunay = Delaunay(points)
+    except QhullError:
+        # All vertices on one line: there is no triangle that could hold a pixel.
+        return np.zeros((len(pixels), 3), np.intp), np.full((len(pixels), 3), np.nan)
+    found = delaunay.find_simplex(pixels)
+    transform = delaunay.transform[found]
+    weights = np.einsum("vij,vj->vi", transform[:, :2], pixels - transform[:, 2])
+    weights = np.column_stack([weights, 1 - weights.sum(1)])
+    weights[found < 0] = np.nan
+    # A pixel on an edge is found with weights a rounding error below zero.
+    weights = weights.clip(0, 1)
+    return delaunay.simplices[found], weights / weights.sum(1, keepdims=True)
+
+
+def _flat_mesh(
+    points: np.ndarray, triangles: np.ndarray, roi: np.ndarray | None, name: str, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points in the plane (X, 2), shifted to their side, and the usable triangles (F, 3)."""
+    points, triangles = np.asarray(points, np.float64), np.asarray(triangles)
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(points):
+        raise InputError(f"{name} is damaged (its triangles name vertices that it lacks).")
+    if roi is not None and roi.shape != (len(points),):
+        raise InputError(
+            f"{name} has {len(points):,} vertices and its region of interest {roi.size:,}: give "
+            "both of the same mesh."
+        )
+    flat = np.isfinite(points).all(1) & (np.abs(points[:, 2]) <= _MAX_HEIGHT)
+    plane = points[:, :2].copy()
+    triangles = triangles[flat[triangles].all(1)]
+    triangles = triangles[_is_usable(plane[triangles])]
+    if len(triangles):
+        used = plane[triangles, 0]
+        plane[:, 0] += side * _HALF_GAP - (used.max() if side < 0 else used.min())
+    if roi is not None:
+        triangles = triangles[roi.astype(bool)[triangles].all(1)]
+    if not len(triangles):
+        raise InputError(
+            f"{name} has no usable triangle: give a flattened surface in mm, with z = 0, and a "
+            "region of interest that holds cortex."
+        )
+    return plane, triangles
+
+
+def _is_usable(corners_Fx3x2: np.ndarray) -> np.ndarray:
+    """(F,) bool: the triangles with short sides and an area. A flipped one counts as well."""
+    sides = corners_Fx3x2 - np.roll(corners_Fx3x2, 1, axis=1)
+    double_area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    return (np.linalg.norm(sides, axis=-1) < _MAX_SIDE).all(1) & (double_area > 0)
+
+
+def read_flat_map(
+    surfaces: tuple[str | os.PathLike, str | os.PathLike] | None = None,
+    rois: tuple[str | os.PathLike, str | os.PathLike] | None = None,
+    patch_size: int = 16,
+) -> FlatMap:
+    """Reads two flat surfaces and builds their map.
+
+    Args:
+      surfaces: the left and right flat surface as GIFTI; None takes the default, fsaverage5.
+      rois: the left and right region of interest, GIFTI or MGZ with values above 0 in it; None
+        takes all of the given surfaces, and the cortex of the default ones.
+      patch_size: side of a patch in pixels.
+
+    Raises:
+      InputError: a file is missing or damaged, or holds nothing that can be used.
+    """
+    if surfaces is None and rois is None:
+        return fsaverage5_flat_map(patch_size=patch_size)
+    left, right = (read_flat_surface(path) for path in surfaces or fsaverage5_surfaces())
+    masks = [read_roi(path) for path in rois] if rois else (None, None)
+    n_left, n_right = len(left[0]), len(right[0])
+    space = SPACES.get(n_left if n_left == n_right else -1, f"{n_left}-{n_right}")
+    return build_flat_map(left, right, *masks, space=f"flat-{space}", patch_size=patch_size)
+
+
+@functools.cache
+def fsaverage5_flat_map(medial_wall: bool = False, patch_size: int = 16) -> FlatMap:
+    """The default flat map: the fsaverage5 surfaces that ship inside nilearn, 10,242 x 2 vertices.
+
+    Args:
+      medial_wall: whether to keep the medial wall, which is no cortex. Without it the map has
+        77,609 valid pixels and 363 cortical patches of 16 x 16, with it 80,007 and 368.
+      patch_size: side of a patch in pixels.
+    """
+    surfaces = [read_flat_surface(path) for path in fsaverage5_surfaces()]
+    rois = (None, None) if medial_wall else fsaverage5_cortex()
+    space = "flat-fsaverage5-with-medial-wall" if medial_wall else "flat-fsaverage5"
+    return build_flat_map(*surfaces, *rois, space=space, patch_size=patch_size)
+
+
+def fsaverage5_surfaces() -> tuple[Path, Path]:
+    """Paths of the left and right fsaverage5 flat surfaces in the installed nilearn."""
+    # Files of the package are named rather than fetched: nothing here may touch the network.
+    folder = Path(str(importlib.resources.files("nilearn"))) / "datasets" / "data" / "fsaverage5"
+    return folder / "flat_left.gii.gz", folder / "flat_right.gii.gz"
+
+
+def fsaverage5_cortex() -> tuple[np.ndarray, np.ndarray]:
+    """Cortex without the medial wall, (10242,) bool for the left and the right hemisphere.
+
+    Its source is told in `data/README.md`.
+    """
+    path = importlib.resources.files("data_tools") / "data" / "fsaverage5_cortex.npz"
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        n_vertices = int(data["n_vertices"])
+        left, right = (np.unpackbits(data[side], count=n_vertices) for side in ("left", "right"))
+    return left.astype(bool), right.astype(bool)

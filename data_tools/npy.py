@@ -1,0 +1,73 @@
+"""Plain `.npy` files: streamed to disk, mapped back and checked by header.
+
+`np.save` needs the whole array in memory and tells of a full disk with a nameless error; here the
+header goes first and the data follow in pieces. What is written, `np.load` alone can read.
+"""
+
+import os
+from typing import BinaryIO
+
+import numpy as np
+
+from data_tools.errors import InputError
+
+
+def write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Writes the header of a C-ordered array; the data follow by `write_data`."""
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": description, "fortran_order": False, "shape": tuple(shape)}
+    )
+
+
+def write_data(file: BinaryIO, array: np.ndarray) -> None:
+    """Appends the bytes of an array in C order."""
+    file.write(as_bytes(array))
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, without a copy where it is C-ordered already."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def data_offset(path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Checks that a file holds just the array expected, by its header and size.
+
+    Returns:
+      Where the data begin, in bytes.
+
+    Raises:
+      InputError: the file is missing, is no `.npy` file, or holds another array.
+    """
+    try:
+        with open(path, "rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("its header is of an unknown version")
+            found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(file)
+            offset, size = file.tell(), os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: copy or make its store again.") from None
+    except (ValueError, EOFError) as error:
+        reason = str(error).rstrip(".")
+        raise InputError(f"{path} is damaged ({reason}): copy or make it again.") from error
+    if found_shape != tuple(shape) or found_dtype != dtype or fortran:
+        raise InputError(
+            f"{path} holds {_describe(found_shape, found_dtype)}{' in Fortran order' * fortran}, "
+            f"not the {_describe(shape, dtype)} that its store lists: copy or make it again."
+        )
+    expected = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if size != expected:
+        raise InputError(
+            f"{path} has {size:,} bytes where {expected:,} are expected: copy or make it again."
+        )
+    return offset
+
+
+def open_array(path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Maps a file into memory as a read-only array, after the checks of `data_offset`."""
+    offset = data_offset(path, shape, dtype)
+    return np.memmap(path, dtype, "r", offset, tuple(shape)).view(np.ndarray)
+
+
+def _describe(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    return f"{' x '.join(map(str, shape))} {np.dtype(dtype).name}"

@@ -1,0 +1,44 @@
+"""Installs fmrifm, its data tools and its configs."""
+
+from setuptools import find_namespace_packages, find_packages, setup
+
+setup(
+    name="fmrifm",
+    version="0.1.0",
+    description="Foundation models of brain activity: masked autoencoders on cortical flat maps",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["fmrifm*", "data_tools*"])
+    + find_namespace_packages(include=["configs*"]),
+    package_data={"data_tools.data": ["*.npz", "README.md"]},
+    # The lowest versions that were tested.
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12.8",
+        "grain>=0.2.18",
+        "jax>=0.10.2",
+        "joblib>=1.5",
+        "matplotlib>=3.10",
+        "ml-collections>=1.1.0",
+        "nibabel>=5.3",
+        "nilearn>=0.14",
+        "numpy>=2.3",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "safetensors>=0.7",
+        "scikit-learn>=1.7",
+        "scipy>=1.16",
+        "tensorboardX>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        # A real resting-state run; only its files are read, the package is never imported.
+        "demo": ["brainspace==0.3.0"],
+        "test": ["hypothesis>=6.100", "pytest>=8.4", "ruff>=0.15"],
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "gpu": ["jax[cuda12]>=0.10.2"],
+        "wandb": ["wandb>=0.19"],
+    },
+)

@@ -1,0 +1,77 @@
+"""The sampler: a pure function of (seed, step) with the right chances."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_tools.errors import InputError
+from fmrifm.input.clips import ListSampler, RandomSampler, list_clips, pick_evenly, usable_runs
+from fmrifm.input.sources import parse_sources
+from tests.conftest import write_toy_store
+
+FRAMES = 16
+
+
+def table(clips):
+    return np.stack([clips.source, clips.run, clips.start], 1)
+
+
+def test_random_clips_are_uniform_over_starts(tmp_path):
+    long = write_toy_store(tmp_path / "long", seed=0, subjects=1, frames=65)
+    short = write_toy_store(tmp_path / "short", seed=0, subjects=2, frames=20)
+    sources = parse_sources(f"{long},{short}")
+    clips = RandomSampler(sources, FRAMES, seed=3).draw(step=0, batch_size=60_000)
+    drawn, count = np.unique(table(clips), axis=0, return_counts=True)
+    assert len(drawn) == 50 + 2 * 5  # every valid start of every run, and no other
+    assert np.all(np.abs(count - 1000) < 5 * np.sqrt(1000))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), step=st.integers(0, 10**7), share=st.floats(0.01, 0.99))
+def test_batches_depend_on_seed_and_step_alone(stores, seed, step, share):
+    text = f"{stores['train']}@{share:.3f},{stores['eval']}@{1 - share:.3f}"
+    first, again = (RandomSampler(parse_sources(text), FRAMES, seed) for _ in range(2))
+    again.draw(step + 1, 32)  # whatever was drawn before
+    np.testing.assert_array_equal(table(first.draw(step, 32)), table(again.draw(step, 32)))
+    assert not np.array_equal(table(first.draw(step, 32)), table(first.draw(step + 1, 32)))
+
+
+def test_listed_clips_come_once_an_epoch_and_in_their_shares(stores):
+    sources = parse_sources(f"{stores['train']}@0.75,{stores['eval']}@0.25")
+    clips = list_clips(sources, FRAMES, stride=4)
+    sampler = ListSampler(sources, clips, seed=1)
+    stream = np.concatenate([table(sampler.draw(step, 50)) for step in range(80)])
+    assert np.bincount(stream[:, 0]).tolist() == [3000, 1000]
+    for s in range(2):
+        wanted = np.unique(table(clips[clips.source == s]), axis=0)
+        mine = stream[stream[:, 0] == s]
+        for epoch in range(len(mine) // len(wanted)):
+            part = mine[epoch * len(wanted) : (epoch + 1) * len(wanted)]
+            np.testing.assert_array_equal(np.unique(part, axis=0), wanted)
+    np.testing.assert_array_equal(
+        table(ListSampler(sources, clips, seed=1).draw(41, 50)), stream[41 * 50 : 42 * 50]
+    )
+
+
+def test_event_clips_start_at_onset_plus_delay(stores):
+    sources = parse_sources(str(stores["eval"]))
+    clips = list_clips(sources, FRAMES, hrf_delay=4.0)
+    # onsets 1.5, 21.5, 41.5 s: starts 5, 25 and 45, the last one past frame 44
+    assert clips.start[clips.run == 0].tolist() == [5, 25]
+
+
+def test_evaluation_picks_spread_over_the_list(stores):
+    clips = list_clips(parse_sources(str(stores["train"])), FRAMES)
+    assert len(clips) == 15 and len(pick_evenly(clips, 0)) == 15
+    assert len(set(pick_evenly(clips, 5).run)) == 5
+
+
+def test_short_runs_are_refused_or_skipped(stores, tmp_path, capsys):
+    short = write_toy_store(tmp_path / "short", seed=0, subjects=1, frames=10)
+    sources = parse_sources(f"{short},{stores['train']}")
+    with pytest.raises(InputError, match="sub-00_run-1 .* 10 frames.*skip_short_runs"):
+        usable_runs(sources, FRAMES, skip_short_runs=False)
+    assert len(usable_runs(sources, FRAMES, skip_short_runs=True)) == 1
+    with pytest.raises(InputError, match="No run"):
+        usable_runs(sources[:1], FRAMES, skip_short_runs=True)

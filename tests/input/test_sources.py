@@ -1,0 +1,59 @@
+"""The language of data.train and data.eval."""
+
+import pytest
+
+from data_tools.errors import InputError
+from fmrifm.input.sources import parse_named_sources, parse_sources, union_geometry
+from tests.conftest import toy_geometry, write_toy_store
+
+
+def keys(source):
+    return [source.store.runs[r]["key"] for r in source.runs]
+
+
+def test_filters_by_pattern_and_file(stores, tmp_path):
+    listed = tmp_path / "subjects.txt"
+    listed.write_text("00\n03\n04\n")
+    (source,) = parse_sources(f"{stores['train']}?subject={listed}")
+    assert keys(source) == ["sub-00_run-1", "sub-03_run-1", "sub-04_run-1"]
+    (source,) = parse_sources(f"{stores['train']}?task=*2&subject={listed}")
+    assert keys(source) == ["sub-00_run-1", "sub-04_run-1"]
+
+
+def test_shares_and_names(stores):
+    a, b = parse_sources(f"{stores['train']}?task=REST1@0.25, {stores['eval']}@0.75")
+    assert (a.share, b.share, len(a.runs)) == (0.25, 0.75, 2)
+    sets = parse_named_sources(
+        f"x={stores['train']}?task=REST1,y={stores['eval']},x={stores['other']}"
+    )
+    assert [len(sets[name]) for name in ("x", "y")] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "No store"),
+        ("/nowhere", "/nowhere"),
+        ("{train}?colour=red", "'colour'"),
+        ("{train}?task=WM*", "loosen"),
+        ("{train}?task", "no filter"),
+        ("{train}@0.5,{eval}", "all or none"),
+        ("{train}@0", "above zero"),
+    ],
+)
+def test_mistakes_are_named(stores, text, words):
+    with pytest.raises(InputError, match=".*") as error:
+        parse_sources(text.format(**stores))
+    assert words in str(error.value)
+
+
+def test_masks_unite_on_one_grid_only(stores, tmp_path, capsys):
+    geometry = union_geometry(parse_sources(f"{stores['other']},{stores['train']}"))
+    assert geometry.sha256() == toy_geometry().sha256()
+    assert "overlap 87.5%" in capsys.readouterr().out
+    import dataclasses
+
+    fine = dataclasses.replace(toy_geometry(), patch_shape=(4, 4))
+    path = write_toy_store(tmp_path / "fine", seed=0, geometry=fine)
+    with pytest.raises(InputError, match="same grid"):
+        union_geometry(parse_sources(f"{stores['train']},{path}"))
