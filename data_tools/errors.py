@@ -33,6 +33,8 @@ def describe_os_error(error: OSError) -> str:
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk that holds {where} is full: free some space and run the command again."
+    if error.errno == errno.EFBIG:
+        return f"{where} would outgrow the largest file allowed here: raise the limit (ulimit -f)."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"No permission to use {where}: choose another path or change its permissions."
     if error.errno in (errno.ENOTDIR, errno.EEXIST):

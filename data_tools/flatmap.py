@@ -31,7 +31,7 @@ _MAX_HEIGHT = 1e-5
 # A longer side bridges a cut of the flat surface and covers no cortex, in mm.
 _MAX_SIDE = 16.0
 # Frames sampled at a time: keeps the temporary copies small beside the result.
-_FRAME_BLOCK = 64
+_FRAME_BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

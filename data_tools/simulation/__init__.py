@@ -1,0 +1,1 @@
+"""Simulated studies with known ground truth: what `data_tools.simulate` writes."""

@@ -1,0 +1,141 @@
+"""Simulated brains: what a group shares, and what is a subject's own.
+
+Networks are smooth, bilateral maps whose time courses are coupled; a subject's own borders and
+coupling are its fingerprint, the same in every run. Conditions have smooth activation patterns,
+slightly different in every subject. Letters: X vertices (20,484, left then right cortex), K
+networks, R sources that networks share, C conditions.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from data_tools.simulation.cortex import smooth_fields
+from data_tools.simulation.study import Study
+
+N_NETWORKS, N_SOURCES, N_BACKGROUND = 14, 3, 96
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """What all subjects share.
+
+    Attributes:
+      network_fields: (K, X) fields whose competition makes the network maps.
+      loadings: (K, R) weights of shared sources in the networks' time courses.
+      trait_directions: (2, K, R) how age and sex move the loadings.
+      pattern_fields: (C, X) fields whose peaks are the activation patterns.
+      background: (N_BACKGROUND, X) smooth fields of unit norm at each vertex.
+      global_gain: (X,) weight of the global signal.
+      noise_gain: (X,) strength of noise.
+      baseline: (X,) mean image in scanner units.
+    """
+
+    network_fields: np.ndarray
+    loadings: np.ndarray
+    trait_directions: np.ndarray
+    pattern_fields: np.ndarray
+    background: np.ndarray
+    global_gain: np.ndarray
+    noise_gain: np.ndarray
+    baseline: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """One simulated person.
+
+    Attributes:
+      name: such as "001".
+      age: in years.
+      sex: "F" or "M".
+      networks: (K, X) own network maps, of unit norm at each vertex.
+      mixing: (K, R + K) own weights of shared and private sources in each network, unit rows.
+      patterns: (C, X) own activation patterns, near 1 where strongest.
+      effect: own strength of evoked responses, around 1.
+      delay: seconds by which own responses come late, around 0.
+    """
+
+    name: str
+    age: int
+    sex: str
+    networks: np.ndarray
+    mixing: np.ndarray
+    patterns: np.ndarray
+    effect: float
+    delay: float
+
+
+@functools.lru_cache(maxsize=1)
+def draw_group(study: Study) -> Group:
+    """What the subjects of a study share."""
+    background = smooth_fields(study.rng("background"), N_BACKGROUND, fwhm=20, bilateral=0.7)
+    gains = smooth_fields(study.rng("gains"), 3, fwhm=40, bilateral=0.9)
+    common = smooth_fields(study.rng("pattern"), 1, fwhm=24, bilateral=0.8)
+    own = [
+        smooth_fields(study.rng("pattern", name), 1, fwhm=24, bilateral=0.8)
+        for name in study.condition_names
+    ]
+    return Group(
+        network_fields=smooth_fields(study.rng("networks"), N_NETWORKS, fwhm=42, bilateral=0.95),
+        loadings=0.6 * study.rng("loadings").standard_normal((N_NETWORKS, N_SOURCES)),
+        trait_directions=study.rng("traits").standard_normal((2, N_NETWORKS, N_SOURCES)),
+        # Conditions share where a task acts at all, as every picture shown lights up vision.
+        pattern_fields=_blend(common, np.concatenate(own), 0.7),
+        background=background / np.linalg.norm(background, axis=0),
+        global_gain=np.exp(0.4 * gains[0] - 0.4**2),
+        noise_gain=np.exp(0.25 * gains[1] - 0.25**2),
+        baseline=10_000 * np.exp(0.15 * gains[2]),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def draw_subject(study: Study, index: int) -> Subject:
+    """The subject of a given index, from 0."""
+    group, rng = draw_group(study), study.rng("subject", index)
+    age = int(rng.integers(18, 81))
+    sex = "FM"[(index + study.seed) % 2]  # as many of each in any stretch of subjects
+    effect, delay = float(np.exp(rng.normal(-0.03, 0.25))), float(rng.normal(0.0, 0.4))
+    loadings = group.loadings + 0.35 * rng.standard_normal(group.loadings.shape)
+    traits = np.array([(age - 49) / 18, 1.0 if sex == "F" else -1.0])
+    loadings += 0.25 * study.trait_effect * np.tensordot(traits, group.trait_directions, 1)
+    own = smooth_fields(rng, N_NETWORKS, fwhm=28, bilateral=0.7)
+    # A stream for each condition: another condition more leaves those before it as they are.
+    changes = [
+        smooth_fields(study.rng("subject", index, name), 1, fwhm=16, bilateral=0.5)
+        for name in study.condition_names
+    ]
+    return Subject(
+        name=f"{index + 1:03d}",
+        age=age,
+        sex=sex,
+        networks=network_maps(_blend(group.network_fields, own, 0.25)),
+        mixing=mixing_of(loadings),
+        patterns=activation_patterns(_blend(group.pattern_fields, np.concatenate(changes), 0.3)),
+        effect=effect,
+        delay=delay,
+    )
+
+
+def mixing_of(loadings_KxR: np.ndarray) -> np.ndarray:
+    """(K, R + K) weights of shared and private sources in the networks; rows of unit norm."""
+    mixing = np.concatenate([loadings_KxR, np.eye(len(loadings_KxR))], axis=1)
+    return mixing / np.linalg.norm(mixing, axis=1, keepdims=True)
+
+
+def network_maps(fields_KxX: np.ndarray) -> np.ndarray:
+    """(K, X) network maps: fields compete for each vertex (softmax); unit norm at each vertex."""
+    maps = np.exp(3.0 * (fields_KxX - fields_KxX.max(0)))
+    return maps / np.linalg.norm(maps, axis=0)
+
+
+def activation_patterns(fields_CxX: np.ndarray) -> np.ndarray:
+    """(C, X) activation patterns: the peaks of fields, near 1, and weaker negative troughs."""
+    patterns = np.maximum(fields_CxX - 0.8, 0) - 0.4 * np.maximum(-fields_CxX - 1.2, 0)
+    return patterns / np.quantile(patterns, 0.99, axis=1, keepdims=True).astype(np.float32)
+
+
+def _blend(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    """Sum of two fields of unit variance, of unit variance, `share` of it from the second."""
+    return float(np.sqrt(1 - share)) * first + float(np.sqrt(share)) * second

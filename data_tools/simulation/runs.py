@@ -1,0 +1,129 @@
+"""Runs of simulated brains.
+
+A run is ongoing activity, in units of its standard deviation, plus what the task evokes:
+
+    ongoing = networks + smooth background + global signal + smooth noise + white noise
+    evoked  = effect * subject's effect * (response to each condition x its activation pattern)
+
+Nothing but `evoked` depends on the task, so an effect of 0 leaves no trace of it. Letters: T
+frames, X vertices (20,484, left then right cortex).
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+from data_tools.flatmap import fsaverage5_cortex
+from data_tools.simulation.brain import N_BACKGROUND, N_NETWORKS, N_SOURCES, Subject, draw_group
+from data_tools.simulation.cortex import N_VERTICES, smooth
+from data_tools.simulation.design import draw_events, evoked_responses
+from data_tools.simulation.study import Study
+
+# Shares of the variance of ongoing activity. At a TR of 1 s they give a lag-1 autocorrelation near
+# 0.7 and one between mirrored places near 0.5, as in lightly smoothed surface data.
+SHARES = {"networks": 0.38, "background": 0.22, "global": 0.10, "smooth": 0.18, "white": 0.12}
+
+# Evoked response where a pattern is strongest at an effect of 1, in standard deviations of ongoing
+# activity; the table of accuracies in simulate.py depends on it.
+PEAK = 1.2
+
+_VERTEX_BLOCK = 1024  # noise of so many vertices stays in the processor's cache
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SimulatedRun:
+    """One run of a subject.
+
+    Attributes:
+      subject: who lay in the scanner.
+      task: "rest", "block" or "event".
+      number: of the run of this task, from 1.
+      series: (T, X) float32 signal in scanner units, 0 on the medial wall.
+      tr: seconds from frame to frame.
+      events: BIDS events, none at rest.
+    """
+
+    subject: Subject
+    task: str
+    number: int
+    series: np.ndarray
+    tr: float
+    events: list[dict[str, Any]]
+
+    @property
+    def key(self) -> str:
+        return f"sub-{self.subject.name}_task-{self.task}_run-{self.number:02d}"
+
+
+def draw_run(study: Study, subject: Subject, task: str, number: int) -> SimulatedRun:
+    """One run of a subject; `task` and `number` are one of `study.run_names`."""
+    group = draw_group(study)
+    series = _ongoing(study, subject, study.rng("run", subject.name, task, number))
+    events = []
+    if task != "rest":
+        rng, names = study.rng("events", subject.name, task, number), study.condition_names
+        events = draw_events(rng, study.design, names, study.seconds)
+        gains = np.exp(rng.normal(0.0, 0.3, len(events)))  # no two presentations are alike
+        responses = evoked_responses(events, gains, names, study.tr, study.frames, subject.delay)
+        series += (PEAK * study.effect * subject.effect) * (responses @ subject.patterns)
+    # A standard deviation of ongoing activity is 1 % of the mean image, as at 3 T.
+    series *= 0.01
+    series += 1.0
+    series *= group.baseline
+    series[:, ~np.concatenate(fsaverage5_cortex())] = 0
+    return SimulatedRun(subject, task, number, series, study.tr, events)
+
+
+def slow_fluctuations(
+    rng: np.random.Generator, n_series: int, n_frames: int, tr: float
+) -> np.ndarray:
+    """Spontaneous time courses: 1/f activity seen through the blood response.
+
+    The power of activity falls as 1/f above 0.01 Hz; the canonical response, whose transform is
+    known in closed form, removes what is above 0.1 Hz, and a high-pass what is below 0.008 Hz.
+
+    Returns:
+      (T, series) float32 of variance 1.
+    """
+    # Filtering by Fourier transform is circular: the surplus is cut so that ends do not meet.
+    n_drawn = scipy.fft.next_fast_len(n_frames + round(100 / tr), real=True)
+    frequency = np.abs(np.fft.fftfreq(n_drawn, tr))
+    decay = 1 / (1 + 2j * np.pi * frequency)
+    response = np.abs(decay**6 - decay**16 / 6)
+    amplitude = response * frequency / np.hypot(frequency, 0.008) / np.hypot(frequency, 0.01) ** 0.5
+    amplitude /= np.sqrt(np.mean(amplitude**2))
+    spectrum = scipy.fft.rfft(rng.standard_normal((n_drawn, n_series)), axis=0)
+    spectrum *= amplitude[: len(spectrum), None]
+    return scipy.fft.irfft(spectrum, n_drawn, axis=0)[:n_frames].astype(np.float32)
+
+
+def _ongoing(study: Study, subject: Subject, rng: np.random.Generator) -> np.ndarray:
+    """(T, X) float32 activity without a task, of variance near 1."""
+    group, size = draw_group(study), (study.frames, study.tr)
+    share = {name: np.float32(np.sqrt(value)) for name, value in SHARES.items()}
+    sources = slow_fluctuations(rng, N_SOURCES + N_NETWORKS, *size)
+    mixing = (share["networks"] * subject.mixing).astype(np.float32)
+    # Everything slow is a product of time courses and maps: one matrix product makes it.
+    courses = [
+        sources @ mixing.T,
+        share["background"] * slow_fluctuations(rng, N_BACKGROUND, *size),
+        share["global"] * slow_fluctuations(rng, 1, *size),
+    ]
+    maps = np.concatenate([subject.networks, group.background, group.global_gain[None]])
+    activity = np.concatenate(courses, axis=1) @ maps
+
+    noise = smooth(rng.standard_normal((2 * N_VERTICES, study.frames), np.float32), 8.0)
+    strength = share["smooth"] / noise.std()
+    memory = float(np.exp(-study.tr))  # first-order autoregression, 0.37 at a TR of 1 s
+    for start in range(0, 2 * N_VERTICES, _VERTEX_BLOCK):
+        block = slice(start, start + _VERTEX_BLOCK)
+        piece = strength * noise[block]
+        piece[:, 1:] *= float(np.sqrt(1 - memory**2))
+        piece = scipy.signal.lfilter(np.float32([1]), np.float32([1, -memory]), piece)
+        piece += share["white"] * rng.standard_normal(piece.shape, np.float32)
+        piece *= group.noise_gain[block, None]
+        activity[:, block] += piece.T
+    return activity
