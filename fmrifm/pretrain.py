@@ -10,10 +10,13 @@ its step, saves and exits with code 75.
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from data_tools.errors import kind_errors
+from fmrifm.command_line import run
+from fmrifm.trainer.checkpoint import quiet
+from fmrifm.trainer.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it is not there.")
@@ -29,17 +32,13 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, with -
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)  # orbax reports every file it touches
+    quiet()
     if DISTRIBUTED.value or COORDINATOR.value:
+        # Before anything touches a device.
         jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    from fmrifm.trainer.loop import train  # after initialize: nothing may touch devices before
-
     with kind_errors():
         sys.exit(train(CONFIG.value, WORKDIR.value, ALLOW_CHANGE.value))
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    run(main, "config", "workdir")

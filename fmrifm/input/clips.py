@@ -83,15 +83,24 @@ def list_clips(
             if hrf_delay is None:
                 starts = np.arange(0, last + 1, stride or num_frames)
             else:
-                onsets = np.array([event["onset"] for event in run.get("events") or []], float)
-                # Rounded first: 2.9999999999999996 s is the third frame.
-                starts = np.floor(np.round((onsets + hrf_delay) / source.store.tr, 6)).astype(int)
-                starts = starts[(starts >= 0) & (starts <= last)]
+                starts, _ = event_starts(run, source.store.tr, num_frames, hrf_delay)
             parts.append(np.stack([np.full_like(starts, s), np.full_like(starts, r), starts]))
     table = np.concatenate(parts, axis=1)
     if not table.size:
         raise InputError("No run has an event that starts a whole clip: check the events.")
     return Clips(*table.astype(np.int64))
+
+
+def event_starts(
+    run: dict, tr: float, num_frames: int, hrf_delay: float
+) -> tuple[np.ndarray, list[dict]]:
+    """First frames of the clips of a run's events, and the events; those past the end dropped."""
+    events = run.get("events") or []
+    onsets = np.array([event["onset"] for event in events], float)
+    # Rounded first: 2.9999999999999996 frames are three.
+    starts = np.floor(np.round((onsets + hrf_delay) / tr, 6)).astype(np.int64)
+    fits = (starts >= 0) & (starts <= run["n_frames"] - num_frames)
+    return starts[fits], [event for event, keep in zip(events, fits, strict=True) if keep]
 
 
 def pick_evenly(clips: Clips, count: int) -> Clips:

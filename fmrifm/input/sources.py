@@ -108,12 +108,7 @@ def union_geometry(sources: list[Source]) -> Geometry:
         other = source.store.geometry
         check_grid(other, geometry, str(source.store.path), str(first.path))
         if not np.array_equal(other.mask, geometry.mask):
-            union = dataclasses.replace(geometry, mask=geometry.mask | other.mask)
-            print(
-                f"{source.store.path} has another mask than {first.path} on the same grid: "
-                f"overlap {geometry.overlap(other):.1%}, using the union."
-            )
-            geometry = union
+            geometry = dataclasses.replace(geometry, mask=geometry.mask | other.mask)
     return geometry
 
 

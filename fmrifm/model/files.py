@@ -6,6 +6,7 @@ translation is mechanical and exact both ways.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -34,6 +35,21 @@ class ModelFiles:
     geometry: Geometry
     preprocessing: dict
     subjects_seen: list[dict]
+
+    def with_params(self, params: dict) -> "ModelFiles":
+        """The same model with other weights."""
+        return dataclasses.replace(self, params=params, subjects_seen=[])
+
+    def has_seen(self, subject: str) -> bool:
+        """Whether "dataset/subject" was in the training data of these weights."""
+        return any(
+            hash_subject(group["salt"], subject) in group["hashes"] for group in self.subjects_seen
+        )
+
+
+def hash_subject(salt: str, subject: str) -> str:
+    """A subject as a salted hash: who knows "dataset/subject" can check it, nobody can list it."""
+    return hashlib.sha256(f"{salt}/{subject}".encode()).hexdigest()[:32]
 
 
 def to_reference(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -4,9 +4,17 @@ A checkpoint holds the train state and a little JSON, no iterator state: batch k
 Saves are asynchronous; a checkpoint appears whole or not at all.
 """
 
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
@@ -15,38 +23,50 @@ from data_tools.errors import InputError
 from fmrifm.trainer.step import TrainState
 
 
-class Checkpoints:
-    """The checkpoints of a run: the newest, every n-th, and the best by an evaluation set."""
+def quiet() -> None:
+    """Leaves speaking to exceptions: orbax logs every file, and a failed write a hundred times."""
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
 
-    def __init__(self, directory: Path, newest: int, every: int, best_metric: str | None):
+    def hook(problem) -> None:
+        if str(problem.exc_value) != "Event loop is closed":  # a write after the one that failed
+            usual(problem)
+
+    sys.unraisablehook = hook
+
+
+class _KeepOne(keep.PreservationPolicy):
+    """Keeps one step, another one when told."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of a run: the newest, every n-th, and the one called best."""
+
+    def __init__(self, directory: Path, newest: int, every: int):
         """
         Args:
           directory: absolute.
           newest: how many of the newest stay.
           every: steps that are multiples of this stay for good; 0 for none.
-          best_metric: name of the metric whose lowest value stays; None for none.
         """
-        policies: list = [keep.LatestN(newest)]
+        # Not orbax's own BestN: it fixes the metric with the save, but a run stopped at an
+        # evaluation saves first and evaluates when it continues.
+        self._directory, self._best = directory, _KeepOne()
+        policies: list = [keep.LatestN(newest), self._best]
         if every:
             policies.append(keep.EveryNSteps(every))
-        best_fn = None
-        if best_metric:
-
-            def best_fn(metrics):
-                return metrics[best_metric]
-
-            policies.append(
-                keep.BestN(
-                    get_metric_fn=best_fn, reverse=True, n=1, keep_checkpoints_without_metrics=False
-                )
-            )
-        self._best_metric = best_metric
         self._manager = ocp.CheckpointManager(
             directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep.AnyPreservationPolicy(policies),
-                best_fn=best_fn,
-                best_mode="min",
+                cleanup_tmp_directories=True,  # of a killed run
             ),
         )
 
@@ -54,41 +74,59 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    @property
-    def best(self) -> float | None:
-        """The lowest value of the metric among the checkpoints that have it."""
-        values = [self._manager.metrics(step) for step in self._manager.all_steps()]
-        return min((v[self._best_metric] for v in values if v), default=None)
+    def keep_best(self, step: int) -> None:
+        """From now on this step stays, be it saved already or next."""
+        self._best.step = step
 
-    def save(self, state: TrainState, step: int, meta: dict, metric: float | None = None) -> None:
-        """Starts saving; returns as soon as the state may be donated."""
+    def save(self, state: TrainState, step: int, meta: dict) -> None:
+        """Starts saving; returns as soon as the state may be donated.
+
+        Raises:
+          OSError: this or the last save could not be written.
+        """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-            metrics=None if metric is None else {self._best_metric: metric},
-            force=True,
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with self._disk_errors():
+            self._manager.save(step, args=args, force=True)
 
     def restore(self, abstract: TrainState) -> TrainState:
         """The newest state, laid out as `abstract` (shapes with shardings) says."""
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(self._manager.latest_step(), args=args).state
+        return self._restore(args).state
 
     def meta(self) -> dict:
         """The JSON saved beside the newest state."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(self._manager.latest_step(), args=args).meta
+        return self._restore(args).meta
+
+    def _restore(self, args):
+        with _damage_named(self._directory, self.latest_step):
+            return self._manager.restore(self.latest_step, args=args)
 
     def wait(self) -> None:
-        """Returns when the last save is durable."""
-        self._manager.wait_until_finished()
+        """Returns when the last save is durable; OSError if it could not be written."""
+        with self._disk_errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        with self._disk_errors():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Failed writes as OSError; what they left is removed."""
+        try:
+            yield
+        except Exception as error:
+            told = re.search(r"os_error_code='(\d+)'", str(error))  # by tensorstore
+            number = error.errno if isinstance(error, OSError) else told and int(told[1])
+            if not number:
+                raise
+            if jax.process_index() == 0:
+                for half in self._directory.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(half, ignore_errors=True)
+            raise OSError(number, os.strerror(number), str(self._directory)) from error
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, int] | None:
@@ -114,11 +152,10 @@ def restore_params(path: str | Path, abstract_params: Any) -> Any:
     Raises:
       InputError: no checkpoint there, or one of another model.
     """
-    directory, step = _must_find(path)
     wanted = {"params": abstract_params}
-    with ocp.CheckpointManager(directory) as manager:
+    with _opened(path) as (manager, step):
         stored = manager.item_metadata(step).state.tree["params"]
-        _check_shapes(stored, abstract_params, f"{directory}/{step}")
+        _check_shapes(stored, abstract_params, f"{manager.directory}/{step}")
         args = ocp.args.PyTreeRestore(
             wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
@@ -145,14 +182,28 @@ def _check_shapes(stored, wanted, where: str) -> None:
 
 def restore_meta(path: str | Path) -> dict:
     """The JSON saved beside the newest checkpoint behind `path`."""
-    directory, step = _must_find(path)
-    with ocp.CheckpointManager(directory) as manager:
+    with _opened(path) as (manager, step):
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return manager.restore(step, args=args).meta
 
 
-def _must_find(path: str | Path) -> tuple[Path, int]:
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """Orbax's manager and the step behind a path; InputError if there is none."""
     found = find_checkpoint(path)
     if found is None:
-        raise InputError(f"{path} holds no checkpoint.")
-    return found
+        raise InputError(f"{path} holds no checkpoint: check the path.")
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    with _damage_named(*found), ocp.CheckpointManager(found[0], item_handlers=handlers) as manager:
+        yield manager, found[1]
+
+
+@contextlib.contextmanager
+def _damage_named(directory: Path, step: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"Checkpoint {step} of {directory} is damaged: move {directory / str(step)} away to "
+            "use an earlier one."
+        ) from error

@@ -6,10 +6,12 @@ import jax
 import numpy as np
 
 from fmrifm.input.pipeline import host_batches, on_devices
+from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import Source, union_geometry
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.figures import draw_reconstruction
 from fmrifm.trainer.mesh import to_devices
+from fmrifm.trainer.stopping import NonFiniteError
 
 
 class Evaluator:
@@ -27,22 +29,28 @@ class Evaluator:
             geometry = union_geometry(sources)
             batches = program.eval_batches(sources, geometry)
             functions = program.eval_functions(geometry, program.config.figures)
-            self._sets[name] = (batches, *functions)
+            picture_geometry = cut_geometry(geometry, program.config.model.patch)
+            self._sets[name] = (batches, picture_geometry, *functions)
 
     def __call__(self, params, step: int) -> dict[str, float]:
         """eval/NAME/{loss, loss_of_zero, clips} of every set; draws figures on the first host."""
         values = {}
-        for name, (batches, loss_sums, reconstruct) in self._sets.items():
+        for name, (batches, geometry, loss_sums, reconstruct) in self._sets.items():
             sums = []
             for batch in self._on_devices(batches):
                 if not sums and self._program.config.figures:
                     clips = jax.device_get(reconstruct(params, batch))
-                    self._draw(name, step, batches, clips)
+                    self._draw(name, step, batches, geometry, clips)
                 sums.append(loss_sums(params, batch))
                 # Not a read: only keeps the host from running far ahead of the devices.
                 jax.block_until_ready(sums[-2:][0])
             total = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
             error, power, pixels = total
+            if not np.isfinite(error):  # the parameters are finite, so these data are not
+                raise NonFiniteError(
+                    f"The loss of the eval set '{name}' is not finite after step {step}: look for "
+                    "damaged runs with python -m data_tools.inspect STORE --verify."
+                )
             values[f"eval/{name}/loss"] = float(error / pixels)
             values[f"eval/{name}/loss_of_zero"] = float(power / pixels)
             values[f"eval/{name}/clips"] = len(batches.clips)
@@ -58,13 +66,10 @@ class Evaluator:
         finally:
             host.close()
 
-    def _draw(self, name: str, step: int, batches, clips: dict[str, np.ndarray]) -> None:
+    def _draw(self, name, step, batches, geometry, clips: dict[str, np.ndarray]) -> None:
         if jax.process_index():
             return
-        geometry = self._program.make_objective(union_geometry(batches.sources)).tokenizer.geometry
-        for i in range(len(clips["truth"])):
-            if i >= len(batches.clips):
-                break
+        for i in range(min(len(clips["truth"]), len(batches.clips))):
             clip = batches.clips[i]
             run = batches.sources[clip.source].store.runs[clip.run]
             title = f"{name}, step {step}: {run['key']}, frames from {clip.start}"

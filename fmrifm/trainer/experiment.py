@@ -5,11 +5,13 @@ Nothing is written here and no array is made before all checks have passed.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -98,19 +100,24 @@ def open_data(config: ConfigDict) -> Data:
         for name, sources in parse_named_sources(data.eval).items()
     }
     for name, sources in evals.items():
-        other = union_geometry(sources)
-        check_grid(other, geometry, f"The eval set '{name}'", "the training data")
-        if other.sha256() != geometry.sha256():
-            overlap = geometry.overlap(other)
-            print(
-                f"The eval set '{name}' has another mask on the same grid: {overlap:.1%} overlap."
-            )
+        grid = union_geometry(sources)
+        check_grid(grid, geometry, f"The eval set '{name}'", "the training data")
+    if jax.process_index() == 0:
+        _say_overlaps([*train, *itertools.chain(*evals.values())], geometry)
     if config.keep_best is not None and config.keep_best not in evals:
         raise InputError(
             f"keep_best={config.keep_best!r} is no eval set: choose one of data.eval "
             f"({', '.join(evals) or 'none given'})."
         )
     return Data(train, geometry, evals)
+
+
+def _say_overlaps(sources: list[Source], geometry: Geometry) -> None:
+    """Names the stores whose mask is not that of the training data."""
+    for store in {source.store.path: source.store for source in sources}.values():
+        if not np.array_equal(store.geometry.mask, geometry.mask):
+            overlap = geometry.overlap(store.geometry)
+            print(f"{store.path} has another mask on the same grid: overlap {overlap:.1%}.")
 
 
 def check_config(config: ConfigDict) -> None:

@@ -10,8 +10,8 @@ from data_tools.files import write_bytes
 from data_tools.geometry import Geometry
 
 COLORS = "RdBu_r"
-OFF_CORTEX = "0.82"
-HIDDEN = "0.93"
+OFF_CORTEX = "0.70"
+HIDDEN = "0.88"  # unlike the white of a zero
 RANGE = 2.5  # standard deviations
 
 
@@ -26,13 +26,15 @@ def draw_reconstruction(
     frames = np.linspace(0, len(clip["truth"]) - 1, columns).round().astype(int)
     names = {"masked": "masked input", "prediction": "prediction", "truth": "truth"}
     height, width = geometry.mask.shape
-    figure = Figure(figsize=(3.2 * columns, 3.2 * 3 * height / width + 0.9), layout="constrained")
+    figure = Figure(figsize=(3.2 * columns, 3.0 * 3 * height / width + 0.8), layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)
     for row, (key, name) in zip(axes, names.items(), strict=True):
         for axis, frame in zip(row, frames, strict=True):
             image = show_frame(axis, geometry, clip[key][frame])
-            axis.set_title(f"frame {frame}" if row is axes[0] else "", fontsize=9)
+            if key == "masked":
+                axis.set_title(f"frame {frame}", fontsize=9)
         row[0].set_ylabel(name, fontsize=10)
+    figure.get_layout_engine().set(hspace=0.02, wspace=0.01, h_pad=0.02)
     figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)

@@ -1,6 +1,6 @@
 """The training loop: where a run starts, what it does each step, and how it ends."""
 
-import hashlib
+import contextlib
 import json
 import os
 import secrets
@@ -10,20 +10,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from data_tools.files import write_bytes
 from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
 from fmrifm.input.preprocess import cut_geometry
-from fmrifm.model.files import ModelFiles, save_model
+from fmrifm.model.files import ModelFiles, hash_subject, save_model
 from fmrifm.trainer.checkpoint import Checkpoints
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.experiment import Data, Program, open_data
 from fmrifm.trainer.flops import clip_flops, peak_flops
-from fmrifm.trainer.mesh import sharded_share, to_devices
-from fmrifm.trainer.metrics import MetricsWriter, Throughput
-from fmrifm.trainer.start import check_unchanged, warm_start
+from fmrifm.trainer.mesh import replicated, sharded_share, to_devices
+from fmrifm.trainer.metrics import MetricsWriter, Throughput, check_wandb
+from fmrifm.trainer.start import check_unchanged, check_workdir, describe_model, warm_start
 from fmrifm.trainer.step import TrainState
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
 
@@ -44,6 +45,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike, allow_config_change: b
       NonFiniteError: the loss or gradient was not finite; the last good checkpoint is intact.
     """
     workdir = Path(workdir).absolute()
+    check_workdir(workdir)
+    check_wandb(config.wandb_project)
     data = open_data(config)
     program = Program(config, data.geometry)
     batches = program.train_batches(data)
@@ -71,34 +74,37 @@ class _Run:
         self.metrics: MetricsWriter | None = None
         self.checkpoints: Checkpoints | None = None
         self.pending: tuple[int, dict, dict] | None = None  # logged one step late
+        self.best: dict | None = None  # of the evaluations named by keep_best
 
     def start(self, allow_config_change: bool, stop: StopSignal) -> int:
         config = self.config
         # A first start reads what it starts from before the workdir is touched.
-        resuming = (self.workdir / "checkpoints").is_dir()
+        # All processes do as the first one, whatever another has made in the meantime.
+        resuming = multihost_utils.broadcast_one_to_all((self.workdir / "checkpoints").is_dir())
         state = None if resuming else self.first_state()
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints",
-            newest=config.keep_checkpoints,
-            every=config.keep_every,
-            best_metric=config.keep_best and f"eval/{config.keep_best}/loss",
+            self.workdir / "checkpoints", config.keep_checkpoints, config.keep_every
         )
+        evaluated = True
         if self.checkpoints.latest_step is not None:
             meta = self.checkpoints.meta()
             check_unchanged(meta, self.meta(), allow_config_change)
-            self.subjects_seen = meta["subjects_seen"]
+            evaluated = self.take_over(meta)
             state = self.checkpoints.restore(self.program.abstract_state())
         elif state is None:
             state = self.first_state()
         first_step = int(state.step)
         if self.first_host:
+            (self.workdir / "non_finite.json").unlink(missing_ok=True)
             config_json = json.dumps(config_dict(config), indent=1)
             write_bytes(self.workdir / "config.json", config_json.encode())
             self.metrics = MetricsWriter(
                 self.workdir, first_step, config.wandb_project, config_dict(config)
             )
         self.say_hello(first_step)
+        if not evaluated:
+            self.evaluate(state, first_step)
         state, stopped = self.loop(state, first_step, stop)
         if stopped:
             self.say(f"Stopped after step {int(state.step)}; the same command continues.")
@@ -114,6 +120,16 @@ class _Run:
         self.subjects_seen = subjects_seen + self.subjects_seen
         return state
 
+    def take_over(self, meta: dict) -> bool:
+        """Continues what lies beside a checkpoint; returns whether its evaluation was made."""
+        same_data = meta["stores"] == self.data.digests()
+        same_data &= meta["config"]["data"]["train"] == self.config.data.train
+        self.subjects_seen = meta["subjects_seen"] + ([] if same_data else self.subjects_seen)
+        if meta["best"] and meta["best"]["set"] == self.config.keep_best:
+            self.best = meta["best"]
+            self.checkpoints.keep_best(self.best["step"])
+        return meta["evaluated"]
+
     def loop(self, state: TrainState, first_step: int, stop: StopSignal):
         """Trains from first_step to the end or a signal."""
         config, program = self.config, self.program
@@ -128,7 +144,7 @@ class _Run:
             disable=None if self.first_host else True, dynamic_ncols=True,
         )  # fmt: skip
         stopped, previous = False, None
-        with progress, program.scope():
+        with contextlib.closing(host), progress, program.scope():
             for step in range(first_step + 1, config.total_steps + 1):
                 begin = time.perf_counter()
                 batch = next(batches)
@@ -147,11 +163,16 @@ class _Run:
                 save = last or stopped or step % config.checkpoint_every == 0
                 if evaluate or save:
                     self.log_pending(progress)
-                    self.evaluate_and_save(state, step, bool(evaluate and not stopped), save)
+                    self.check_finite(int(state.first_bad_step))
+                    # First, so that metrics are complete up to a checkpoint. Who is told to stop
+                    # may have seconds left: then it is made when the run continues.
+                    if evaluate and not stopped:
+                        save |= self.evaluate(state, step)
+                    if save:
+                        self.save(state, step, evaluated=not (evaluate and stopped))
                     throughput.restart()
                 if stopped:
                     break
-        host.close()
         self.checkpoints.wait()
         return state, stopped
 
@@ -174,24 +195,27 @@ class _Run:
                 f"{rate:.1f} clips/s  {tqdm.format_interval(left)} left"
             )
 
-    def evaluate_and_save(self, state: TrainState, step: int, evaluate: bool, save: bool) -> None:
-        """Evaluation first, so that a checkpoint's metrics file is complete up to its step."""
-        self.check_finite(int(state.first_bad_step))
-        best_metric = None
-        if evaluate:
-            values = self.evaluator(state.params, step)
-            if values and self.first_host:
-                self.metrics.write(step, values)
-                losses = {k: v for k, v in values.items() if k.endswith("/loss")}
-                self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
-            if self.config.keep_best is not None:
-                best_metric = values[f"eval/{self.config.keep_best}/loss"]
-                best = self.checkpoints.best
-                save = save or best is None or best_metric < best
-        if save:
-            if self.first_host:
-                self.metrics.sync()
-            self.checkpoints.save(state, step, self.meta(), best_metric)
+    def evaluate(self, state: TrainState, step: int) -> bool:
+        """Scores the evaluation sets; returns whether this is the best step so far."""
+        values = self.evaluator(state.params, step)
+        if values and self.first_host:
+            self.metrics.write(step, values)
+            losses = {k: v for k, v in values.items() if k.endswith("/loss")}
+            self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+        name = self.config.keep_best
+        if name is None:
+            return False
+        loss = values[f"eval/{name}/loss"]
+        if self.best is not None and self.best["loss"] <= loss:
+            return False
+        self.best = {"set": name, "step": step, "loss": loss}
+        self.checkpoints.keep_best(step)
+        return True
+
+    def save(self, state: TrainState, step: int, evaluated: bool) -> None:
+        if self.first_host:
+            self.metrics.sync()
+        self.checkpoints.save(state, step, self.meta() | {"evaluated": evaluated})
 
     def check_finite(self, first_bad_step: int) -> None:
         """Raises NonFiniteError naming the step (counted from 1) and the runs of its batch."""
@@ -216,13 +240,8 @@ class _Run:
 
     def export(self, state: TrainState) -> None:
         """Writes the model directory."""
-        gather = jax.jit(lambda params: params, out_shardings=None)
-        with self.program.scope():
-            params = jax.device_get(
-                jax.tree.map(_whole, state.params)
-                if jax.process_count() > 1
-                else gather(state.params)
-            )
+        gather = jax.jit(lambda params: params, out_shardings=replicated(self.program.mesh))
+        params = jax.device_get(gather(state.params))
         if self.first_host:
             data = self.config.data
             preprocessing = {
@@ -231,17 +250,19 @@ class _Run:
                 "stores": [source.store.preprocessing for source in self.data.train],
             }
             geometry = cut_geometry(self.data.geometry, self.config.model.patch)
-            model = ModelFiles(
-                self.program.options, params, geometry, preprocessing, self.subjects_seen
-            )
+            options = self.program.options
+            model = ModelFiles(options, params, geometry, preprocessing, self.subjects_seen)
             save_model(self.workdir / "model", model)
 
     def meta(self) -> dict:
-        """What is saved beside a state, to recognise the run it belongs to."""
+        """What is saved beside a state: the run it belongs to, and what that knows."""
+        geometry = cut_geometry(self.data.geometry, self.config.model.patch)
         return {
             "config": config_dict(self.config),
             "stores": self.data.digests(),
             "subjects_seen": self.subjects_seen,
+            "model": describe_model(self.program.options, geometry),
+            "best": self.best,
         }
 
     def say_hello(self, first_step: int) -> None:
@@ -261,21 +282,14 @@ class _Run:
             tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        if self.metrics:
-            self.metrics.close()
-        if self.checkpoints:
-            self.checkpoints.close()
+        with contextlib.ExitStack() as stack:  # one that fails does not keep the other open
+            for part in filter(None, (self.metrics, self.checkpoints)):
+                stack.callback(part.close)
 
 
 def config_dict(config: ConfigDict) -> dict:
     """The config as plain values."""
     return json.loads(config.to_json())
-
-
-def _whole(array: jax.Array) -> np.ndarray:
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def _batch_keys(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
@@ -292,12 +306,11 @@ def _batch_keys(batches: TrainBatches, data: Data, step: int) -> tuple[list[str]
 
 
 def _hashed_subjects(data: Data) -> dict:
-    """The training subjects as salted hashes: who knows a name can check it, nobody can list it."""
+    """The training subjects as salted hashes."""
     salt = secrets.token_hex(8)
     names = {
-        f"{run.get('dataset', '')}/{run.get('subject', '')}"
+        f"{run['dataset']}/{run['subject']}"
         for source in data.train
         for run in (source.store.runs[r] for r in source.runs)
     }
-    hashes = [hashlib.sha256(f"{salt}/{name}".encode()).hexdigest()[:32] for name in names]
-    return {"salt": salt, "hashes": sorted(hashes)}
+    return {"salt": salt, "hashes": sorted(hash_subject(salt, name) for name in names)}

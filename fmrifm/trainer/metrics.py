@@ -1,12 +1,17 @@
 """Where numbers go: metrics.jsonl always, TensorBoard events, Weights & Biases if asked for."""
 
+import contextlib
+import importlib.util
 import json
 import os
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
@@ -25,38 +30,68 @@ class MetricsWriter:
             skips a step.
           wandb_project: name of a Weights & Biases project, None for none.
           config: what Weights & Biases shows as the run's configuration.
-
-        Raises:
-          InputError: Weights & Biases is wanted but not installed.
         """
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= first_step]
             text = "".join(json.dumps(line) + "\n" for line in kept)
             write_bytes(path, text.encode())
-        self._file = open(path, "a")  # noqa: SIM115
-        self._tensorboard = SummaryWriter(str(workdir), purge_step=first_step + 1)
+        # Unbuffered: a full disk is noticed by the write that fails, and only by that one.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        self._tensorboard = _TensorBoard(workdir, first_step + 1)
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        with self._naming_the_file():
+            while line:  # on a full disk the first write may be short, the next one says why
+                line = line[self._file.write(line) :]
+            self._tensorboard.write(step, values)
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 
     def sync(self) -> None:
         """Makes everything written durable, before a checkpoint that relies on it."""
         os.fsync(self._file.fileno())
-        self._tensorboard.flush()
 
     def close(self) -> None:
-        self.sync()
-        self._file.close()
-        self._tensorboard.close()
+        with self._naming_the_file():
+            self.sync()
+            self._file.close()
+            self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+
+    @contextlib.contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        """A failed write does not say where it was."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._file.name)
+            raise
+
+
+class _TensorBoard:
+    """Scalars as TensorBoard events.
+
+    Not tensorboardX's SummaryWriter: its thread dies of a full disk and then blocks the run.
+    """
+
+    def __init__(self, directory: Path, first_step: int):
+        """Events from first_step on that an earlier process wrote are hidden."""
+        self._events = EventsWriter(str(directory / "events"))
+        restart = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=first_step, session_log=restart))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+            self._events.write_event(event)
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -70,16 +105,21 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def _start_wandb(workdir: Path, project: str, config: Mapping):
-    try:
-        import wandb
-    except ImportError as error:
+def check_wandb(project: str | None) -> None:
+    """Raises InputError if Weights & Biases is wanted but not installed."""
+    if project and not importlib.util.find_spec("wandb"):
         raise InputError(
             f"wandb_project={project!r} needs Weights & Biases: pip install 'fmrifm[wandb]'."
-        ) from error
+        )
+
+
+def _start_wandb(workdir: Path, project: str, config: Mapping):
+    import wandb  # an extra
+
     # One id a workdir: a resumed run continues its curve.
+    run_id = f"{workdir.name}-{zlib.crc32(str(workdir).encode()):08x}"
     return wandb.init(
-        project=project, dir=str(workdir), config=dict(config), id=workdir.name, resume="allow"
+        project=project, dir=str(workdir), config=dict(config), id=run_id, resume="allow"
     )
 
 

@@ -1,13 +1,20 @@
 """How a run starts: checks on resuming, and warm starts from other weights."""
 
+import base64
+import dataclasses
+import os
+import zlib
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.geometry import Geometry
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import check_grid
 from fmrifm.model.files import is_model_directory, load_model
+from fmrifm.model.options import ModelOptions
 from fmrifm.trainer.checkpoint import restore_meta, restore_params
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.step import TrainState
@@ -23,6 +30,15 @@ HARMLESS = (
     "figures",
     "wandb_project",
 )
+
+
+def check_workdir(workdir: Path) -> None:
+    """Raises InputError unless the workdir is there or can be made, before long work begins."""
+    there = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file, where --workdir={workdir} needs a directory.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"No permission to write in {there}: choose another --workdir.")
 
 
 def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
@@ -72,26 +88,56 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, list[dict]]:
     Raises:
       InputError: nothing there, or weights of another model or grid.
     """
-    if is_model_directory(path):
-        files = load_model(path)
-        geometry = cut_geometry(program.geometry, program.config.model.patch)
-        check_grid(geometry, files.geometry, "The training data", f"The model {path}")
-        overlap = files.geometry.overlap(geometry)
-        print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
-        _print_differences(files.options, program.options)
-        wanted = jax.tree.map(lambda x: x.shape, program.shapes.params)
-        found = jax.tree.map(lambda x: x.shape, files.params)
-        if wanted != found:
-            raise InputError(
-                f"{path} holds a model of other sizes: {_first_difference(found, wanted)}; set "
-                "config.model to its options (in its config.json)."
-            )
-        return program.state_with_params(files.params), files.subjects_seen
     if not Path(path).exists():
         raise InputError(f"init_from={path} does not exist.")
-    params = restore_params(path, program.abstract_state().params)
-    print(f"Starting from the checkpoint {path}.")
-    return program.state_with_params(params), restore_meta(path)["subjects_seen"]
+    if is_model_directory(path):
+        files = load_model(path)
+        options, geometry, seen = files.options, files.geometry, files.subjects_seen
+    else:
+        files, meta = None, restore_meta(path)
+        options, geometry = model_of(meta)
+        seen = meta["subjects_seen"]
+    wanted_geometry = cut_geometry(program.geometry, program.config.model.patch)
+    check_grid(wanted_geometry, geometry, "The training data", f"The model {path}")
+    if files is None:
+        params = restore_params(path, program.abstract_state().params)
+    else:
+        params = files.params
+        _check_sizes(params, program.shapes.params, path)
+    overlap = geometry.overlap(wanted_geometry)
+    print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
+    _print_differences(options, program.options)
+    return program.state_with_params(params), seen
+
+
+def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
+    """What a checkpoint says of its model, as JSON; `geometry` in the model's patches."""
+    mask = base64.b64encode(zlib.compress(np.packbits(geometry.mask).tobytes())).decode()
+    return {
+        "options": dataclasses.asdict(options),
+        "geometry": {**dataclasses.asdict(geometry), "shape": geometry.mask.shape, "mask": mask},
+    }
+
+
+def model_of(meta: dict) -> tuple[ModelOptions, Geometry]:
+    """The reverse of `describe_model`, from what lies beside a checkpoint."""
+    options, geometry = meta["model"]["options"], dict(meta["model"]["geometry"])
+    height, width = geometry.pop("shape")
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(geometry["mask"])), np.uint8)
+    geometry["mask"] = np.unpackbits(bits, count=height * width).reshape(height, width) == 1
+    for name in ("patch_shape", "bbox"):
+        geometry[name] = tuple(geometry[name])
+    return ModelOptions(**{**options, "grid": tuple(options["grid"])}), Geometry(**geometry)
+
+
+def _check_sizes(params, shapes, path: str) -> None:
+    wanted = jax.tree.map(lambda x: x.shape, shapes)
+    found = jax.tree.map(lambda x: x.shape, params)
+    if wanted != found:
+        raise InputError(
+            f"{path} holds a model of other sizes: {_first_difference(found, wanted)}; set "
+            "config.model to its options (in its config.json)."
+        )
 
 
 def _print_differences(found, wanted) -> None:

@@ -1,0 +1,44 @@
+"""What the mains share: flags from a command line, and one sentence when they make no sense."""
+
+import re
+from collections.abc import Callable
+
+from absl import app, flags
+
+from data_tools.errors import InputError, kind_errors
+
+
+def run(main: Callable[[list[str]], None], *required: str) -> None:
+    """Runs a main with the flags of the command line; those in `required` must be given."""
+    flags.mark_flags_as_required(required)
+    app.run(main, flags_parser=parse_flags)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; returns what is left, the program. Exits with one sentence on nonsense."""
+    with kind_errors():
+        try:
+            left = flags.FLAGS(argv)
+            # A config file that could not be read says so only when it is touched.
+            hasattr(flags.FLAGS["config"].value if "config" in flags.FLAGS else None, "keys")
+        except flags.Error as error:
+            raise InputError(" ".join(str(error).split())) from error
+        except OSError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"The config cannot be read ({reason}): check --config.") from error
+        except (AttributeError, KeyError) as error:
+            raise _unknown_field(error, argv) from error
+        if len(left) > 1:
+            raise InputError(f"Unexpected arguments {' '.join(left[1:])}: write --flag=value.")
+    return left
+
+
+def _unknown_field(error: Exception, argv: list[str]) -> Exception:
+    """ml_collections' error about a field of the command line, as a sentence; else the error."""
+    words = re.findall(r"['\"](\w+)['\"]", str(error).replace("\\", ""))
+    name, guess = (words + [""])[0], words[1:]
+    flag = next((arg for arg in argv if re.match(rf"--?\w+\.[\w.]*\b{name}\b", arg)), None)
+    if not name or flag is None:
+        return error  # a bug in the config file: keeps its traceback
+    hint = f"did you mean '{guess[0]}'?" if guess else "see the fields in the config file."
+    return InputError(f"The config has no field '{name}' ({flag}): {hint}")

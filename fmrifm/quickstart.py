@@ -1,0 +1,209 @@
+"""The whole main job in minutes: a real brain scan -> a store -> a trained model -> a probe.
+
+    python -m fmrifm.quickstart --workdir=DIR
+
+Converts a real resting-state run, pretrains a small masked autoencoder on its first part and scores
+it on the rest; goes on with simulated task data of several subjects and reads the task from frozen
+features on subjects that the model has not seen. Every step is a command that you can type
+yourself; DIR/report.html lists them beside what came out. Run again, it goes on where it stopped.
+"""
+
+import importlib.util
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from data_tools.errors import InputError, kind_errors
+from fmrifm.command_line import run
+from fmrifm.evaluation.suite import probe_events
+from fmrifm.report import (
+    Report,
+    draw_accuracy,
+    draw_curves,
+    last_evaluation,
+    read_results,
+)
+from fmrifm.trainer.checkpoint import quiet
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; made if it is not there.")
+
+RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.mgz"
+TR = 1.4  # seconds, by the protocol; the file's header says otherwise
+SPLIT_SECOND = 700  # of 913: the model never sees what comes after
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
+
+
+class Steps:
+    """Runs commands one after another and remembers them."""
+
+    def __init__(self, total: int):
+        self._total = total
+        self.lines: list[str] = []
+        self.seconds: list[float] = []
+
+    def announce(self, what: str, line: str) -> None:
+        """Prints what comes next and the line that a user would type for it."""
+        self.lines.append(line)
+        print(f"\n[{len(self.lines)}/{self._total}] {what}\n$ {line}", flush=True)
+
+    def run(self, what: str, *arguments: str, done: Path | None = None) -> None:
+        """Runs `python -m ARGUMENTS` unless `done` exists; stops the program if it fails."""
+        self.announce(what, shlex.join(["python", "-m", *arguments]))
+        begin = time.monotonic()
+        if done is not None and done.exists():
+            print(f"{done} is there already.")
+        else:
+            code = subprocess.run([sys.executable, "-m", *arguments]).returncode
+            if code:
+                raise SystemExit(code)
+        self.seconds.append(time.monotonic() - begin)
+
+
+def quickstart(workdir: Path) -> Path:
+    """Runs everything and returns the path of the report.
+
+    Raises:
+      InputError: the package with the real run is not installed.
+    """
+    scan = find_scan()
+    begin = time.monotonic()
+    workdir.mkdir(parents=True, exist_ok=True)
+    stores, rest, task = workdir / "stores", workdir / "pretrain", workdir / "pretrain_task"
+    parts = {"rest_train": f"0:{SPLIT_SECOND}", "rest_heldout": f"{SPLIT_SECOND}:"}
+    steps = Steps(total=7)
+    for name, seconds in parts.items():
+        steps.run(
+            f"The real run, seconds {seconds}, becomes a store",
+            "data_tools.convert", f"--input={scan}", f"--output={stores / name}", f"--tr={TR}",
+            f"--seconds={seconds}", "--dataset=brainspace",
+            done=stores / name,
+        )  # fmt: skip
+    steps.run(
+        "A picture of the real run",
+        "data_tools.inspect", str(stores / "rest_train"), f"--png={workdir / 'rest.png'}",
+    )  # fmt: skip
+    steps.run(
+        "A small model learns to fill in what is masked",
+        "fmrifm.pretrain", f"--config={CONFIG}:rest", f"--workdir={rest}",
+        f"--config.data.train={stores / 'rest_train'}",
+        f"--config.data.eval=held_out={stores / 'rest_heldout'}",
+    )  # fmt: skip
+    tasks = stores / "simulated"
+    splits = {name: str(tasks / name) for name in ("train", "val", "test")}
+    model = task / "model"
+    steps.run(
+        "Ten simulated subjects do a task",
+        "data_tools.simulate", f"--output={tasks}", "--subjects=10", "--runs=3", "--rest-runs=0",
+        "--effect=1",
+        done=tasks,
+    )  # fmt: skip
+    steps.run(
+        "The model goes on with them",
+        "fmrifm.pretrain", f"--config={CONFIG}:task", f"--workdir={task}",
+        f"--config.init_from={rest / 'model'}", f"--config.data.train={tasks / 'train'}",
+        f"--config.data.eval=held_out={tasks / 'val'}",
+    )  # fmt: skip
+    call = f"probe_events({str(model)!r}, {splits!r}, 'trial_type', {str(workdir / 'probe')!r})"
+    steps.announce(
+        "A linear probe reads the task from frozen features, on subjects the model has not seen",
+        f'python -c "from fmrifm.evaluation.suite import probe_events; {call}"',
+    )
+    probe_begin = time.monotonic()
+    probe_events(model, splits, "trial_type", workdir / "probe")
+    steps.seconds.append(time.monotonic() - probe_begin)
+    report = workdir / "report.html"
+    write_report(report, workdir, steps, time.monotonic() - begin)
+    return report
+
+
+def find_scan() -> Path:
+    """The left hemisphere of the real run; the package that ships it is not imported."""
+    spec = importlib.util.find_spec("brainspace")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / RUN).is_file():
+            return Path(folder) / RUN
+    raise InputError(
+        "The real run of the quickstart is in the package brainspace: pip install '.[demo]'."
+    )
+
+
+def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> None:
+    """The page a newcomer opens: pictures, curves, the table, and the commands."""
+    rest, task = workdir / "pretrain", workdir / "pretrain_task"
+    draw_curves(workdir / "curves_rest.png", rest, "Real resting-state run")
+    draw_curves(workdir / "curves_task.png", task, "Simulated task runs")
+    results = read_results(workdir / "probe" / "results.json")
+    draw_accuracy(workdir / "probe.png", results)
+    loss, zero = last_evaluation(rest, "held_out")
+
+    report = Report("fmrifm quickstart: from a brain scan to a trained model")
+    report.text(
+        f"On the last part of the real run, which the model never saw, the error at masked pixels "
+        f"is {loss:.3f}, that of predicting zero {zero:.3f}: {1 - loss / zero:.0%} of the variance "
+        "of hidden cortex is read from the visible quarter.",
+        big=True,
+    )
+    report.heading("1. The scan as a store of flat maps")
+    report.picture(workdir / "rest.png", "Frames of the real run on the flattened cortex.")
+    report.heading("2. A masked autoencoder learns it")
+    report.picture(workdir / "curves_rest.png", "Loss over the steps of training.")
+    for picture in newest_figures(rest / "figures"):
+        report.picture(picture, "What the model saw, what it predicted, and what was there.")
+    report.heading("3. It goes on with simulated subjects who do a task")
+    report.picture(workdir / "curves_task.png", "Loss over the steps of training.")
+    for picture in newest_figures(task / "figures"):
+        report.picture(picture, "A held-out simulated subject.")
+    report.heading("4. What a linear probe reads from the frozen features")
+    test = [row["splits"]["test"] for row in results["results"]]
+    report.text(
+        f"Which of {len(results['classes'])} conditions a clip shows, in {test[0]['n']} clips of "
+        f"{test[0]['n_subjects']} subjects, {test[0]['seen_in_pretraining']} of them seen in "
+        "pretraining. Baselines are grey: an untrained encoder, the input itself (the mean of each "
+        "patch), and the commonest class."
+    )
+    report.picture(workdir / "probe.png", "With 95 % intervals from 500 bootstrap resamples.")
+    report.table(
+        ["representation", "head", "balanced accuracy", "macro F1", "AUROC"],
+        [probe_row(row) for row in results["results"]],
+        [row["baseline"] for row in results["results"]],
+    )
+    report.heading("The commands")
+    timed = [f"# {s:.0f} s\n{c}" for s, c in zip(steps.seconds, steps.lines, strict=True)]
+    report.commands(timed)
+    usage = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    report.text(f"All in {seconds:.0f} s; the largest process took {usage / 2**20:.1f} GiB.")
+    report.write(path)
+
+
+def probe_row(row: dict) -> list[str]:
+    """One line of the table: values with the standard deviation of their resamples."""
+    metrics = row["splits"]["test"]["metrics"]
+    values = [metrics.get(name) for name in ("balanced_accuracy", "f1_macro", "auroc")]
+    texts = [f"{v['value']:.3f} \u00b1 {v['std']:.3f}" if v else "-" for v in values]
+    return [row["representation"], row["head"], *texts]
+
+
+def newest_figures(folder: Path) -> list[Path]:
+    """The reconstructions of the last evaluation."""
+    figures = sorted(folder.glob("*.png"), key=lambda path: path.stem.rpartition("step-")[2])
+    return figures[-1:]
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    quiet()
+    with kind_errors():
+        report = quickstart(Path(WORKDIR.value))
+    print(f"\nOpen {report}")
+
+
+if __name__ == "__main__":
+    run(main, "workdir")

@@ -1,0 +1,101 @@
+"""No field of the config is idle, unexplained, or called by another name than it has."""
+
+import inspect
+import re
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from data_tools.geometry import Geometry
+from fmrifm.input.preprocess import cut_geometry
+from fmrifm.model.mae import param_shapes
+from fmrifm.model.options import SIZES, ModelOptions, options_from_config
+from fmrifm.trainer import loop
+from fmrifm.trainer.start import flatten
+from tests.conftest import ROOT, load_config
+
+
+def test_every_field_is_read(toy_config, one_device, tmp_path, monkeypatch):
+    """A run looks at each field, apart from writing them all to config.json."""
+    config = toy_config(total_steps=8)
+    places = {id(config): ""} | {
+        id(value): f"{name}." for name, value in config.items() if isinstance(value, ConfigDict)
+    }
+    read, get, dump = set(), ConfigDict.__getitem__, loop.config_dict
+    dumping = []
+
+    def record(self, name):
+        if not dumping:
+            read.add(f"{places.get(id(self), '?')}{name}")
+        return get(self, name)
+
+    def dump_unseen(config):
+        dumping.append(True)
+        try:
+            return dump(config)
+        finally:
+            dumping.clear()
+
+    monkeypatch.setattr(loop, "config_dict", dump_unseen)
+    monkeypatch.setattr(ConfigDict, "__getitem__", record)
+    assert loop.train(config, tmp_path) == 0
+    monkeypatch.undo()
+    fields = set(flatten(dump(config)))
+    assert len(fields) > 50 and fields - read == set()
+
+
+def test_every_model_option_is_used():
+    """By the model's code outside options.py, be it through a property."""
+    sources = (ROOT / "fmrifm" / "model").glob("*.py")
+    text = "".join(path.read_text() for path in sources if path.name != "options.py")
+    for _ in range(3):  # properties of properties
+        for name, member in vars(ModelOptions).items():
+            if isinstance(member, property) and re.search(rf"\.{name}\b", text):
+                text += inspect.getsource(member.fget)
+    fields = ModelOptions.__dataclass_fields__
+    assert [name for name in fields if not re.search(rf"\.{name}\b", text)] == []
+
+
+def test_every_field_is_explained():
+    """Where it is first set; arguments of get_config may set it again."""
+    explained = set()
+    for line in (ROOT / "configs" / "pretrain.py").read_text().splitlines():
+        for name in re.findall(r"(config\.[\w.]+) = ", line.partition("#")[0]):
+            if "ConfigDict()" not in line and name not in explained:
+                assert re.search(r"  # \w", line), line
+                explained.add(name)
+    assert explained == {f"config.{name}" for name in flatten(loop.config_dict(load_config()))}
+
+
+@pytest.mark.parametrize(
+    "argument, size",
+    [("", "base"), ("vit_s", "small"), ("vit_b", "base"), ("vit_l", "large"), ("vit_h", "huge")]
+    + [(name, name) for name in SIZES if name.startswith("d")],
+)
+def test_arguments(argument, size):
+    config = load_config(arg=argument)
+    assert config.model.size == size and config.total_steps == 625_000
+    options = options_from_config(config.model, flat_map(), config.data.num_frames)
+    assert (options.embed_dim, options.depth, options.num_heads) == SIZES[size][:3]
+
+
+def test_runlocal_is_small():
+    config = load_config(arg="vit_b,runlocal")
+    assert config.total_steps == 20 and config.model.size == "d3"
+    config = load_config(arg="vit_b")
+    config.total_steps = 1000
+    assert config.optim.warmup_steps == 50  # follows
+
+
+def flat_map() -> Geometry:
+    return cut_geometry(Geometry("flat", np.ones((224, 560), bool), (16, 16)), 16)
+
+
+def test_published_size():
+    config = load_config(arg="vit_b")
+    shapes = param_shapes(options_from_config(config.model, flat_map(), config.data.num_frames))
+    count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
+    assert round(count["encoder"] / 1e6, 1) == 86.2
+    assert round(sum(count.values()) / 1e6, 1) == 99.7

@@ -1,0 +1,43 @@
+"""The main job, as a newcomer runs it."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from fmrifm.report import last_evaluation
+
+
+@pytest.mark.slow
+def test_quickstart_from_scan_to_report(tmp_path):
+    if importlib.util.find_spec("brainspace") is None:
+        pytest.skip("the extra `demo` is not installed")
+    workdir = tmp_path / "quickstart"
+    command = [sys.executable, "-m", "fmrifm.quickstart", f"--workdir={workdir}"]
+    subprocess.run(command, check=True)
+    loss, zero = last_evaluation(workdir / "pretrain", "held_out")
+    assert loss < 0.97 * zero
+    results = json.loads((workdir / "probe" / "results.json").read_text())
+    scores = {
+        row["representation"]: row["splits"]["test"]["metrics"]["balanced_accuracy"]
+        for row in results["results"]
+    }
+    assert scores["none"]["value"] == pytest.approx(1 / len(results["classes"]))
+    assert scores["patch"]["low"] > 1 / len(results["classes"])
+    assert all(row["splits"]["test"]["seen_in_pretraining"] == 0 for row in results["results"])
+    page = (workdir / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 6
+    assert not re.search(r'(src|href)="?(https?:|/|\w+\.png)', page)  # nothing outside the file
+
+
+def test_without_the_scan_it_says_what_to_install(monkeypatch, tmp_path):
+    from data_tools.errors import InputError
+    from fmrifm import quickstart
+
+    monkeypatch.setattr(quickstart, "RUN", "datasets/no_such_run.mgz")
+    with pytest.raises(InputError, match="demo"):
+        quickstart.quickstart(tmp_path / "quickstart")
+    assert not (tmp_path / "quickstart").exists()
