@@ -44,7 +44,7 @@ class Recipe:
     target_tr: float = 1.0
     tr: float | None = None
     missing: str = "record"
-    max_missing: float = 0.5
+    max_missing: float = 0.25
     seconds: tuple[float, float] = (0.0, math.inf)
     min_frames: int = 16
 
@@ -58,6 +58,8 @@ class Recipe:
             check_tr(self.tr, "--tr")
         if self.target_tr:
             check_tr(self.target_tr, "--target-tr")
+        if not 0 <= self.max_missing <= 1:
+            raise InputError(f"--max-missing={self.max_missing:g} is no share: give 0 to 1.")
         if not 0 <= self.seconds[0] < self.seconds[1]:
             raise InputError("The seconds to keep are empty: give --seconds=START:STOP.")
 

@@ -67,7 +67,8 @@ def convert(
       The store, and the runs that were skipped. They are also listed in `OUTPUT.skipped.jsonl`.
 
     Raises:
-      InputError: no run could be converted, or with `strict` one could not.
+      InputError: no run could be converted, or with `strict` one could not; or a killed job left
+        runs at `output` that are not among these.
     """
     if jobs == 0:
         raise InputError("There is no work in 0 processes: give a number of processes, or -1.")
@@ -83,6 +84,13 @@ def convert(
         provenance=provenance or {},
         overwrite=overwrite,
     ) as writer:
+        # Runs of another job that was killed here would slip into this store.
+        strangers = sorted(writer.begun().keys() - {run.key for run in runs})
+        if strangers:
+            raise InputError(
+                f"{partial} was begun with other runs, such as {strangers[0]}: delete it to start "
+                "over, or give the inputs that it was begun with."
+            )
         work = (joblib.delayed(_try_run)(run, flat_map, recipe, writer, dataset) for run in runs)
         n_jobs = min(joblib.effective_n_jobs(jobs), len(runs))
         results = joblib.Parallel(n_jobs, return_as="generator_unordered")(work)

@@ -27,9 +27,12 @@ from data_tools.preprocess import KINDS
 def parse_seconds(text: str) -> tuple[float, float]:
     """ "START:STOP" in seconds, either may be left out: ":600" is the first ten minutes."""
     start, colon, stop = text.partition(":")
-    if not colon:
-        raise ValueError(text)
-    return float(start or 0), float(stop or math.inf)
+    try:
+        if colon:
+            return float(start or 0), float(stop or math.inf)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is not START:STOP in seconds, such as 30:600")
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,7 +48,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--kind", choices=KINDS, default="pchip", help="how to resample in time (%(default)s)")
     add("--chain", choices=CHAINS, default="vertex", help="what to z-score (%(default)s)")
     add("--missing", choices=MISSING, default="record", help="constant vertices (%(default)s)")
-    add("--max-missing", type=float, default=0.5, help="refuse a larger share (%(default)s)")
+    add("--max-missing", type=float, default=0.25, help="refuse a larger share (%(default)s)")
     add("--seconds", type=parse_seconds, default=":", metavar="START:STOP", help="part to keep")
     add("--min-frames", type=_positive, default=16, help="refuse shorter runs (%(default)s)")
     add("--surfaces", **pair, help="flat surfaces, GIFTI (fsaverage5)")
@@ -59,10 +62,9 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
 
 
 def _split_lists(argv: Sequence[str]) -> list[str]:
@@ -76,7 +78,7 @@ def _split_lists(argv: Sequence[str]) -> list[str]:
 
 
 def _provenance(args: argparse.Namespace) -> dict[str, Any]:
-    """What the store was made from; surfaces by content, since paths say little elsewhere."""
+    """What the store was made from: names without directories, which say little elsewhere."""
 
     def checksums(paths: Sequence[str] | None) -> list[dict[str, str]] | None:
         return paths and [
@@ -86,7 +88,7 @@ def _provenance(args: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "tool": "data_tools.convert",
-        "input": args.input,
+        "input": [Path(item).absolute().name for item in args.input],
         "surfaces": checksums(args.surfaces or fsaverage5_surfaces()),
         "roi": checksums(args.roi) or (None if args.surfaces else "data/fsaverage5_cortex.npz"),
     }
@@ -118,11 +120,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             strict=args.strict,
         )
         print(
-            f"{store.path}: {len(store.runs)} runs, {store.meta['n_frames']:,} frames of "
-            f"{store.tr:g} s, {store.geometry.n_patches} patches"
+            f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
+            f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
         )
         if skipped:
-            print(f"{len(skipped)} runs were skipped, see {skipped_path(args.output)}")
+            print(f"Runs skipped: {len(skipped)}, see {skipped_path(args.output)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ class InputError(Exception):
 def kind_errors() -> Iterator[None]:
     """Wraps a main: an InputError or a file-system error becomes one line and exit code 1.
 
-    Anything else is a bug in our code and keeps its traceback.
+    Ctrl-C ends with 130, as shells do. Anything else is a bug in our code and keeps its traceback.
     """
     try:
         yield
@@ -22,6 +22,9 @@ def kind_errors() -> Iterator[None]:
         message = str(error)
     except OSError as error:
         message = describe_os_error(error)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
     else:
         return
     print(f"error: {message}", file=sys.stderr, flush=True)

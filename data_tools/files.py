@@ -46,25 +46,31 @@ def publish_directory(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     new.mkdir()
+    old = path.with_name(f"{new.name}.old")
     try:
         yield new
-        fsync_directory(new)
+        for folder, _, names in os.walk(new):
+            for name in ("", *names):
+                _fsync(os.path.join(folder, name))
+        # A directory cannot be replaced in one step: the old one steps aside first.
         if path.exists():
-            # A directory cannot be replaced in one step: the old one steps aside first.
-            old = path.with_name(f"{new.name}.old")
             os.replace(path, old)
-            os.replace(new, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(new, path)
+        os.replace(new, path)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         raise
     fsync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def fsync_directory(path: str | os.PathLike) -> None:
     """Makes renames inside a directory durable."""
+    _fsync(path)
+
+
+def _fsync(path: str | os.PathLike) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -113,10 +113,6 @@ class Geometry:
         patches[..., self._pixel_offset] = pixels
         return patches.reshape(*lead, self.n_patches, self.patch_dim)
 
-    def patches_to_pixels(self, patches: np.ndarray) -> np.ndarray:
-        """(..., N, P) -> (..., V) valid pixels in raster order of the mask."""
-        return patches.reshape(*patches.shape[:-2], -1)[..., self._pixel_offset]
-
     def to_bytes(self) -> bytes:
         """The bytes of `geometry.npz`; the same geometry gives the same bytes."""
         patch_height, patch_width = self.patch_shape

@@ -157,8 +157,16 @@ def _fields(title: str, fields: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"  {title}"
         for name, value in fields.items():
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield f"    {name:<{width - 2}}{text}"
+            yield f"    {name:<{width - 2}}{_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """A JSON value as people write it."""
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_text(x)}" for name, x in value.items())
+    return "none" if value is None else str(value)
 
 
 def _count(n: int, noun: str) -> str:

@@ -47,11 +47,10 @@ def write_picture(store: Store, path: str | os.PathLike) -> None:
     block = map_height + signal_height + carpet_height + gap
     figure = Figure(figsize=(12.6, 0.5 + n_runs * block), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(
-        f"{store.path.name}: {store.geometry.space}, first {n_runs} of {len(store.runs):,} runs",
-        fontsize=11,
-        color=_INK,
-    )
+    title = f"{store.path.name}: {store.geometry.space}"
+    if n_runs < len(store.runs):
+        title += f", first {n_runs} of {len(store.runs):,} runs"
+    figure.suptitle(title, fontsize=11, color=_INK)
     blocks = figure.subfigures(n_runs, 1, squeeze=False)[:, 0]
     for run, part in enumerate(blocks):
         _draw_run(store, run, part, (map_height, signal_height, carpet_height))

@@ -133,6 +133,10 @@ class StoreWriter:
             return self._parts.intact(line)
         return key in self._laid_out and self._layout.intact(self._laid_out[key])
 
+    def begun(self) -> dict[str, dict[str, Any]]:
+        """The lines of the runs that are there, by key, those of an earlier, killed job too."""
+        return self._layout.laid_out() | {line["key"]: line for line in self._parts.lines()}
+
     def add(
         self,
         key: str,
@@ -189,7 +193,7 @@ class StoreWriter:
         """
         if self._owner != os.getpid() or self._lock is None:
             raise RuntimeError("Only the open writer in the process that made it can finish.")
-        lines = self._layout.laid_out() | {line["key"]: line for line in self._parts.lines()}
+        lines = self.begun()
         if not lines:
             raise InputError(f"No run was added to {self.path}, so there is no store to write.")
         frame_bytes = self.geometry.n_patches * self.geometry.patch_dim * FRAME_DTYPE.itemsize

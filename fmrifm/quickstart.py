@@ -99,7 +99,7 @@ def quickstart(workdir: Path) -> Path:
     steps.run(
         "Ten simulated subjects do a task",
         "data_tools.simulate", f"--output={tasks}", "--subjects=10", "--runs=3", "--rest-runs=0",
-        "--effect=1",
+        "--effect=2",
         done=tasks,
     )  # fmt: skip
     steps.run(
@@ -145,7 +145,7 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
     report.text(
         f"On the last part of the real run, which the model never saw, the error at masked pixels "
         f"is {loss:.3f}, that of predicting zero {zero:.3f}: {1 - loss / zero:.0%} of the variance "
-        "of hidden cortex is read from the visible quarter.",
+        "of hidden cortex is read from what is visible.",
         big=True,
     )
     report.heading("1. The scan as a store of flat maps")

@@ -123,6 +123,7 @@ def write_to_store(writer: StoreWriter, run: SimulatedRun) -> None:
         dataset="simulated",
         subject=run.subject.name,
         task=run.task,
+        run=f"{run.number:02d}",
         tr=frames.tr,
         source_tr=frames.source_tr,
         events=run.events,

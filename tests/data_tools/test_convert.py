@@ -86,7 +86,7 @@ def test_every_format_gives_the_same_store(tmp_path):
     assert not frames[0][:, ~store.geometry.patch_mask].any()
 
 
-def test_jobs_order_and_resuming_change_nothing(tmp_path, monkeypatch):
+def test_jobs_order_and_resuming_change_nothing(tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
     for subject in ("01", "02", "03"):
         write_pair(
@@ -95,18 +95,24 @@ def test_jobs_order_and_resuming_change_nothing(tmp_path, monkeypatch):
     inputs = [str(tmp_path / "in" / f"sub-0{i}_task-rest_hemi-R_bold.func.gii") for i in (3, 1, 2)]
     convert("--input", tmp_path / "in", f"--output={tmp_path / 'one'}")
     main([f"--input={inputs[0]}", *inputs[1:], f"--output={tmp_path / 'two'}", "--jobs=2"])
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(conversion, "_finish", _interrupt)
         convert(f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'three'}")
+    assert stopped.value.code == 130 and capsys.readouterr().err.endswith("Interrupted.\n")
     assert not (tmp_path / "three").exists()
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "process_run", _interrupt)  # nothing may be done twice
+        with pytest.raises(SystemExit):
+            convert("--input", inputs[0], f"--output={tmp_path / 'three'}")
+        # Nor may runs that nobody asks for slip in.
+        assert "begun with other runs, such as sub-01_task-rest:" in capsys.readouterr().err
         convert(f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'three'}")
     one, *others = (Store(tmp_path / name) for name in ("one", "two", "three"))
     shard = one.meta["shards"][0]["file"]
     for other in others:
         assert one.runs == other.runs
         assert (one.path / shard).read_bytes() == (other.path / shard).read_bytes()
+    assert one.meta["provenance"]["input"] == ["in"]  # no path that other machines do not have
 
 
 def _interrupt(*_args):
@@ -149,6 +155,8 @@ def test_missing_vertices():
     )
     with pytest.raises(InputError, match="no data in .*% of its pixels, where 1.0% is allowed"):
         process_run(run, flat_map, Recipe(max_missing=0.01))
+    with pytest.raises(InputError, match="no data in 4.*, where 25.0% is allowed"):
+        process_run(SurfaceRun(left * 0, right, 1.0), flat_map, Recipe())
     # NaN where the map has no vertex is nobody's loss.
     run.left[:, ~flat_map.kept[:N]] = np.nan
     again = process_run(run, flat_map, Recipe())
@@ -211,6 +219,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys):
         ("nothing in the seconds to keep", source, "--tr=1", "--seconds=500:"),
         ("seconds to keep are empty", source, "--tr=1", "--seconds=9:2"),
         ("a clip needs 16", source, "--tr=0.5"),
+        ("--max-missing=2 is no share", source, "--tr=1", "--max-missing=2"),
         ("do not divide", source, "--tr=1", "--patch-size=15"),
         ("number of processes", source, "--tr=1", "--jobs=0"),
     ):

@@ -7,7 +7,7 @@ import pytest
 from nilearn.glm.first_level import spm_hrf
 from sklearn.linear_model import LogisticRegression
 
-from data_tools.chain import Recipe, process_run
+from data_tools.convert import main as convert
 from data_tools.errors import InputError
 from data_tools.flatmap import fsaverage5_flat_map
 from data_tools.simulate import main
@@ -104,8 +104,12 @@ def test_trees_give_back_the_series_and_what_the_store_holds(tmp_path, kind):
     assert participants[0] == "participant_id\tage\tsex" and len(participants) == 4
 
     simulate(study, tmp_path / "stores")
-    frames = process_run(read, fsaverage5_flat_map(), Recipe()).frames
-    np.testing.assert_array_equal(Store(tmp_path / "stores" / "val").read(0, 0, 83), frames)
+    convert([f"--input={tmp_path / kind}", f"--output={tmp_path / 'converted'}", "--jobs=1"])
+    converted, made = Store(tmp_path / "converted"), Store(tmp_path / "stores" / "val")
+    np.testing.assert_array_equal(converted.read(1, 0, 83), made.read(0, 0, 83))
+    for field in ("key", "subject", "task", "run", "tr", "source_tr", "events", "qc", "crc32"):
+        assert converted.runs[1][field] == made.runs[0][field]
+    assert converted.preprocessing == made.preprocessing
 
 
 def accuracy(effect: float) -> float:

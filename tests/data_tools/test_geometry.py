@@ -1,0 +1,44 @@
+"""The geometry: pixels, frames and patches are the same values in another order."""
+
+import numpy as np
+import pytest
+
+from data_tools.errors import InputError
+from data_tools.geometry import Geometry, load_geometry
+
+
+@pytest.fixture
+def geometry() -> Geometry:
+    mask = np.random.default_rng(0).random((12, 20)) < 0.2
+    mask[:4, :10] = False
+    return Geometry("toy", mask, (4, 5), bbox=(0.0, 20.0, 0.0, 12.0), pixel_size=1.0)
+
+
+def test_pixels_frames_and_patches_agree(geometry):
+    frames = np.random.default_rng(1).normal(size=(3, 12, 20)) * geometry.mask
+    patches = geometry.to_patches(frames)
+    assert patches.shape == (3, geometry.n_patches, 20) and 0 < geometry.n_patches <= 10
+    # Patch by patch, as one would cut the image by hand.
+    for patch, index in zip(patches[1], geometry.patch_index, strict=True):
+        row, column = divmod(int(index), 4)
+        cut = frames[1, 4 * row : 4 * row + 4, 5 * column : 5 * column + 5]
+        np.testing.assert_array_equal(patch, cut.ravel())
+    np.testing.assert_array_equal(geometry.pixels_to_patches(frames[:, geometry.mask]), patches)
+    np.testing.assert_array_equal(geometry.to_frames(patches), frames)
+    assert np.isnan(geometry.to_frames(patches, fill=np.nan)[0, :4, :10]).all()
+
+
+def test_file_gives_it_back_or_is_refused(geometry, tmp_path):
+    path = tmp_path / "geometry.npz"
+    path.write_bytes(geometry.to_bytes())
+    again = load_geometry(path)
+    assert again.to_bytes() == geometry.to_bytes() and again.same_grid(geometry)
+    assert again.overlap(geometry) == 1
+    with np.load(path) as file:
+        fields = dict(file)
+    np.savez(path, **fields | {"patch_index": fields["patch_index"][1:]})
+    with pytest.raises(InputError, match="lists other patches"):
+        load_geometry(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="damaged"):
+        load_geometry(path)
