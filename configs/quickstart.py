@@ -15,10 +15,10 @@ from configs.pretrain import get_config as recipe
 def get_config(arg: str = "rest") -> ConfigDict:
     """The configuration of one of the two runs."""
     config = recipe("d3")
-    config.total_steps = {"rest": 500, "task": 150}[arg]
+    config.total_steps = {"rest": 360, "task": 60}[arg]
     config.batch_size = 8
     config.log_every = 10
-    config.eval_every = config.checkpoint_every = config.total_steps // 5
+    config.eval_every = config.checkpoint_every = config.total_steps // 3
     config.compute_dtype = "float32"  # CPUs have no fast bfloat16
     config.data.eval_clips = 32
     # Normalising each frame takes the global signal out, which is what a model learns first.
