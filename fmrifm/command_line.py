@@ -7,6 +7,8 @@ from absl import app, flags
 
 from data_tools.errors import InputError, kind_errors
 
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it is not there.")
+
 
 def run(main: Callable[[list[str]], None], *required: str) -> None:
     """Runs a main with the flags of the command line; those in `required` must be given."""

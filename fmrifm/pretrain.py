@@ -14,12 +14,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_tools.errors import kind_errors
-from fmrifm.command_line import run
+from fmrifm.command_line import WORKDIR, run
 from fmrifm.trainer.checkpoint import quiet
 from fmrifm.trainer.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it is not there.")
 ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Continue a run although its config or a store has changed."
 )

@@ -16,10 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from absl import flags
-
 from data_tools.errors import InputError, kind_errors
-from fmrifm.command_line import run
+from fmrifm.command_line import WORKDIR, run
 from fmrifm.evaluation.suite import probe_events
 from fmrifm.report import (
     Report,
@@ -29,8 +27,6 @@ from fmrifm.report import (
     read_results,
 )
 from fmrifm.trainer.checkpoint import quiet
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; made if it is not there.")
 
 RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.mgz"
 TR = 1.4  # seconds, by the protocol; the file's header says otherwise
@@ -164,7 +160,9 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
         f"Which of {len(results['classes'])} conditions a clip shows, in {test[0]['n']} clips of "
         f"{test[0]['n_subjects']} subjects, {test[0]['seen_in_pretraining']} of them seen in "
         "pretraining. Baselines are grey: an untrained encoder, the input itself (the mean of each "
-        "patch), and the commonest class."
+        "patch), and the commonest class. Tokens side by side (patch) keep where things happen; an "
+        "average over the cortex (avg_patch) or a class token (cls) must have learned what "
+        "matters, which takes more than minutes."
     )
     report.picture(workdir / "probe.png", "With 95 % intervals from 500 bootstrap resamples.")
     report.table(

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from data_tools.errors import InputError
+from fmrifm import quickstart
 from fmrifm.report import last_evaluation
 
 
@@ -34,9 +36,6 @@ def test_quickstart_from_scan_to_report(tmp_path):
 
 
 def test_without_the_scan_it_says_what_to_install(monkeypatch, tmp_path):
-    from data_tools.errors import InputError
-    from fmrifm import quickstart
-
     monkeypatch.setattr(quickstart, "RUN", "datasets/no_such_run.mgz")
     with pytest.raises(InputError, match="demo"):
         quickstart.quickstart(tmp_path / "quickstart")

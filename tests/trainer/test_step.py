@@ -57,7 +57,7 @@ def test_layouts_train_the_same(toy_config, one_device, layout):
     program = found[2]
     assert program.train_step._cache_size() == 1  # one compile
     split = sharded_share(program.shapes, program.shardings)
-    assert split > 0.4 if fsdp * tensor > 1 else split == 0
+    assert split > 0.3 if fsdp * tensor > 1 else split == 0
 
 
 def test_accumulation_changes_nothing(toy_config, one_device):
