@@ -15,7 +15,7 @@ from configs.pretrain import get_config as recipe
 def get_config(arg: str = "rest") -> ConfigDict:
     """The configuration of one of the two runs."""
     config = recipe("d3")
-    config.total_steps = {"rest": 360, "task": 60}[arg]
+    config.total_steps = {"rest": 480, "task": 60}[arg]
     config.batch_size = 8
     config.log_every = 10
     config.eval_every = config.checkpoint_every = config.total_steps // 3
