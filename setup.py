@@ -36,7 +36,16 @@ setup(
     extras_require={
         # A real resting-state run; only its files are read, the package is never imported.
         "demo": ["brainspace==0.3.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.4", "ruff>=0.15"],
+        # Published models: to download them, and to read those that are PyTorch pickles.
+        "hub": ["huggingface-hub>=0.34"],
+        "torch": ["torch>=2.13"],
+        "test": [
+            "huggingface-hub>=0.34",
+            "hypothesis>=6.100",
+            "pytest>=8.4",
+            "ruff>=0.15",
+            "torch>=2.13",
+        ],
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
         "wandb": ["wandb>=0.19"],

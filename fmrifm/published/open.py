@@ -1,0 +1,82 @@
+"""Anything that names a trained model, opened."""
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+
+from data_tools.errors import InputError
+from fmrifm.model.files import ModelFiles, is_model_directory, load_model
+from fmrifm.published.hub import REGISTERED, download, parse_hub_id
+from fmrifm.published.licenses import find_license
+from fmrifm.published.spaces import space_geometry
+from fmrifm.published.weights import is_published, load_published
+
+
+def open_model(
+    source: str | os.PathLike, geometry: str | None = None, num_heads: int | None = None
+) -> ModelFiles:
+    """Opens a model.
+
+    Args:
+      source: a model directory; a pretrain workdir that has one; published weights (a .pth or
+        .safetensors file, or the directory of a model.safetensors); a registered name such as
+        "cortex_mae_flat"; or a hub id, owner/name[:sub/path][@revision]. What exists here wins.
+      geometry: for weights that come without one, see `space_geometry`.
+      num_heads: for timm weights, whose shapes do not tell it.
+
+    Raises:
+      InputError: none of these, or damaged.
+    """
+    path = Path(source)
+    if path.exists():
+        return _open_path(path, geometry, num_heads)
+    hub_id = parse_hub_id(str(source))
+    if hub_id is None:
+        raise InputError(_unknown(str(source)))
+    place, folders = download(hub_id)
+    ours = place.parent if place.name == "model.safetensors" else place
+    if is_model_directory(ours):
+        files = _load_ours(ours, geometry, num_heads)
+        text, short = find_license(folders, str(hub_id))
+        sources = [*files.sources, {"name": str(hub_id), "license": short}]
+        return dataclasses.replace(files, sources=sources, license=files.license or text)
+    return load_published(place, geometry, num_heads, str(hub_id), folders)
+
+
+def _open_path(path: Path, geometry: str | None, num_heads: int | None) -> ModelFiles:
+    inside = [path.parent] if path.name == "model.safetensors" else []
+    for directory in (path, path / "model", *inside):
+        if is_model_directory(directory):
+            return _load_ours(directory, geometry, num_heads)
+    if is_published(path):
+        return load_published(path, geometry, num_heads)
+    if (path / "checkpoints").is_dir() or path.name == "checkpoints" or (path / "state").is_dir():
+        raise InputError(
+            f"{path} has checkpoints and no model/, as its run has not ended: export one with "
+            f"`python -m fmrifm.port --input={path} --output=DIR`."
+        )
+    raise InputError(_unknown(str(path)))
+
+
+def _load_ours(directory: Path, geometry: str | None, num_heads: int | None) -> ModelFiles:
+    """A model directory, with another mask if one is given."""
+    files = load_model(directory)
+    if num_heads not in (None, files.options.num_heads):
+        raise InputError(
+            f"{directory} says that it has {files.options.num_heads} heads: leave out --num_heads."
+        )
+    if geometry is None:
+        return files
+    old = files.geometry
+    new = space_geometry(None, old.mask.shape, old.patch_shape, geometry)
+    return dataclasses.replace(files, geometry=new)
+
+
+def _unknown(source: str) -> str:
+    guess = difflib.get_close_matches(source, REGISTERED, 1)
+    return (
+        f"{source!r} is no model{f' (did you mean {guess[0]}?)' if guess else ''}: give a model "
+        "directory, a pretrain workdir, a .pth or .safetensors file or its directory, a registered "
+        f"name ({next(iter(REGISTERED))} ...) or a hub id owner/name[:sub/path][@revision]."
+    )

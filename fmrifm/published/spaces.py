@@ -1,0 +1,136 @@
+"""The space of weights that come without one, and the components of its maps.
+
+Published weights tell the size of their frames, not which pixels hold data. The mask of the
+published flat map is read from the installed package `cortex_mae`, which is found, never imported.
+"""
+
+import dataclasses
+import importlib.util
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.flatmap import STANDARD_GRID
+from data_tools.geometry import Geometry, load_geometry
+
+PACKAGE = "cortex_mae"
+PACKAGE_FILE = Path("resources") / "flat_pca_n8_224_560.npz"
+FLAT_SPACE = "flat-fsLR-32k"
+
+
+def space_geometry(
+    input_space: str | None,
+    shape: tuple[int, int],
+    patch_shape: tuple[int, int],
+    source: str | None = None,
+) -> Geometry:
+    """The geometry of published weights, cut into their patches.
+
+    Args:
+      input_space: its published name, such as "flat" or "schaefer400"; None for images.
+      shape: height and width of a frame.
+      source: a geometry.npz, a store or model directory, or "cortex_mae"; None takes the installed
+        package's mask for the published flat map and all pixels for everything else.
+
+    Raises:
+      InputError: nothing to read there, or frames of another size.
+    """
+    flat = input_space == "flat" and shape == STANDARD_GRID.shape
+    if source is None and flat and _package_file() is not None:
+        source = PACKAGE
+    if source is not None:
+        geometry = read_geometry(source)
+        if geometry.mask.shape != shape:
+            raise InputError(
+                f"The geometry {source} has frames of {_size(geometry.mask.shape)} pixels, the "
+                f"model has {_size(shape)}: give --geometry of its own space."
+            )
+        return dataclasses.replace(geometry, patch_shape=patch_shape)
+    if not flat:
+        return Geometry(input_space or "image", np.ones(shape, bool), patch_shape)
+    print(
+        "Every pixel of the flat map counts as cortex: for its mask install cortex_mae, or give "
+        "--geometry=STORE."
+    )
+    grid = STANDARD_GRID
+    return Geometry(FLAT_SPACE, np.ones(shape, bool), patch_shape, grid.bbox, grid.pixel_size)
+
+
+def read_geometry(source: str) -> Geometry:
+    """A geometry.npz, that of a store or model directory, or "cortex_mae" of the installed package.
+
+    Raises:
+      InputError: it is not there, or damaged.
+    """
+    if source == PACKAGE:
+        components = load_components(PACKAGE)
+        mask, grid = (components != 0).any(0), STANDARD_GRID
+        return Geometry(FLAT_SPACE, mask, (16, 16), grid.bbox, grid.pixel_size)
+    path = Path(source)
+    return load_geometry(path / "geometry.npz" if path.is_dir() else path)
+
+
+def load_components(
+    source: str, count: int | None = None, shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The first principal components of frames, for `target_norm='pca'`.
+
+    Args:
+      source: "cortex_mae" for those of the installed package, or a .npy or .npz file of
+        (components, H, W); in an .npz by the name `components`, or the only array.
+      count: how many; None for all.
+      shape: height and width that they must have; None for any.
+
+    Returns:
+      (count, H, W) float32.
+
+    Raises:
+      InputError: they are not there, damaged, too few, or of another shape.
+    """
+    path = _package_file() if source == PACKAGE else Path(source)
+    if path is None:
+        raise InputError(
+            "The package cortex_mae is not installed here: pip install --no-deps cortex_mae, or "
+            "give a file."
+        )
+    if not path.is_file():
+        raise InputError(f"The components {path} do not exist: check the path.")
+    try:
+        components = np.load(path, allow_pickle=False)
+        if not isinstance(components, np.ndarray):
+            with components as file:
+                name = "components" if "components" in file.files else file.files[0]
+                components = file[name]
+    except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}): make it again.") from error
+    if components.ndim != 3 or not np.issubdtype(components.dtype, np.number):
+        raise InputError(
+            f"{path} holds {components.dtype} of shape {components.shape}: it must be numbers of "
+            "(components, height, width)."
+        )
+    if shape is not None and components.shape[1:] != tuple(shape):
+        raise InputError(
+            f"The components {path} have frames of {_size(components.shape[1:])} pixels, the model "
+            f"has {_size(shape)}: give those of its own space."
+        )
+    if count is not None and len(components) < count:
+        raise InputError(f"{path} holds {len(components)} components, fewer than {count}.")
+    components = np.ascontiguousarray(components[:count], np.float32)
+    if not np.isfinite(components).all():
+        raise InputError(f"{path} holds components that are not finite: make them again.")
+    return components
+
+
+def _package_file() -> Path | None:
+    """The file of the installed package, or None."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / PACKAGE_FILE).is_file():
+            return Path(folder) / PACKAGE_FILE
+    return None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,227 @@
+"""Published weights into our model in memory, and back.
+
+What is read: checkpoints of the newer release (`.pth`: weights and the settings of their training),
+of the older one (`model.safetensors` with a `config.json`), and timm's Vision Transformers.
+What is written is the older form, which both releases load; the config also lies in the header of
+the weights, so that one rename publishes both.
+"""
+
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from data_tools.errors import InputError
+from data_tools.files import write_bytes
+from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
+from fmrifm.published.licenses import find_license
+from fmrifm.published.recipe import Recipe, flat_config, read_recipe
+from fmrifm.published.spaces import read_geometry, space_geometry
+from fmrifm.published.timm_weights import is_timm, read_timm
+
+PICKLES = (".pth", ".pt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", *PICKLES)
+CONFIG_KEY = "fmrifm_config"  # in the header of the weights
+
+
+def is_published(path: str | os.PathLike) -> bool:
+    """Whether this is a file of weights, or a directory of them that is not of our form."""
+    path = Path(path)
+    if path.is_file():
+        return path.suffix in WEIGHT_SUFFIXES
+    return (path / "model.safetensors").is_file() and not is_model_directory(path)
+
+
+def load_published(
+    path: str | os.PathLike,
+    geometry: str | None = None,
+    num_heads: int | None = None,
+    name: str | None = None,
+    folders: Sequence[Path] | None = None,
+) -> ModelFiles:
+    """Reads published weights.
+
+    Args:
+      path: a file of weights, or a directory that holds model.safetensors.
+      geometry: see `space_geometry`.
+      num_heads: of a timm model.
+      name: where the weights come from; None takes it from the path.
+      folders: where their licence may lie; None for the directory of the file.
+
+    Raises:
+      InputError: the file is damaged or holds code, its options are unknown, or weights and options
+        do not fit.
+    """
+    path = Path(path)
+    weights = path / "model.safetensors" if path.is_dir() else path
+    state, config = _read(weights)
+    if is_timm(state):
+        # Its config.json, if any, is of another form.
+        frame = None if geometry is None else read_geometry(geometry).mask.shape
+        options, state = read_timm(state, num_heads, frame, str(weights))
+        shape = tuple(n * p for n, p in zip(options.grid, options.patch_shape, strict=True))
+        preprocessing = {"normalize": "none", "no_coord_normalize": False, "clamp": None}
+        recipe, config = Recipe(options, shape, None, preprocessing), {}
+    else:
+        recipe = read_recipe(config, state, str(weights))
+        options = recipe.options
+        if num_heads not in (None, options.num_heads):
+            raise InputError(
+                f"{weights} says that it has {options.num_heads} heads: leave out --num_heads."
+            )
+    try:
+        params = from_reference(state, options)
+    except InputError as error:
+        raise InputError(f"{weights}: {error}") from error
+    space = recipe.input_space
+    clip = options.in_chans == 1 and options.num_frames is not None
+    if space in (None, "flat"):  # the older release had no other; images are no maps
+        space = "flat" if clip else None
+    if name is None:
+        alike = weights.name == "model.safetensors"  # as they are all called
+        name = f"{weights.resolve().parent.name}/{weights.name}" if alike else weights.name
+    text, short = find_license(folders or [weights.parent], name)
+    if "sources" in config:  # we wrote it, and what we do not write is not about the weights
+        license_path = weights.with_name("LICENSE.txt")
+        text = license_path.read_text("utf-8") if license_path.is_file() else ""
+    return ModelFiles(
+        options=options,
+        params=params,
+        geometry=space_geometry(space, recipe.shape, options.patch_shape, geometry),
+        preprocessing=recipe.preprocessing,
+        subjects_seen=config.get("subjects_seen", []),
+        sources=config.get("sources", [{"name": name, "license": short}]),
+        license=text,
+    )
+
+
+def save_published(path: str | os.PathLike, model: ModelFiles) -> None:
+    """Writes weights under the published names, with config.json (and LICENSE.txt) beside them.
+
+    Nothing in this form tells the mask of the geometry.
+
+    Raises:
+      InputError: a file beside them belongs to something else; nothing is written then.
+    """
+    path = Path(path)
+    space = model.geometry.space
+    config = flat_config(
+        model.options, "flat" if space.startswith("flat") else space, model.preprocessing
+    )
+    config |= {"subjects_seen": model.subjects_seen, "sources": model.sources}
+    text = json.dumps(config, indent=1, sort_keys=True)
+    license_path, config_path = path.with_name("LICENSE.txt"), path.with_name("config.json")
+    _check_free(config_path, text, path)
+    if license_path.exists():
+        if license_path.read_text("utf-8", errors="replace") != model.license:
+            raise InputError(
+                f"{license_path} is not the licence of these weights: choose another directory."
+            )
+    state = to_reference(model.params, model.options)
+    data = safetensors.numpy.save(state, metadata={CONFIG_KEY: text})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if model.license:
+        write_bytes(license_path, model.license.encode())
+    # Whoever is killed after this leaves an older config.json, and the header is what counts.
+    write_bytes(path, data)
+    write_bytes(config_path, text.encode())
+
+
+def _check_free(config_path: Path, text: str, weights: Path) -> None:
+    """Raises InputError if a config.json is there that belongs to other weights."""
+    if not config_path.exists():
+        return
+    try:
+        old = config_path.read_text("utf-8")
+        ours = old == text or (weights.exists() and "img_size" in json.loads(old))
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{config_path} does not belong to {weights.name}: choose another directory."
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Tensors and config of a file of weights; the config is {} where there is none."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    beside = _config_beside(path)
+    if path.suffix in PICKLES:
+        state, config = _read_pickle(path)
+    else:
+        state, config = _read_safetensors(path)
+        if config is not None and beside is not None and config != beside:
+            print(f"{path} has its config inside; the config.json beside it differs and is left.")
+    config = beside if config is None else config
+    if config is None and not is_timm(state):
+        raise InputError(f"{path} comes without its options: put its config.json beside it.")
+    return state, config or {}
+
+
+def _config_beside(path: Path) -> dict | None:
+    path = path.with_name("config.json")
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no table")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): get it again.") from error
+    return config
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        inside = json.loads(metadata.get(CONFIG_KEY, "null"))
+        return state, inside if isinstance(inside, dict) else None
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}): get it again.") from error
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
+    """Through torch's weights-only loader, which runs no code."""
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"{path} can only be read with PyTorch: pip install 'fmrifm[torch]'."
+        ) from error
+    try:
+        # Mapped, so that the optimizer's state beside the weights is never read.
+        stored = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is None:
+            raise InputError(f"{path} is damaged or no file of weights: get it again.") from error
+        raise InputError(
+            f"{path} holds Python code ({code[1]}) beside its weights, which is never run: ask its "
+            "author for plain weights."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        if getattr(error, "filename", None):
+            raise  # the file system says no
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too soon"
+        raise InputError(f"{path} is damaged ({reason}): get it again.") from error
+    config: Any = None
+    if isinstance(stored, dict):
+        config = stored.get("args")
+        stored = next((stored[k] for k in ("model", "state_dict") if k in stored), stored)
+    if not isinstance(stored, dict) or not all(torch.is_tensor(x) for x in stored.values()):
+        raise InputError(f"{path} holds no table of weights: give a checkpoint with a `model`.")
+    state = {name: x.detach().to(torch.float32).numpy().copy() for name, x in stored.items()}
+    return state, config if isinstance(config, dict) else None
