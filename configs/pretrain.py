@@ -43,9 +43,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.stride = 0  # frames between sequential clips; 0 for num_frames
     config.data.hrf_delay = 0.0  # seconds from an event's onset to its clip
     config.data.normalize = "frame"  # over valid pixels: frame, global or none
+    config.data.no_coord_normalize = False  # first undo the z-score, with the store's mean and std
     config.data.skip_short_runs = False  # leave out runs shorter than a clip instead of refusing
     config.data.threads = 2  # that read batches ahead on each host
     config.data.workers = 0  # processes that do, for slow file systems
+
+    config.augment = ConfigDict()  # of training clips
+    config.augment.tr_scale = 1.0  # 0.8: TR between 0.8 and 1 / 0.8 of the stored; 1 is off
+    config.augment.crop_scale = 1.0  # smallest share of the map that a crop keeps; 1 is off
+    config.augment.crop_aspect = 1.0  # 0.8: crops from 0.8 to 1 / 0.8 as wide; 1 keeps the aspect
+    config.augment.gray_jitter = 0.0  # brightness and contrast are scaled by up to 1 +- this
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # replicas of the model; -1 takes the devices that are left
@@ -64,6 +71,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.t_patch = 4  # frames of a token
     config.model.mask_ratio = 0.9  # share of the full grid that is hidden
     config.model.masking = "tube"  # tube or random
+    config.model.mask_patch_size = 0  # side in pixels of the squares that are drawn; 0: patches
+    config.model.mask_drop_scale = False  # scale tokens by the inverse of their observed share
+    config.model.gauss_sigma = 0.0  # largest share of noise in training inputs
+    config.model.drop_path_rate = 0.0  # stochastic depth of the last encoder block
     config.model.pos_embed = "sep"  # sep, abs or sincos
     config.model.class_token = True  # whether there is one
     config.model.reg_tokens = 0  # registers
@@ -71,6 +82,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.decoding = "attn"  # attn, cross or crossreg
     config.model.no_decode_pos = True  # visible tokens get no position in the decoder
     config.model.t_pred_stride = placeholder(int)  # predict each so many frames; min(2, t_patch)
+    config.model.pred_mask_ratio = placeholder(float)  # share of the full grid not predicted; all
+    config.model.pred_edge_pad = 0  # pixels so near to visible ones are not predicted
+    config.model.target_norm = "none"  # none, global, frame, patch or pca
+    config.model.pca_norm_nc = 2  # components that target_norm=pca takes out of each frame
+    config.model.pca_components = placeholder(str)  # file of them (.npz or .npy), or cortex_mae
     config.model.head_init_scale = 0.0  # factor on the head's initial weights
     config.model.remat = "none"  # recomputed in the backward pass: none, dots or full
 

@@ -69,7 +69,7 @@ def test_bad_stores(call, toy_config, stores, tmp_path):
         ({"batch_size": 12}, ["batch_size=12", "multiple of 8"]),
         ({"keep_best": "nobody"}, ["keep_best"]),
         ({"wandb_project": "brains"}, ["pip install"]),
-        ({"init_from": str(tmp_path)}, ["holds no checkpoint"]),
+        ({"init_from": str(tmp_path)}, ["init_from", "is no model"]),
     ):
         config = toy_config(**({"mesh__data": -1} | overrides))
         assert_one_sentence(call(*arguments(config, workdir)), *words)

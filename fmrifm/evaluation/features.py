@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from fmrifm.input.clips import Clips
 from fmrifm.input.pipeline import ClipReader, EvalBatches, host_batches, on_devices
-from fmrifm.input.preprocess import Tokenizer, Tokens
+from fmrifm.input.preprocess import Tokenizer
 from fmrifm.input.sources import Source, check_grid, union_geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder
+from fmrifm.model.objective import Objective, Pixels
 from fmrifm.trainer.mesh import batch_sharding, make_mesh, to_devices
 
 BATCH_PER_DEVICE = 16
@@ -32,29 +33,35 @@ def clip_features(files: ModelFiles, sources: list[Source], clips: Clips) -> dic
     """
     geometry = union_geometry(sources)
     options = files.options
-    patch = files.geometry.patch_shape[0]
-    tokenizer = Tokenizer(geometry, options.t_patch, patch, files.preprocessing["normalize"])
+    tokenizer = Tokenizer(
+        geometry,
+        options.num_frames,
+        options.t_patch,
+        files.geometry.patch_shape,
+        files.preprocessing["normalize"],
+    )
     check_grid(tokenizer.geometry, files.geometry, "The data", "the model")
-    place_M = tokenizer.place(options.slots)
-    model = MaskedAutoencoder(options)
+    objective = Objective(MaskedAutoencoder(options), tokenizer.geometry)
+    every_M = jnp.arange(len(objective.places))
 
     def encode(params, batch):
-        tokens: Tokens = tokenizer(batch["bold"], batch["valid"])
-        has_data = tokens.has_data_BxM
-        cls, _, patches = model.apply(
-            {"params": params}, tokens.values_BxMxV, has_data, place_M, method="encode"
-        )
+        values, valid = tokenizer(batch)
+        index_BxM = jnp.broadcast_to(every_M, values.shape[:2])
+        seen = objective.see(Pixels(values, valid, valid, valid), index_BxM)
+        cls, _, patches = objective.model.apply({"params": params}, seen, method="encode")
+        has_data_BxMx1 = valid.any(-1, keepdims=True)
         out = {
-            "patch": (patches * has_data[:, :, None]).reshape(len(patches), -1),
-            "avg_patch": masked_mean(patches, has_data[:, :, None], axis=1),
-            "input": masked_mean(tokens.values_BxMxV, tokens.valid_BxMxV, axis=2),
+            "patch": (patches * has_data_BxMx1).reshape(len(patches), -1),
+            "avg_patch": masked_mean(patches, has_data_BxMx1, axis=1),
+            "input": masked_mean(values, valid, axis=2),
         }
         return out if cls is None else {**out, "cls": cls[:, 0]}
 
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
     sharding = batch_sharding(mesh)
     batch_size = BATCH_PER_DEVICE * mesh.size
-    reader = ClipReader(sources, geometry, options.num_frames)
+    scaled = files.preprocessing.get("no_coord_normalize", False)
+    reader = ClipReader(sources, geometry, options.num_frames, scaled)
     batches = EvalBatches(reader, sources, clips, batch_size, (0, batch_size))
     host = host_batches(batches, 0, threads=2, workers=0)
     step = jax.jit(encode)

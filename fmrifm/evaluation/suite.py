@@ -16,8 +16,9 @@ from fmrifm.evaluation.features import clip_features
 from fmrifm.evaluation.statistics import score
 from fmrifm.evaluation.targets import Samples, event_samples
 from fmrifm.input.sources import parse_sources
-from fmrifm.model.files import ModelFiles, load_model
+from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder, init_params
+from fmrifm.published.open import open_model
 
 SPLITS = ("train", "val", "test")
 
@@ -28,7 +29,7 @@ def probe_events(model: str | Path, splits: dict[str, str], field: str, output: 
     The same is done with an untrained encoder, with the input itself and with the commonest class.
 
     Args:
-      model: a model directory.
+      model: what `fmrifm.from_pretrained` takes.
       splits: train, val and test: sources as in `data.train`.
       field: of the events, such as "trial_type".
       output: directory for results.json, results.csv and predictions_*.npz.
@@ -39,7 +40,7 @@ def probe_events(model: str | Path, splits: dict[str, str], field: str, output: 
     Raises:
       InputError: a subject is in two splits, or a split has no sample.
     """
-    files = load_model(model)
+    files = open_model(model)
     sources = {name: parse_sources(splits[name]) for name in SPLITS}
     num_frames = files.options.num_frames
     samples = {name: event_samples(sources[name], field, num_frames) for name in SPLITS}

@@ -29,8 +29,27 @@ class ClipReader:
     method can take the place of the memory map.
     """
 
-    def __init__(self, sources: list[Source], geometry: Geometry, num_frames: int):
-        self._sources, self.num_frames = sources, num_frames
+    def __init__(
+        self,
+        sources: list[Source],
+        geometry: Geometry,
+        num_frames: int,
+        with_scale: bool = False,
+    ):
+        """
+        Args:
+          with_scale: whether each run's mean and deviation before z-scoring come along.
+
+        Raises:
+          InputError: a store does not hold them.
+        """
+        self._sources, self.num_frames, self._with_scale = sources, num_frames, with_scale
+        for source in sources:
+            if with_scale and not source.store.has_scale:
+                raise InputError(
+                    f"{source.store.path} does not hold the scale of its runs, which "
+                    "data.no_coord_normalize needs: convert the runs with --chain=pixel."
+                )
         self._shape = (geometry.n_patches, geometry.patch_dim)
         self._slots = [
             np.searchsorted(geometry.patch_index, source.store.geometry.patch_index)
@@ -60,7 +79,7 @@ class ClipReader:
 
         Returns:
           bold (b, T, N, P) float16; valid (b, ceil(N P / 8)) uint8, one bit a pixel; words;
-          counted.
+          counted; with the scale also mean and std (b, N, P) float32.
         """
         n_patches, patch_dim = self._shape
         bold = np.empty((len(clips), self.num_frames, n_patches, patch_dim), np.float16)
@@ -75,7 +94,14 @@ class ClipReader:
                 bold[row] = 0
                 bold[row][:, self._slots[s]] = frames
             valid[row] = self._valid_bits(s, run)
-        return {"bold": bold, "valid": valid, "words": words, "counted": counted}
+        batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
+        return {**batch, **self._scale(clips)} if self._with_scale else batch
+
+    def _scale(self, clips: Clips) -> dict[str, np.ndarray]:
+        mean, std = np.zeros((2, len(clips), *self._shape), np.float32)
+        for row, (s, run) in enumerate(zip(clips.source, clips.run, strict=True)):
+            mean[row, self._slots[s]], std[row, self._slots[s]] = self._sources[s].store.scale(run)
+        return {"mean": mean, "std": std}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
+from fmrifm.input.augment import Augmentation, crop, jitter, require_image, scale_tr
 
 CLAMP = 3.0
 NORMALIZATIONS = ("frame", "global", "none")
@@ -23,7 +24,6 @@ class Tokens(NamedTuple):
 
     values_BxMxV: jax.Array  # float32, normalised, zero where there is no data
     valid_BxMxV: jax.Array  # bool, which values are data
-    has_data_BxM: jax.Array  # bool, tokens with any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,15 +32,20 @@ class Tokenizer:
 
     Attributes:
       stored: geometry of the batch.
+      num_frames: frames of a clip.
       t_patch: frames of a token.
-      patch: side of the model's patches; smaller patches than the store's are re-cut here.
+      patch: side of the model's patches, or (height, width), or 0 for the store's; smaller patches
+        than the store's are re-cut here.
       normalize: `frame`, `global` or `none`.
+      augmentation: what happens to training clips.
     """
 
     stored: Geometry
+    num_frames: int
     t_patch: int
-    patch: int
+    patch: int | tuple[int, int]
     normalize: str = "frame"
+    augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
         if self.normalize not in NORMALIZATIONS:
@@ -48,35 +53,52 @@ class Tokenizer:
                 f"data.normalize={self.normalize!r} is unknown: choose one of "
                 f"{', '.join(NORMALIZATIONS)}."
             )
+        if self.augmentation.crop_scale < 1:
+            require_image(self.stored)
 
     @property
     def geometry(self) -> Geometry:
         """The geometry cut into the model's patches."""
         return cut_geometry(self.stored, self.patch)
 
-    def place(self, slots: int) -> np.ndarray:
-        """(M,) int32: the place of each token on the full grid."""
-        rows, columns = self.geometry.grid
-        offset = np.arange(slots, dtype=np.int32)[:, None] * (rows * columns)
-        return (offset + self.geometry.patch_index).reshape(-1)
+    def __call__(self, batch: dict[str, jax.Array], keys_B: jax.Array | None = None) -> Tokens:
+        """Cast, normalise, clamp, patchify.
 
-    def __call__(self, bold_BxTxNxP: jax.Array, valid_bits_BxK: jax.Array) -> Tokens:
-        """Cast, normalise, clamp, patchify."""
+        Args:
+          batch: see `ClipReader.read`.
+          keys_B: one key a clip, of its augmentations; None for none.
+        """
+        n_patches, patch_dim = self.stored.n_patches, self.stored.patch_dim
+        bits_BxK = jnp.unpackbits(batch["valid"], axis=-1, count=n_patches * patch_dim)
+        valid_BxNxP = bits_BxK.reshape(-1, n_patches, patch_dim).astype(bool)
+        bold_BxTxNxP = batch["bold"].astype(jnp.float32)
+        kind = self.normalize
+        if "mean" in batch:  # undoes the z-score of the run, and needs a scale in its place
+            bold_BxTxNxP = bold_BxTxNxP * batch["std"][:, None] + batch["mean"][:, None]
+            kind = "global" if kind == "none" else kind
+        if keys_B is not None:
+            scale = self.augmentation.tr_scale
+            bold_BxTxNxP = scale_tr(keys_B, bold_BxTxNxP, self.num_frames, scale)
+        bold_BxTxNxP = normalize(bold_BxTxNxP, valid_BxNxP[:, None], kind)
+        if keys_B is not None and self.augmentation.crop_scale < 1:
+            a = self.augmentation
+            bold_BxTxNxP, valid_BxNxP = crop(
+                keys_B, bold_BxTxNxP, valid_BxNxP, self.stored, a.crop_scale, a.crop_aspect, CLAMP
+            )
+        if keys_B is not None and self.augmentation.gray_jitter:
+            strength = self.augmentation.gray_jitter
+            bold_BxTxNxP = jitter(keys_B, bold_BxTxNxP, valid_BxNxP, strength)
+        return self._tokens(bold_BxTxNxP, valid_BxNxP)
+
+    def _tokens(self, bold_BxTxNxP: jax.Array, valid_BxNxP: jax.Array) -> Tokens:
         batch, frames = bold_BxTxNxP.shape[:2]
-        shape = (self.stored.n_patches, self.stored.patch_dim)
-        bits = jnp.unpackbits(valid_bits_BxK, axis=-1, count=shape[0] * shape[1])
-        valid_BxNxP = bits.reshape(batch, *shape).astype(bool)
-        bold_BxTxNxP = normalize(
-            bold_BxTxNxP.astype(jnp.float32), valid_BxNxP[:, None], self.normalize
-        )
         slots = frames // self.t_patch
         bold = self._recut(bold_BxTxNxP).reshape(batch, slots, self.t_patch, -1, self.patch_dim)
         values = jnp.swapaxes(bold, 2, 3).reshape(batch, -1, self.t_patch * self.patch_dim)
         valid = self._recut(valid_BxNxP)[:, None, :, None, :]
         n = valid.shape[2]
         valid = jnp.broadcast_to(valid, (batch, slots, n, self.t_patch, self.patch_dim))
-        valid = valid.reshape(values.shape)
-        return Tokens(values, valid, valid.any(-1))
+        return Tokens(values, valid.reshape(values.shape))
 
     @property
     def patch_dim(self) -> int:
@@ -98,21 +120,22 @@ class Tokenizer:
         return x[..., index, :]
 
 
-def cut_geometry(stored: Geometry, patch: int) -> Geometry:
-    """The same pixels in patches of `patch`; 0 keeps the store's patches.
+def cut_geometry(stored: Geometry, patch: int | tuple[int, int]) -> Geometry:
+    """The same pixels in patches of `patch` (see `Tokenizer`); 0 keeps the store's patches.
 
     Raises:
       InputError: the store's patches cannot be cut so.
     """
-    if patch in (0, stored.patch_shape[0]) and (not patch or stored.patch_shape == (patch, patch)):
+    shape = (patch, patch) if isinstance(patch, int) else tuple(patch)
+    if patch == 0 or shape == stored.patch_shape:
         return stored
-    if any(side % patch for side in stored.patch_shape):
+    if any(side % part for side, part in zip(stored.patch_shape, shape, strict=True)):
         h, w = stored.patch_shape
         raise InputError(
             f"model.patch={patch} does not divide the store's patches of {h} x {w}: choose a "
-            "divisor, or convert the runs with another --patch-size."
+            "divisor (0 takes them as they are), or convert the runs with another --patch-size."
         )
-    return dataclasses.replace(stored, patch_shape=(patch, patch))
+    return dataclasses.replace(stored, patch_shape=shape)
 
 
 def normalize(x_BxTxNxP: jax.Array, valid_Bx1xNxP: jax.Array, kind: str) -> jax.Array:

@@ -84,21 +84,40 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm block: x + attn(LN(x)), then x + mlp(LN(x)).
 
-    With a context, the tokens attend to it as it is; without, to themselves.
+    With a context, the tokens attend to it as it is; without, to themselves. `branches` scales
+    what the two branches of each clip add (see `drop_path`); None leaves it.
     """
 
     heads: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxLxD, context_BxSxC, valid_BxS):
+    def __call__(self, x_BxLxD, context_BxSxC, valid_BxS, branches_2xB):
+        def add(x_BxLxD, y_BxLxD, branch):
+            y_BxLxD = y_BxLxD.astype(jnp.float32)
+            if branches_2xB is not None:
+                y_BxLxD = y_BxLxD * branches_2xB[branch, :, None, None]
+            return x_BxLxD + y_BxLxD
+
         y = layer_norm("norm1")(x_BxLxD)
         context = y if context_BxSxC is None else context_BxSxC
         y = Attention(self.heads, self.dtype, name="attn")(y, context, valid_BxS)
-        x_BxLxD = x_BxLxD + y.astype(jnp.float32)
+        x_BxLxD = add(x_BxLxD, y, 0)
         y = Mlp(self.dtype, name="mlp")(layer_norm("norm2")(x_BxLxD))
-        x_BxLxD = x_BxLxD + y.astype(jnp.float32)
+        x_BxLxD = add(x_BxLxD, y, 1)
         return nn.with_logical_constraint(x_BxLxD, ("batch", "tokens", "embed_act")), None
+
+
+def drop_path(keys_B: jax.Array, depth: int, rate: float) -> jax.Array:
+    """Stochastic depth: (depth, 2, B) float32 factors for the two branches of every block.
+
+    A branch of block d is dropped (0) with a probability that grows linearly from 0 to `rate`, and
+    scaled by 1 / (1 - probability) where it stays. Source: Huang et al. 2016, arXiv 1603.09382.
+    """
+    keep_D = 1 - jnp.linspace(0, rate, depth)
+    noise_BxDx2 = jax.vmap(lambda key: jax.random.uniform(key, (depth, 2)))(keys_B)
+    kept_BxDx2 = (noise_BxDx2 < keep_D[:, None]) / keep_D[:, None]
+    return jnp.moveaxis(kept_BxDx2, 0, -1)
 
 
 REMAT_POLICIES = {
@@ -116,8 +135,13 @@ class Stack(nn.Module):
     remat: str
 
     @nn.compact
-    def __call__(self, x_BxLxD, context_BxSxC=None, valid_BxS=None):
-        """Returns (B, L, D) float32; `valid_BxS` marks the keys that count."""
+    def __call__(self, x_BxLxD, context_BxSxC, valid_BxS, branches_Nx2xB=None):
+        """Returns (B, L, D) float32; `valid_BxS` marks the keys that count.
+
+        `branches` holds a row of factors for each of the N blocks.
+        """
+        if not self.depth:
+            return x_BxLxD
         block = Block
         if self.remat != "none":
             block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
@@ -125,9 +149,9 @@ class Stack(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         layers = functools.partial(scanned, self.heads, self.dtype, name="layers")
-        return layers()(x_BxLxD, context_BxSxC, valid_BxS)[0]
+        return layers()(x_BxLxD, context_BxSxC, valid_BxS, branches_Nx2xB)[0]

@@ -1,7 +1,7 @@
 """The masked autoencoder: encoder, decoder, and both together.
 
-Letters: B clips, M tokens of the clip, L visible, Q predicted, P values of a token, D encoder
-width, E decoder width, R registers. A token's *place* is its index on the full grid.
+Letters: B clips, L visible tokens, Q predicted, P values of a token, D encoder width, E decoder
+width, R registers. A token's *place* is its index on the full grid.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,23 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fmrifm.model.blocks import Stack, dense, layer_norm
-from fmrifm.model.masking import Mask
 from fmrifm.model.options import ModelOptions
 from fmrifm.model.positions import Positions, token_init
+
+
+class Seen(NamedTuple):
+    """Tokens that go into the encoder."""
+
+    tokens_BxLxP: jax.Array  # float, zero where nothing is observed
+    place_BxL: jax.Array  # int32, places on the full grid
+    observed_BxL: jax.Array  # int32, values that are data; a token with none is nobody's neighbour
+
+
+class Queries(NamedTuple):
+    """Tokens that come out of the decoder."""
+
+    place_BxQ: jax.Array  # int32, places on the full grid
+    valid_BxQ: jax.Array  # bool, whether there is anything to predict
 
 
 class Embeddings(NamedTuple):
@@ -31,26 +45,21 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(
-        self, tokens_BxLxP: jax.Array, place_BxL: jax.Array, valid_BxL: jax.Array
-    ) -> Embeddings:
-        """Encodes visible tokens.
-
-        Args:
-          tokens_BxLxP: normalised values, zero where there is no data.
-          place_BxL: their places on the full grid, int.
-          valid_BxL: bool; tokens without data are nobody's neighbour.
-        """
+    def __call__(self, seen: Seen, branches_Nx2xB: jax.Array | None = None) -> Embeddings:
+        """Encodes tokens; `branches` (see `drop_path`) only in training."""
         o, width = self.options, self.options.embed_dim
+        tokens_BxLxP = seen.tokens_BxLxP
+        if o.mask_drop_scale:  # as dropout does: what is missing makes the rest count more
+            scale_BxL = o.token_dim / jnp.maximum(seen.observed_BxL, 1)
+            tokens_BxLxP = tokens_BxLxP * scale_BxL[:, :, None]
         x = dense(width, ("pixels", "embed"), self.dtype, "patch_embed")(tokens_BxLxP)
-        x = x.astype(jnp.float32)
-        x = x + Positions(o.pos_embed, o.slots, o.grid, width, name="pos_embed")(place_BxL)
+        x = x.astype(jnp.float32) + Positions(o, width, name="pos_embed")(seen.place_BxL)
         n_cls, n_reg = int(o.class_token), o.reg_tokens
         special = special_tokens(self, "cls_token", n_cls, width, o.no_embed_class, token_init)
         special += special_tokens(self, "reg_token", n_reg, width, o.no_embed_class, token_init)
-        x, valid_BxS = prepend(special, x, valid_BxL)
-        x = Stack(o.depth, o.num_heads, self.dtype, o.remat, name="blocks")(x, None, valid_BxS)
-        x = layer_norm("norm")(x)
+        x, valid_BxS = prepend(special, x, seen.observed_BxL > 0)
+        blocks = Stack(o.depth, o.num_heads, self.dtype, o.remat, name="blocks")
+        x = layer_norm("norm")(blocks(x, None, valid_BxS, branches_Nx2xB))
         return Embeddings(
             x[:, :n_cls] if n_cls else None,
             x[:, n_cls : n_cls + n_reg] if n_reg else None,
@@ -65,39 +74,27 @@ class Decoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(
-        self,
-        embeddings: Embeddings,
-        visible_place_BxL: jax.Array,
-        visible_valid_BxL: jax.Array,
-        query_place_BxQ: jax.Array,
-        query_valid_BxQ: jax.Array,
-    ) -> jax.Array:
+    def __call__(self, embeddings: Embeddings, seen: Seen, queries: Queries) -> jax.Array:
         """Returns (B, Q, target_dim) float32."""
         o, width = self.options, self.options.decoder_embed_dim
-        positions = Positions(o.pos_embed, o.slots, o.grid, width, name="pos_embed")
+        positions = Positions(o, width, name="pos_embed")
         mask_token = self.param("mask_token", partitioned(token_init), (1, 1, width))
-        x = mask_token + positions(query_place_BxQ)
+        x = mask_token + positions(queries.place_BxQ)
         blocks = Stack(o.decoder_depth, o.decoder_num_heads, self.dtype, o.remat, name="blocks")
+        seen_valid_BxL = seen.observed_BxL > 0
         if o.decoding == "attn":
             y = dense(width, ("embed", "embed_act"), self.dtype, "proj")(embeddings.patch_BxLxD)
             y = y.astype(jnp.float32)
             if not o.no_decode_pos:
-                y = y + positions(visible_place_BxL)
+                y = y + positions(seen.place_BxL)
             x = jnp.concatenate([y, x], axis=1)
-            valid = jnp.concatenate([visible_valid_BxL, query_valid_BxQ], axis=1)
-            special = special_tokens(
-                self,
-                "cls_token",
-                int(o.class_token),
-                width,
-                o.no_embed_class,
-                nn.initializers.zeros,
-            )
+            valid = jnp.concatenate([seen_valid_BxL, queries.valid_BxQ], axis=1)
+            n_cls, zeros = int(o.class_token), nn.initializers.zeros
+            special = special_tokens(self, "cls_token", n_cls, width, o.no_embed_class, zeros)
             x, valid = prepend(special, x, valid)
-            x = blocks(x, None, valid)[:, -query_place_BxQ.shape[1] :]
+            x = blocks(x, None, valid)[:, -queries.place_BxQ.shape[1] :]
         elif o.decoding == "cross":
-            x = blocks(x, embeddings.patch_BxLxD, visible_valid_BxL)
+            x = blocks(x, embeddings.patch_BxLxD, seen_valid_BxL)
         else:
             registers = embeddings.reg_BxRxD
             x = blocks(x, registers, jnp.ones(registers.shape[:2], bool))
@@ -107,53 +104,26 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder on the visible tokens, decoder on the rest."""
+    """Encoder on the visible tokens, decoder on the rest; an encoder alone with decoding `none`."""
 
     options: ModelOptions
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         self.encoder = Encoder(self.options, self.dtype)
-        self.decoder = Decoder(self.options, self.dtype)
+        if self.options.decoding != "none":
+            self.decoder = Decoder(self.options, self.dtype)
 
     def __call__(
-        self,
-        tokens_BxMxP: jax.Array,
-        has_data_BxM: jax.Array,
-        place_M: jax.Array,
-        mask: Mask,
+        self, seen: Seen, queries: Queries, branches_Nx2xB: jax.Array | None = None
     ) -> tuple[jax.Array, Embeddings]:
-        """Predicts the masked tokens from the visible ones.
+        """Returns predictions (B, Q, target_dim) float32 and embeddings of what was seen."""
+        embeddings = self.encoder(seen, branches_Nx2xB)
+        return self.decoder(embeddings, seen, queries), embeddings
 
-        Args:
-          tokens_BxMxP: float, all tokens of the clips, zero where there is no data.
-          has_data_BxM: bool, tokens with a valid pixel.
-          place_M: int32, place of each token on the full grid.
-          mask: which of the M tokens are visible and which are predicted.
-
-        Returns:
-          preds (B, Q, target_dim) float32 and the encoder's embeddings of the visible tokens.
-        """
-        visible, queries = jax.tree.map(jnp.asarray, mask)
-        place_M = jnp.asarray(place_M)
-        tokens_BxLxP = jnp.take_along_axis(tokens_BxMxP, visible[:, :, None], axis=1)
-        visible_valid_BxL = jnp.take_along_axis(has_data_BxM, visible, axis=1)
-        embeddings = self.encoder(tokens_BxLxP, place_M[visible], visible_valid_BxL)
-        preds_BxQxP = self.decoder(
-            embeddings,
-            place_M[visible],
-            visible_valid_BxL,
-            place_M[queries],
-            jnp.take_along_axis(has_data_BxM, queries, axis=1),
-        )
-        return preds_BxQxP, embeddings
-
-    def encode(
-        self, tokens_BxMxP: jax.Array, has_data_BxM: jax.Array, place_M: jax.Array
-    ) -> Embeddings:
-        """Encodes every token of the clips, for probes."""
-        place_BxM = jnp.broadcast_to(place_M, has_data_BxM.shape)
-        return self.encoder(tokens_BxMxP, place_BxM, has_data_BxM)
+    def encode(self, seen: Seen) -> Embeddings:
+        """The encoder alone, for probes."""
+        return self.encoder(seen)
 
 
 def partitioned(init):
@@ -181,13 +151,20 @@ def prepend(special: list, x_BxLxD: jax.Array, valid_BxL: jax.Array):
 
 
 def init_params(model: MaskedAutoencoder, key: jax.Array):
-    """Fresh float32 parameters, boxed with their logical axis names (`nn.unbox` takes them off)."""
-    one_token = jnp.zeros((1, 1), jnp.int32)
-    tokens_BxMxP = jnp.zeros((1, 2, model.options.token_dim))
-    has_data_BxM = jnp.ones((1, 2), bool)
-    place_M = jnp.arange(2, dtype=jnp.int32)
-    mask = Mask(one_token, one_token + 1)
-    return model.init(key, tokens_BxMxP, has_data_BxM, place_M, mask)["params"]
+    """Fresh float32 parameters, boxed with their logical axis names (`nn.unbox` takes them off).
+
+    The components of `target_norm='pca'` are zeros: they are given, not learned.
+    """
+    o, one = model.options, jnp.zeros((1, 1), jnp.int32)
+    seen = Seen(jnp.zeros((1, 1, o.token_dim)), one, one + 1)
+    if o.decoding == "none":
+        return model.init(key, seen, method="encode")["params"]
+    params = model.init(key, seen, Queries(one, one > 0))["params"]
+    if o.target_norm == "pca":
+        height, width = (n * p for n, p in zip(o.grid, o.patch_shape, strict=True))
+        components = jnp.zeros((o.pca_norm_nc, height, width))
+        params["target_norm"] = {"components": components}
+    return params
 
 
 def param_shapes(options: ModelOptions):

@@ -30,7 +30,8 @@ SIZE_FIELDS = (
 CHOICES = {
     "masking": ("tube", "random"),
     "pos_embed": ("sep", "abs", "sincos"),
-    "decoding": ("attn", "cross", "crossreg"),
+    "decoding": ("attn", "cross", "crossreg", "none"),
+    "target_norm": ("none", "global", "frame", "patch", "pca"),
     "remat": ("none", "dots", "full"),
 }
 
@@ -41,32 +42,44 @@ class ModelOptions:
 
     Attributes:
       grid: rows and columns of the full patch grid.
-      patch_dim: pixels of a patch in one frame.
-      num_frames: frames of a clip.
-      t_patch: frames of a token; divides num_frames.
-      embed_dim, depth, num_heads: the encoder.
+      patch_shape: height and width of a patch in pixels.
+      num_frames: frames of a clip; None for 2-D images.
+      t_patch: frames of a token; divides num_frames. 1 for images.
+      in_chans: channels of a pixel.
+      embed_dim, depth, num_heads: the encoder; depth 0 is the patch embedding alone.
       decoder_embed_dim, decoder_depth, decoder_num_heads: the decoder.
       class_token: whether the encoder (and the `attn` decoder) has a class token.
       reg_tokens: number of registers.
       no_embed_class: class token and registers have no position of their own.
       pos_embed: `sep` learned space + time, `abs` learned, `sincos` fixed.
+      drop_path_rate: stochastic depth of the encoder's last block, growing linearly from 0.
+      mask_drop_scale: a token's values are scaled by its values / its observed values.
+      gauss_sigma: training inputs are mixed with noise, by a share drawn from [0, gauss_sigma].
       mask_ratio: share of the full grid that is hidden.
       masking: `tube` hides a patch in all frames, `random` any token.
+      mask_patch_size: side in pixels of the squares that are drawn; 0 draws single patches.
       decoding: `attn` self-attention over visible and mask tokens; `cross` mask tokens attend to
-        the encoder's patches; `crossreg` to its registers.
+        the encoder's patches; `crossreg` to its registers; `none` an encoder without a decoder.
       no_decode_pos: the decoder adds no position to the visible tokens.
       t_pred_stride: predict every so many frames of a token; divides t_patch.
+      pred_mask_ratio: share of the full grid that is not predicted, drawn among the masked tokens;
+        None predicts all of them.
+      pred_edge_pad: pixels so near to a visible pixel are not predicted.
+      target_norm: over which valid pixels targets are normalised: `global` of the clip, `frame` of
+        a time slot, `patch` of a token, `pca` of a frame after its first components are taken out.
+      pca_norm_nc: number of these components.
       head_init_scale: factor on the initial weights of the prediction head.
       remat: what the backward pass recomputes: `none`, `dots` all but matrix products, `full`.
     """
 
     grid: tuple[int, int]
-    patch_dim: int
-    num_frames: int
+    patch_shape: tuple[int, int]
+    num_frames: int | None
     t_patch: int
     embed_dim: int
     depth: int
     num_heads: int
+    in_chans: int = 1
     decoder_embed_dim: int = 512
     decoder_depth: int = 4
     decoder_num_heads: int = 16
@@ -74,11 +87,19 @@ class ModelOptions:
     reg_tokens: int = 0
     no_embed_class: bool = True
     pos_embed: str = "sep"
+    drop_path_rate: float = 0.0
+    mask_drop_scale: bool = False
+    gauss_sigma: float = 0.0
     mask_ratio: float = 0.9
     masking: str = "tube"
+    mask_patch_size: int = 0
     decoding: str = "attn"
     no_decode_pos: bool = True
     t_pred_stride: int = 2
+    pred_mask_ratio: float | None = None
+    pred_edge_pad: int = 0
+    target_norm: str = "none"
+    pca_norm_nc: int = 2
     head_init_scale: float = 0.0
     remat: str = "none"
 
@@ -89,21 +110,55 @@ class ModelOptions:
                     f"model.{name}={getattr(self, name)!r} is unknown: choose one of "
                     f"{', '.join(choices)}."
                 )
-        for part, whole in (
-            ("t_patch", "num_frames"),
-            ("t_pred_stride", "t_patch"),
-            ("num_heads", "embed_dim"),
-            ("decoder_num_heads", "decoder_embed_dim"),
-        ):
+        divisors = [("t_pred_stride", "t_patch"), ("num_heads", "embed_dim")]
+        if self.num_frames is not None:
+            divisors.append(("t_patch", "num_frames"))
+        if self.decoding != "none":
+            divisors.append(("decoder_num_heads", "decoder_embed_dim"))
+        for part, whole in divisors:
             if getattr(self, part) < 1 or getattr(self, whole) % getattr(self, part):
                 raise InputError(
                     f"model.{part}={getattr(self, part)} must divide "
                     f"{whole}={getattr(self, whole)}."
                 )
-        if not 0 <= self.mask_ratio < 1:
-            raise InputError(f"model.mask_ratio={self.mask_ratio} must lie in [0, 1).")
+        shares = {"mask_ratio": self.mask_ratio, "drop_path_rate": self.drop_path_rate}
+        if self.pred_mask_ratio is not None:
+            shares["pred_mask_ratio"] = self.pred_mask_ratio
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                raise InputError(f"model.{name}={share} must lie in [0, 1).")
+        if not 0 <= self.gauss_sigma <= 1:
+            raise InputError(f"model.gauss_sigma={self.gauss_sigma} must lie in [0, 1].")
+        for name, least in (
+            ("depth", 0),
+            ("decoder_depth", 0),
+            ("reg_tokens", 0),
+            ("in_chans", 1),
+            ("pred_edge_pad", 0),
+            ("pca_norm_nc", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"model.{name}={getattr(self, name)} must be at least {least}.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raises InputError for options that exclude each other."""
         if self.decoding == "crossreg" and not self.reg_tokens:
             raise InputError("model.decoding='crossreg' needs registers: set model.reg_tokens.")
+        if self.num_frames is None and (self.t_patch != 1 or self.pos_embed == "sep"):
+            raise InputError(
+                "2-D images have no time: set model.t_patch=1 and model.pos_embed to abs or sincos."
+            )
+        if self.target_norm == "pca" and self.num_frames is None:
+            raise InputError("model.target_norm='pca' is for clips, not for 2-D images.")
+        side = self.patch_shape[0]
+        if self.mask_patch_size and (
+            self.patch_shape != (side, side) or self.mask_patch_size % side
+        ):
+            raise InputError(
+                f"model.mask_patch_size={self.mask_patch_size} must be a multiple of the side of "
+                f"square patches, and these are {' x '.join(map(str, self.patch_shape))}."
+            )
 
     @property
     def grid_size(self) -> int:
@@ -111,14 +166,24 @@ class ModelOptions:
         return self.grid[0] * self.grid[1]
 
     @property
+    def frames(self) -> int:
+        """Frames of a clip; an image is one."""
+        return self.num_frames or 1
+
+    @property
     def slots(self) -> int:
         """Time slots: tokens a patch has in a clip."""
-        return self.num_frames // self.t_patch
+        return self.frames // self.t_patch
+
+    @property
+    def patch_dim(self) -> int:
+        """Pixels of a patch in one frame."""
+        return self.patch_shape[0] * self.patch_shape[1]
 
     @property
     def token_dim(self) -> int:
         """Values of a token."""
-        return self.t_patch * self.patch_dim
+        return self.in_chans * self.t_patch * self.patch_dim
 
     @property
     def target_dim(self) -> int:
@@ -135,6 +200,19 @@ class ModelOptions:
         units = self.grid_size * (1 if self.masking == "tube" else self.slots)
         return int((1 - self.mask_ratio) * units)
 
+    @property
+    def query_limit(self) -> int:
+        """The most tokens that are predicted, counted like `visible_count`."""
+        tokens = self.grid_size * self.slots
+        if self.pred_mask_ratio is None:
+            return tokens
+        return int((1 - self.pred_mask_ratio) * tokens)
+
+    @property
+    def square(self) -> int:
+        """Side of the squares that masking draws, in patches."""
+        return max(1, self.mask_patch_size // self.patch_shape[0])
+
 
 def options_from_config(
     config: Mapping[str, Any], geometry: Geometry, num_frames: int
@@ -147,6 +225,7 @@ def options_from_config(
     values = dict(config)
     size = values.pop("size")
     values.pop("patch")  # the geometry has it
+    values.pop("pca_components")  # data, not an option
     if size not in SIZES:
         raise InputError(f"model.size={size!r} is unknown: choose one of {', '.join(SIZES)}.")
     for name, value in zip(SIZE_FIELDS, SIZES[size], strict=True):
@@ -155,5 +234,5 @@ def options_from_config(
     if values["t_pred_stride"] is None:
         values["t_pred_stride"] = min(2, values["t_patch"])
     return ModelOptions(
-        grid=geometry.grid, patch_dim=geometry.patch_dim, num_frames=num_frames, **values
+        grid=geometry.grid, patch_shape=geometry.patch_shape, num_frames=num_frames, **values
     )

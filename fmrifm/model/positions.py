@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from fmrifm.model.options import ModelOptions
+
 # The reference truncates at +-2, a hundred standard deviations: a plain normal.
 token_init = nn.initializers.normal(0.02)
 
@@ -17,41 +19,38 @@ class Positions(nn.Module):
     """The position of each token, added to its embedding.
 
     Attributes:
-      kind: `sep` learned space + time, `abs` learned, `sincos` fixed.
-      slots, grid: shape of the full token grid, time slots x (rows, columns).
+      options: their kind, and the full token grid.
       width: channels D.
     """
 
-    kind: str
-    slots: int
-    grid: tuple[int, int]
+    options: ModelOptions
     width: int
 
     @nn.compact
     def __call__(self, place_BxL: jax.Array) -> jax.Array:
         """(B, L) int places -> (B, L, D) float32."""
-        patches = self.grid[0] * self.grid[1]
-        if self.kind == "sep":
+        o, patches = self.options, self.options.grid_size
+        if o.pos_embed == "sep":
             init = nn.with_logical_partitioning(token_init, (None, None, "embed"))
             space = self.param("weight_spatial", init, (1, patches, self.width))
-            time = self.param("weight_temporal", init, (self.slots, 1, self.width))
+            time = self.param("weight_temporal", init, (o.slots, 1, self.width))
             return space[0, place_BxL % patches] + time[place_BxL // patches, 0]
-        if self.kind == "abs":
+        if o.pos_embed == "abs":
             init = nn.with_logical_partitioning(token_init, (None, "embed"))
-            return self.param("weight", init, (self.slots * patches, self.width))[place_BxL]
-        return jnp.asarray(sincos_table(self.slots, self.grid, self.width))[place_BxL]
+            return self.param("weight", init, (o.slots * patches, self.width))[place_BxL]
+        return jnp.asarray(sincos_table(o, self.width))[place_BxL]
 
 
-def sincos_table(slots: int, grid: tuple[int, int], width: int) -> np.ndarray:
+def sincos_table(options: ModelOptions, width: int) -> np.ndarray:
     """(slots * rows * columns, width) float32: sines and cosines of each axis, concatenated.
 
-    Clips give each of t, h, w 2 * ceil(width / 6) channels, cut to `width` at the end; images
-    (one slot) give half of the channels to h and half to w.
+    Clips give each of t, h, w 2 * ceil(width / 6) channels, cut to `width` at the end; 2-D images
+    give half of the channels to h and half to w.
     """
-    if slots == 1:
-        axes, channels = [np.arange(n) for n in grid], width // 2
+    if options.num_frames is None:
+        axes, channels = [np.arange(n) for n in options.grid], width // 2
     else:
-        axes, channels = [np.arange(n) for n in (slots, *grid)], 2 * -(-width // 6)
+        axes, channels = [np.arange(n) for n in (options.slots, *options.grid)], 2 * -(-width // 6)
     frequency = 1 / 10000 ** (np.arange(channels // 2) / (channels / 2))
     angles = [position.reshape(-1, 1) * frequency for position in np.meshgrid(*axes, indexing="ij")]
     parts = [np.concatenate([np.sin(angle), np.cos(angle)], -1) for angle in angles]

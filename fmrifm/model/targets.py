@@ -2,6 +2,8 @@
 
 The loss is a quotient of two sums, over all predicted valid pixels of the *global* batch; the
 sums travel, so that a shard, a micro-batch or an evaluation of many batches adds up exactly.
+Letters: B clips, M tokens, Q predicted tokens, V values of a token, W values predicted for it,
+K principal components.
 """
 
 from typing import NamedTuple
@@ -9,7 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from data_tools.geometry import Geometry
 from fmrifm.model.options import ModelOptions
+from fmrifm.model.patchify import patchify, unpatchify
+
+# Axes of (B, slot, patch, channel, frame, pixel) over which targets are normalised.
+NORM_AXES = {"global": (1, 2, 3, 4, 5), "frame": (2, 3, 4, 5), "patch": (3, 4, 5), "pca": (2, 5)}
 
 
 class LossSums(NamedTuple):
@@ -20,24 +27,89 @@ class LossSums(NamedTuple):
     pixels: jax.Array
 
 
-def strided(tokens_BxQxP: jax.Array, options: ModelOptions) -> jax.Array:
-    """(B, Q, P) -> (B, Q, P / stride): the frames 0, s, 2s... of each token."""
-    shape = (*tokens_BxQxP.shape[:-1], options.t_patch, options.patch_dim)
-    picked = tokens_BxQxP.reshape(shape)[..., :: options.t_pred_stride, :]
-    return picked.reshape(*tokens_BxQxP.shape[:-1], options.target_dim)
+class Targets(NamedTuple):
+    """Normalised targets; values are `normed * scale + offset`."""
+
+    normed_BxMxW: jax.Array
+    scale_BxMxW: jax.Array
+    offset_BxMxW: jax.Array
 
 
-def repeated(preds_BxQxP: jax.Array, options: ModelOptions) -> jax.Array:
+def strided(tokens_BxMxV: jax.Array, options: ModelOptions) -> jax.Array:
+    """(B, M, V) -> (B, M, W): the frames 0, s, 2s... of each token."""
+    lead = tokens_BxMxV.shape[:-1]
+    frames = tokens_BxMxV.reshape(*lead, options.in_chans, options.t_patch, options.patch_dim)
+    return frames[..., :: options.t_pred_stride, :].reshape(*lead, options.target_dim)
+
+
+def repeated(preds_BxMxW: jax.Array, options: ModelOptions) -> jax.Array:
     """Undoes `strided` for pictures: each predicted frame stands for the next ones too."""
-    shape = (*preds_BxQxP.shape[:-1], -1, options.patch_dim)
-    full = jnp.repeat(preds_BxQxP.reshape(shape), options.t_pred_stride, axis=-2)
-    return full.reshape(*preds_BxQxP.shape[:-1], options.token_dim)
+    lead = preds_BxMxW.shape[:-1]
+    frames = preds_BxMxW.reshape(*lead, options.in_chans, -1, options.patch_dim)
+    return jnp.repeat(frames, options.t_pred_stride, axis=-2).reshape(*lead, options.token_dim)
+
+
+def normalize_targets(
+    targets_BxMxW: jax.Array,
+    valid_BxMxW: jax.Array,
+    options: ModelOptions,
+    geometry: Geometry,
+    components_KxHxW: jax.Array | None,
+) -> Targets:
+    """Zero mean and unit population deviation over valid pixels, as `target_norm` says.
+
+    `pca` first subtracts from each frame its projection on the components, an inner product over
+    the whole frame (Luo & Constable 2025 call what is left a connectome caricature).
+
+    Args:
+      targets_BxMxW: strided targets.
+      valid_BxMxW: bool, which of them are data.
+      components_KxHxW: orthonormal images, only for `pca`.
+    """
+    if options.target_norm == "none":
+        return Targets(targets_BxMxW, jnp.ones(()), jnp.zeros(()))
+    o, shape = options, targets_BxMxW.shape
+    grid = (shape[0], o.slots, geometry.n_patches, o.in_chans, -1, o.patch_dim)
+    x, valid = targets_BxMxW.reshape(grid), valid_BxMxW.reshape(grid).astype(jnp.float32)
+    common = jnp.zeros(())
+    if o.target_norm == "pca":
+        common = _projection(x, components_KxHxW, geometry)
+    x = x - common
+    axes = NORM_AXES[o.target_norm]
+    count = jnp.maximum(jnp.sum(valid, axes, keepdims=True), 1)
+    mean = jnp.sum(x * valid, axes, keepdims=True) / count
+    centred = (x - mean) * valid
+    scale = jnp.sqrt(jnp.sum(centred**2, axes, keepdims=True) / count + 1e-6)
+    parts = (centred / scale, scale, mean + common)
+    return Targets(*(jnp.broadcast_to(part, x.shape).reshape(shape) for part in parts))
+
+
+def _projection(x_BxUxNxCxTxP: jax.Array, components_KxHxW: jax.Array, geometry: Geometry):
+    """The part of each frame that the components span, in the shape of `x`."""
+    # Components are given, not learned; and too few for lower precision to be worth anything.
+    fixed_KxHxW = jax.lax.stop_gradient(components_KxHxW)
+    components_KxNxP = geometry.to_patches(fixed_KxHxW)
+    with jax.default_matmul_precision("highest"):
+        weights = jnp.einsum("bunctp,knp->buctk", x_BxUxNxCxTxP, components_KxNxP)
+        return jnp.einsum("buctk,knp->bunctp", weights, components_KxNxP)
+
+
+def near(seen_BxMxV: jax.Array, pixels: int, geometry: Geometry, options: ModelOptions):
+    """(B, M, V) bool: values at most `pixels` away (Chebyshev) from a seen one of their frame."""
+    if not pixels:
+        return seen_BxMxV
+    images = unpatchify(seen_BxMxV.astype(jnp.int8), geometry, options)
+    for axis in (3, 4):  # a square is a row of columns
+        window, padding = [1] * 5, [(0, 0)] * 5
+        window[axis], padding[axis] = 2 * pixels + 1, (pixels, pixels)
+        images = jax.lax.reduce_window(images, jnp.int8(0), jax.lax.max, window, [1] * 5, padding)
+    return patchify(images, geometry, options) > 0
 
 
 def loss_sums(
-    preds_BxQxP: jax.Array, targets_BxQxP: jax.Array, weight_BxQxP: jax.Array
+    preds_BxQxW: jax.Array, targets_BxQxW: jax.Array, weight_BxQxW: jax.Array
 ) -> LossSums:
     """Sums of squares over the pixels that `weight` (0 or 1) marks."""
-    weight = weight_BxQxP.astype(jnp.float32)
-    error = preds_BxQxP.astype(jnp.float32) - targets_BxQxP
-    return LossSums(jnp.sum(weight * error**2), jnp.sum(weight * targets_BxQxP**2), jnp.sum(weight))
+    weight = weight_BxQxW.astype(jnp.float32)
+    error = preds_BxQxW.astype(jnp.float32) - targets_BxQxW
+    return LossSums(jnp.sum(weight * error**2), jnp.sum(weight * targets_BxQxW**2), jnp.sum(weight))

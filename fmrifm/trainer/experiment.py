@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
+from fmrifm.input.augment import Augmentation
 from fmrifm.input.clips import list_clips, pick_evenly, usable_runs
 from fmrifm.input.pipeline import (
     ClipReader,
@@ -35,7 +36,9 @@ from fmrifm.input.sources import (
     union_geometry,
 )
 from fmrifm.model.mae import MaskedAutoencoder, init_params
+from fmrifm.model.objective import Objective
 from fmrifm.model.options import ModelOptions, options_from_config
+from fmrifm.published.spaces import load_components
 from fmrifm.trainer.mesh import (
     RULES,
     batch_sharding,
@@ -46,7 +49,7 @@ from fmrifm.trainer.mesh import (
 )
 from fmrifm.trainer.optimizer import make_optimizer, make_schedule, peak_learning_rate
 from fmrifm.trainer.step import (
-    Objective,
+    Task,
     TrainState,
     init_state,
     make_eval_step,
@@ -93,7 +96,8 @@ def open_data(config: ConfigDict) -> Data:
       InputError: see `parse_sources`; also an evaluation store on another grid.
     """
     data = config.data
-    train = usable_runs(parse_sources(data.train), data.num_frames, data.skip_short_runs)
+    frames_read = Augmentation(**config.augment).frames_read(data.num_frames)
+    train = usable_runs(parse_sources(data.train), frames_read, data.skip_short_runs)
     geometry = union_geometry(train)
     evals = {
         name: usable_runs(sources, data.num_frames, data.skip_short_runs)
@@ -154,10 +158,13 @@ class Program:
         self.options: ModelOptions = options_from_config(
             config.model, cut_geometry(geometry, config.model.patch), config.data.num_frames
         )
+        if self.options.decoding == "none":
+            raise InputError("model.decoding='none' has nothing to train: choose another.")
+        self._components = self._load_components()
         if config.mesh.tensor > 1:
             self._check_heads()
         self.model = MaskedAutoencoder(self.options, DTYPES[config.compute_dtype])
-        self.objective = self.make_objective(geometry)
+        self.task = self.make_task(geometry)
         self._tx = make_optimizer(config.optim)
         boxed = jax.eval_shape(self._init, jax.random.key(0))
         self.shapes = nn.unbox(boxed)
@@ -165,17 +172,24 @@ class Program:
         self.batch_sharding = batch_sharding(self.mesh)
         self.train_step = self._jit_train_step()
 
-    def make_objective(self, geometry: Geometry) -> Objective:
-        """The objective on another mask of the same grid; checks that something is predicted."""
+    def make_task(self, geometry: Geometry) -> Task:
+        """The task on another mask of the same grid; checks that something is predicted."""
         config, options = self.config, self.options
-        tokenizer = Tokenizer(geometry, options.t_patch, config.model.patch, config.data.normalize)
+        tokenizer = Tokenizer(
+            geometry,
+            options.num_frames,
+            options.t_patch,
+            config.model.patch,
+            config.data.normalize,
+            Augmentation(**config.augment),
+        )
         units = tokenizer.geometry.n_patches * (1 if options.masking == "tube" else options.slots)
         if not 0 < options.visible_count < units:
             raise InputError(
                 f"model.mask_ratio={options.mask_ratio} leaves {options.visible_count} visible of "
                 f"{units} with cortex, so nothing is seen or nothing predicted: change it."
             )
-        return Objective(self.model, tokenizer)
+        return Task(tokenizer, Objective(self.model, tokenizer.geometry))
 
     def _check_heads(self) -> None:
         tensor = self.mesh.shape["tensor"]
@@ -186,8 +200,25 @@ class Program:
                     f"{getattr(self.options, name)}: choose a divisor."
                 )
 
+    def _load_components(self) -> np.ndarray | None:
+        """The components that targets are freed of; None where a warm start brings them."""
+        model = self.config.model
+        if self.options.target_norm != "pca" or (
+            self.config.init_from and not model.pca_components
+        ):
+            return None
+        if not model.pca_components:
+            raise InputError(
+                "model.target_norm='pca' needs components: set model.pca_components to a file of "
+                "them, or to cortex_mae for those of the installed package."
+            )
+        return load_components(model.pca_components, model.pca_norm_nc, self.geometry.mask.shape)
+
     def _init(self, key: jax.Array) -> TrainState:
-        return init_state(init_params(self.model, key), self._tx)
+        params = init_params(self.model, key)
+        if self._components is not None:
+            params["target_norm"] = {"components": jnp.asarray(self._components)}
+        return init_state(params, self._tx)
 
     def initial_state(self, seed: int) -> TrainState:
         """A fresh state, made already sharded."""
@@ -219,7 +250,7 @@ class Program:
         peak = peak_learning_rate(config.optim, config.batch_size)
         schedule = make_schedule(peak, config.optim.warmup_steps, config.total_steps)
         step = make_train_step(
-            self.objective,
+            self.task,
             make_update(self._tx, schedule, config.optim.clip_norm),
             seed=config.seed,
             accumulation=config.optim.accumulation,
@@ -233,8 +264,8 @@ class Program:
 
     def eval_functions(self, geometry: Geometry, pictures: int) -> tuple[Callable, Callable]:
         """Jitted (params, batch) -> loss sums, and -> reconstructions of the first clips."""
-        objective = self.make_objective(geometry)
-        reconstruct = make_reconstruct(objective)
+        task = self.make_task(geometry)
+        reconstruct = make_reconstruct(task)
 
         def reconstruct_first(params, batch):
             return reconstruct(params, jax.tree.map(lambda x: x[:pictures], batch))
@@ -244,23 +275,24 @@ class Program:
             "out_shardings": replicated(self.mesh),
         }
         return (
-            jax.jit(make_eval_step(objective), **shardings),
+            jax.jit(make_eval_step(task), **shardings),
             jax.jit(reconstruct_first, **shardings),
         )
 
     def train_batches(self, data: Data) -> TrainBatches:
         """This host's rows of every training batch."""
         config = self.config
+        frames_read = Augmentation(**config.augment).frames_read(config.data.num_frames)
         sampler = make_sampler(
             data.train,
-            config.data.num_frames,
+            frames_read,
             config.seed,
             config.data.sampling,
             config.data.stride,
             config.data.hrf_delay,
         )
         return TrainBatches(
-            ClipReader(data.train, data.geometry, config.data.num_frames),
+            ClipReader(data.train, data.geometry, frames_read, config.data.no_coord_normalize),
             sampler,
             config.batch_size,
             local_rows(self.batch_sharding, config.batch_size),
@@ -273,7 +305,7 @@ class Program:
         clips = pick_evenly(list_clips(sources, data.num_frames), data.eval_clips)
         batch_size = self.config.batch_size
         return EvalBatches(
-            ClipReader(sources, geometry, data.num_frames),
+            ClipReader(sources, geometry, data.num_frames, data.no_coord_normalize),
             sources,
             clips,
             batch_size,

@@ -13,6 +13,7 @@ COLORS = "RdBu_r"
 OFF_CORTEX = "0.70"
 HIDDEN = "0.88"  # unlike the white of a zero
 RANGE = 2.5  # standard deviations
+NAMES = {"masked": "masked input", "prediction": "prediction", "truth": "truth"}
 
 
 def draw_reconstruction(
@@ -20,15 +21,20 @@ def draw_reconstruction(
 ) -> None:
     """Writes a PNG: rows masked input, prediction, truth; columns evenly spaced frames.
 
+    Parcels and voxels, which do not lie side by side, are drawn as carpets instead: a row a patch,
+    a column a frame.
+
     Args:
       clip: `masked`, `prediction` and `truth`, each (T, N, P) float; NaN marks hidden pixels.
     """
+    if not geometry.pixel_size:
+        save_figure(_carpets(geometry, clip, title), path)
+        return
     frames = np.linspace(0, len(clip["truth"]) - 1, columns).round().astype(int)
-    names = {"masked": "masked input", "prediction": "prediction", "truth": "truth"}
     height, width = geometry.mask.shape
     figure = Figure(figsize=(3.2 * columns, 3.0 * 3 * height / width + 0.8), layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)
-    for row, (key, name) in zip(axes, names.items(), strict=True):
+    for row, (key, name) in zip(axes, NAMES.items(), strict=True):
         for axis, frame in zip(row, frames, strict=True):
             image = show_frame(axis, geometry, clip[key][frame])
             if key == "masked":
@@ -38,6 +44,25 @@ def draw_reconstruction(
     figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)
+
+
+def _carpets(geometry: Geometry, clip: dict[str, np.ndarray], title: str) -> Figure:
+    """Mean of each patch over its valid pixels, in time."""
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    count = geometry.patch_mask.sum(-1)
+    for axis, (key, name) in zip(axes, NAMES.items(), strict=True):
+        means = (np.where(geometry.patch_mask, clip[key], 0).sum(-1) / count).T
+        axis.set_facecolor(HIDDEN)
+        image = axis.imshow(
+            means, cmap=COLORS, vmin=-RANGE, vmax=RANGE, aspect="auto", interpolation="nearest"
+        )
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("frame")
+    axes[0].set_ylabel("patch")
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
+    figure.suptitle(title, fontsize=11)
+    return figure
 
 
 def show_frame(axis, geometry: Geometry, patches: np.ndarray, limit: float = RANGE):

@@ -31,13 +31,13 @@ def clip_flops(options: ModelOptions, patches: int) -> float:
     o = options
     tokens = patches * o.slots
     visible = min(o.visible_count, patches) * o.slots if o.masking == "tube" else o.visible_count
-    queries = tokens - visible
+    queries = min(tokens - visible, o.query_limit)
     seen = visible + int(o.class_token) + o.reg_tokens
     total = 2 * visible * o.token_dim * o.embed_dim
     total += o.depth * _block(seen, seen, o.embed_dim, o.embed_dim)
     width = o.decoder_embed_dim
     if o.decoding == "attn":
-        length = tokens + int(o.class_token)
+        length = visible + queries + int(o.class_token)
         total += 2 * visible * o.embed_dim * width
         total += o.decoder_depth * _block(length, length, width, width)
     else:

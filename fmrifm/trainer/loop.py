@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from data_tools.files import write_bytes
 from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
-from fmrifm.input.preprocess import cut_geometry
+from fmrifm.input.preprocess import CLAMP, cut_geometry
 from fmrifm.model.files import ModelFiles, hash_subject, save_model
 from fmrifm.trainer.checkpoint import Checkpoints
 from fmrifm.trainer.evaluate import Evaluator
@@ -24,7 +24,13 @@ from fmrifm.trainer.experiment import Data, Program, open_data
 from fmrifm.trainer.flops import clip_flops, peak_flops
 from fmrifm.trainer.mesh import replicated, sharded_share, to_devices
 from fmrifm.trainer.metrics import MetricsWriter, Throughput, check_wandb
-from fmrifm.trainer.start import check_unchanged, check_workdir, describe_model, warm_start
+from fmrifm.trainer.start import (
+    check_unchanged,
+    check_workdir,
+    describe_model,
+    origin_of,
+    warm_start,
+)
 from fmrifm.trainer.step import TrainState
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
 
@@ -70,7 +76,8 @@ class _Run:
         self.batches: TrainBatches = batches
         self.evaluator: Evaluator = evaluator
         self.first_host = jax.process_index() == 0
-        self.subjects_seen = [_hashed_subjects(data)]
+        # Where the weights come from; travels into checkpoints and the model directory.
+        self.origin = {"subjects_seen": [_hashed_subjects(data)], "sources": [], "license": ""}
         self.metrics: MetricsWriter | None = None
         self.checkpoints: Checkpoints | None = None
         self.pending: tuple[int, dict, dict] | None = None  # logged one step late
@@ -116,15 +123,17 @@ class _Run:
     def first_state(self) -> TrainState:
         if self.config.init_from is None:
             return self.program.initial_state(self.config.seed)
-        state, subjects_seen = warm_start(self.program, self.config.init_from)
-        self.subjects_seen = subjects_seen + self.subjects_seen
+        state, origin = warm_start(self.program, self.config.init_from)
+        seen = origin["subjects_seen"] + self.origin["subjects_seen"]
+        self.origin = {**origin, "subjects_seen": seen}
         return state
 
     def take_over(self, meta: dict) -> bool:
         """Continues what lies beside a checkpoint; returns whether its evaluation was made."""
         same_data = meta["stores"] == self.data.digests()
         same_data &= meta["config"]["data"]["train"] == self.config.data.train
-        self.subjects_seen = meta["subjects_seen"] + ([] if same_data else self.subjects_seen)
+        seen = meta["subjects_seen"] + ([] if same_data else self.origin["subjects_seen"])
+        self.origin = {**origin_of(meta), "subjects_seen": seen}
         if meta["best"] and meta["best"]["set"] == self.config.keep_best:
             self.best = meta["best"]
             self.checkpoints.keep_best(self.best["step"])
@@ -134,7 +143,7 @@ class _Run:
         """Trains from first_step to the end or a signal."""
         config, program = self.config, self.program
         peak = peak_flops()
-        patches = program.objective.tokenizer.geometry.n_patches
+        patches = program.task.objective.geometry.n_patches
         step_flops = clip_flops(program.options, patches) * config.batch_size
         throughput = Throughput(config.batch_size, step_flops, peak)
         host = host_batches(self.batches, first_step, config.data.threads, config.data.workers)
@@ -243,16 +252,21 @@ class _Run:
         gather = jax.jit(lambda params: params, out_shardings=replicated(self.program.mesh))
         params = jax.device_get(gather(state.params))
         if self.first_host:
-            data = self.config.data
-            preprocessing = {
-                "normalize": data.normalize,
-                "tr": self.data.train[0].store.tr,
-                "stores": [source.store.preprocessing for source in self.data.train],
-            }
             geometry = cut_geometry(self.data.geometry, self.config.model.patch)
-            options = self.program.options
-            model = ModelFiles(options, params, geometry, preprocessing, self.subjects_seen)
+            options, preprocessing = self.program.options, self.preprocessing()
+            model = ModelFiles(options, params, geometry, preprocessing, **self.origin)
             save_model(self.workdir / "model", model)
+
+    def preprocessing(self) -> dict:
+        """What a user of the model must do to the data, and what was done to the stores."""
+        data = self.config.data
+        return {
+            "normalize": data.normalize,
+            "no_coord_normalize": data.no_coord_normalize,
+            "clamp": CLAMP,
+            "tr": self.data.train[0].store.tr,
+            "stores": [source.store.preprocessing for source in self.data.train],
+        }
 
     def meta(self) -> dict:
         """What is saved beside a state: the run it belongs to, and what that knows."""
@@ -260,7 +274,8 @@ class _Run:
         return {
             "config": config_dict(self.config),
             "stores": self.data.digests(),
-            "subjects_seen": self.subjects_seen,
+            **self.origin,
+            "preprocessing": self.preprocessing(),
             "model": describe_model(self.program.options, geometry),
             "best": self.best,
         }

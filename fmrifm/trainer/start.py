@@ -13,9 +13,10 @@ from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import check_grid
-from fmrifm.model.files import is_model_directory, load_model
+from fmrifm.model.files import read_options
 from fmrifm.model.options import ModelOptions
-from fmrifm.trainer.checkpoint import restore_meta, restore_params
+from fmrifm.published.open import open_model
+from fmrifm.trainer.checkpoint import find_checkpoint, restore_meta, restore_params
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.step import TrainState
 
@@ -79,24 +80,28 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def warm_start(program: Program, path: str) -> tuple[TrainState, list[dict]]:
-    """A fresh state around the weights of a model directory or of a checkpoint.
+def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
+    """A fresh state around the weights of a checkpoint, or of anything that names a model.
+
+    Args:
+      path: a checkpoint or its workdir, or what `fmrifm.from_pretrained` takes.
 
     Returns:
-      The state, and the subjects those weights have seen.
+      The state, and where those weights come from (see `origin_of`).
 
     Raises:
       InputError: nothing there, or weights of another model or grid.
     """
-    if not Path(path).exists():
-        raise InputError(f"init_from={path} does not exist.")
-    if is_model_directory(path):
-        files = load_model(path)
-        options, geometry, seen = files.options, files.geometry, files.subjects_seen
+    files = None
+    if find_checkpoint(path) is None:
+        try:
+            files = open_model(path)
+        except InputError as error:
+            raise InputError(f"init_from: {error}") from error
+        options, geometry, origin = files.options, files.geometry, origin_of(vars(files))
     else:
-        files, meta = None, restore_meta(path)
-        options, geometry = model_of(meta)
-        seen = meta["subjects_seen"]
+        meta = restore_meta(path)
+        (options, geometry), origin = model_of(meta), origin_of(meta)
     wanted_geometry = cut_geometry(program.geometry, program.config.model.patch)
     check_grid(wanted_geometry, geometry, "The training data", f"The model {path}")
     if files is None:
@@ -107,7 +112,15 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, list[dict]]:
     overlap = geometry.overlap(wanted_geometry)
     print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
     _print_differences(options, program.options)
-    return program.state_with_params(params), seen
+    return program.state_with_params(params), origin
+
+
+def origin_of(facts: dict) -> dict:
+    """Where weights come from: subjects they have seen, published weights they descend from, and
+    the licence that goes with them.
+    """
+    nothing = {"subjects_seen": [], "sources": [], "license": ""}
+    return {name: facts.get(name, default) for name, default in nothing.items()}
 
 
 def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
@@ -121,13 +134,14 @@ def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
 
 def model_of(meta: dict) -> tuple[ModelOptions, Geometry]:
     """The reverse of `describe_model`, from what lies beside a checkpoint."""
-    options, geometry = meta["model"]["options"], dict(meta["model"]["geometry"])
+    geometry = dict(meta["model"]["geometry"])
     height, width = geometry.pop("shape")
     bits = np.frombuffer(zlib.decompress(base64.b64decode(geometry["mask"])), np.uint8)
     geometry["mask"] = np.unpackbits(bits, count=height * width).reshape(height, width) == 1
     for name in ("patch_shape", "bbox"):
         geometry[name] = tuple(geometry[name])
-    return ModelOptions(**{**options, "grid": tuple(options["grid"])}), Geometry(**geometry)
+    geometry = Geometry(**geometry)
+    return read_options(meta["model"]["options"], geometry, "The checkpoint"), geometry
 
 
 def _check_sizes(params, shapes, path: str) -> None:

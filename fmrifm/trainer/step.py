@@ -2,7 +2,7 @@
 
 `(state, batch) -> (state, metrics)`: everything between the stored float16 bytes and the new
 parameters happens in here, compiled once, without a value read back to the host. Letters: B clips,
-M tokens, Q predicted tokens, V values of a token.
+M tokens, V values of a token.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmrifm.input.preprocess import Tokenizer, Tokens
-from fmrifm.model.mae import MaskedAutoencoder
-from fmrifm.model.masking import Mask, clip_keys, draw_mask
-from fmrifm.model.targets import LossSums, loss_sums, repeated, strided
+from fmrifm.input.preprocess import Tokenizer
+from fmrifm.model.masking import Mask, clip_keys
+from fmrifm.model.objective import Noise, Objective, Outcome, Pixels
+from fmrifm.model.targets import LossSums
 from fmrifm.trainer.optimizer import clip_factor
 
 
@@ -49,57 +49,56 @@ def stream_key(seed: int, stream: str) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Objective:
-    """Masked autoencoding of a batch on one geometry. A new objective replaces this class.
+class Task:
+    """From a batch's bytes to what the objective says of them.
 
     Attributes:
-      model: the network.
-      tokenizer: from the batch's bytes to tokens.
+      tokenizer: from bytes to tokens.
+      objective: from tokens to predictions and loss sums.
     """
 
-    model: MaskedAutoencoder
     tokenizer: Tokenizer
+    objective: Objective
 
-    def prepare(self, batch: dict, key: jax.Array) -> tuple[Tokens, Mask]:
-        """Tokens of the batch and a mask for each clip from its own key."""
-        tokens = self.tokenizer(batch["bold"], batch["valid"])
-        keys_B = clip_keys(key, batch["words"])
-        return tokens, draw_mask(keys_B, tokens.has_data_BxM, self.model.options)
+    def train(self, params, batch: dict, seed: int) -> LossSums:
+        """Numerator and denominator of the loss, with all that is random in training."""
 
-    def predict(self, params, tokens: Tokens, mask: Mask) -> jax.Array:
-        """(B, Q, target_dim) float32."""
-        place_M = jnp.asarray(self.tokenizer.place(self.model.options.slots))
-        variables = {"params": params}
-        return self.model.apply(variables, tokens.values_BxMxV, tokens.has_data_BxM, place_M, mask)[
-            0
-        ]
+        def keys(stream: str) -> jax.Array:
+            return clip_keys(stream_key(seed, stream), batch["words"])
 
-    def sums(self, params, batch: dict, key: jax.Array) -> LossSums:
-        """Numerator and denominator of the loss over the clips of the batch that count."""
-        tokens, mask = self.prepare(batch, key)
-        preds = self.predict(params, tokens, mask)
-        options, queries = self.model.options, mask.queries_BxQ[:, :, None]
-        targets = strided(jnp.take_along_axis(tokens.values_BxMxV, queries, axis=1), options)
-        weight = strided(jnp.take_along_axis(tokens.valid_BxMxV, queries, axis=1), options)
-        return loss_sums(preds, targets, weight & batch["counted"][:, None, None])
+        pixels = self._pixels(batch, keys("augmentation"))
+        mask = self.objective.draw(keys("mask"), pixels)
+        noise = Noise(keys("input noise"), keys("stochastic depth"))
+        return self.objective(params, pixels, mask, batch["counted"], noise).sums
+
+    def evaluate(self, params, batch: dict) -> tuple[Pixels, Mask, Outcome]:
+        """The same without augmentation and noise; masks depend on the clip alone, not on seed or
+        step.
+        """
+        pixels = self._pixels(batch)
+        mask = self.objective.draw(
+            clip_keys(stream_key(0, "evaluation mask"), batch["words"]), pixels
+        )
+        return pixels, mask, self.objective(params, pixels, mask, batch["counted"])
+
+    def _pixels(self, batch: dict, keys_B: jax.Array | None = None) -> Pixels:
+        values, valid = self.tokenizer(batch, keys_B)
+        return Pixels(values, valid, valid, valid)
 
 
 def make_train_step(
-    objective: Objective, update: Callable, *, seed: int, accumulation: int
+    task: Task, update: Callable, *, seed: int, accumulation: int
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """One step: the gradient of the batch's loss, then `update` (see `make_update`)."""
 
-    def error_and_sums(params, batch, key):
-        sums = objective.sums(params, batch, key)
+    def error_and_sums(params, batch):
+        sums = task.train(params, batch, seed)
         return sums.error, sums
 
     grad_fn = jax.grad(error_and_sums, has_aux=True)
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        key = stream_key(seed, "mask")
-        grads, sums = accumulated(
-            lambda part: grad_fn(state.params, part, key), batch, accumulation
-        )
+        grads, sums = accumulated(lambda part: grad_fn(state.params, part), batch, accumulation)
         return update(state, grads, sums)
 
     return train_step
@@ -161,34 +160,35 @@ def accumulated(grad_fn: Callable, batch: dict, parts: int):
     return jax.lax.scan(add, zeros, split)[0]
 
 
-def make_eval_step(objective: Objective) -> Callable[[Any, dict], LossSums]:
-    """The loss sums of a batch; masks depend on the clip alone, not on the seed or the step."""
-    return lambda params, batch: objective.sums(params, batch, stream_key(0, "evaluation mask"))
+def make_eval_step(task: Task) -> Callable[[Any, dict], LossSums]:
+    """The loss sums of a batch."""
+    return lambda params, batch: task.evaluate(params, batch)[-1].sums
 
 
-def make_reconstruct(objective: Objective) -> Callable[[Any, dict], dict]:
-    """What figures show: `truth`, `masked` and `prediction` as (B, T, N, P), and `visible` (B, N).
+def make_reconstruct(task: Task) -> Callable[[Any, dict], dict]:
+    """What figures show: `truth`, `masked` and `prediction`, each (B, T, N, P).
 
-    The prediction fills the masked tokens; visible tokens show the truth.
+    The prediction fills the tokens that were predicted; visible tokens show the truth, others NaN.
     """
-    options = objective.model.options
+    options = task.objective.model.options
 
     def frames(tokens_BxMxV):
         batch = tokens_BxMxV.shape[0]
         split = tokens_BxMxV.reshape(batch, options.slots, -1, options.t_patch, options.patch_dim)
-        return jnp.swapaxes(split, 2, 3).reshape(batch, options.num_frames, -1, options.patch_dim)
+        return jnp.swapaxes(split, 2, 3).reshape(batch, options.frames, -1, options.patch_dim)
 
     def reconstruct(params, batch):
-        tokens, mask = objective.prepare(batch, stream_key(0, "evaluation mask"))
-        preds = repeated(objective.predict(params, tokens, mask), options)
-        rows = jnp.arange(preds.shape[0])[:, None]
-        values, valid = tokens.values_BxMxV, tokens.valid_BxMxV
-        shown = jnp.zeros(values.shape[:2], bool).at[rows, mask.visible_BxL].set(True)
-        predicted = values.at[rows, mask.queries_BxQ].set(preds)
+        pixels, mask, outcome = task.evaluate(params, batch)
+        values, valid = pixels.values_BxMxV, pixels.valid_BxMxV
+        rows, nowhere = jnp.arange(len(values))[:, None], jnp.zeros(values.shape[:2], bool)
+        shown = nowhere.at[rows, mask.visible_BxL].set(True)[:, :, None]
+        asked = nowhere.at[rows, mask.queries_BxQ].set(True)[:, :, None]
+        masked = jnp.where(shown, values, jnp.nan)
+        preds = task.objective.restore(outcome, mask)
         return {
             "truth": frames(values),
-            "masked": frames(jnp.where(shown[:, :, None], values, jnp.nan)),
-            "prediction": frames(predicted * valid),
+            "masked": frames(masked),
+            "prediction": frames(jnp.where(asked, preds * valid, masked)),
         }
 
     return reconstruct

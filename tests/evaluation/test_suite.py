@@ -45,7 +45,7 @@ def model(tmp_path_factory):
     """A model directory with fresh weights that claims to have seen subject 00."""
     geometry = toy_geometry()
     options = ModelOptions(
-        grid=geometry.grid, patch_dim=64, num_frames=16, t_patch=8, embed_dim=32, depth=2,
+        grid=geometry.grid, patch_shape=(8, 8), num_frames=16, t_patch=8, embed_dim=32, depth=2,
         num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
     )  # fmt: skip
     params = nn.unbox(init_params(MaskedAutoencoder(options), jax.random.key(0)))

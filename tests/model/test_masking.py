@@ -1,4 +1,4 @@
-"""Laws of masking: counts, chances, and what may influence what."""
+"""Laws of masking: counts and chances."""
 
 import jax
 import jax.numpy as jnp
@@ -7,40 +7,50 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmrifm.model.mae import MaskedAutoencoder, init_params
-from fmrifm.model.masking import clip_keys, draw_mask
-from fmrifm.model.options import ModelOptions
+from data_tools.errors import InputError
+from fmrifm.model.masking import clip_keys, draw_queries, draw_visible
+from tests.model.toy import keys, options, toy_map
 
-PATCHES = 20  # cortical ones of the 24 on the grid
-
-
-def options(**kwargs) -> ModelOptions:
-    defaults = dict(
-        grid=(4, 6), patch_dim=4, num_frames=8, t_patch=4, embed_dim=16, depth=1, num_heads=2,
-        decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2, mask_ratio=0.7,
-        head_init_scale=1.0,
-    )  # fmt: skip
-    return ModelOptions(**{**defaults, **kwargs})
+PATCHES = toy_map().n_patches
+INDEX = toy_map().patch_index
 
 
-def keys(n: int) -> jax.Array:
-    words = np.stack([np.arange(n), np.full(n, 7)], 1).astype(np.uint32)
-    return clip_keys(jax.random.key(0), words)
+def draw(o, clips, has_data=None):
+    """Visible tokens and queries of many clips, every token with a pixel to predict."""
+    if has_data is None:
+        has_data = np.ones((clips, PATCHES * o.slots), bool)
+
+    @jax.jit
+    def masks(keys_B, has_data_BxM):
+        visible = draw_visible(keys_B, has_data_BxM, INDEX, o)
+        return visible, draw_queries(keys_B, visible, has_data_BxM, o)
+
+    return jax.device_get(masks(keys(clips), jnp.asarray(has_data)))
 
 
+def marked(index_BxK, count: int) -> np.ndarray:
+    found = np.zeros((len(index_BxK), count), bool)
+    np.put_along_axis(found, index_BxK, True, axis=1)
+    return found
+
+
+@pytest.mark.parametrize("square", [0, 4, 6])
 @pytest.mark.parametrize("masking", ["tube", "random"])
-def test_every_token_is_visible_or_predicted_once(masking):
-    o = options(masking=masking)
-    mask = draw_mask(keys(50), jnp.ones((50, PATCHES * o.slots), bool), o)
-    both = np.sort(np.concatenate(mask, axis=1), axis=1)
+def test_every_token_is_visible_or_predicted_once(masking, square):
+    o = options(masking=masking, mask_patch_size=square)
+    visible, queries = draw(o, 50)
+    both = np.sort(np.concatenate([visible, queries], axis=1), axis=1)
     np.testing.assert_array_equal(both, np.tile(np.arange(PATCHES * o.slots), (50, 1)))
-    slots = o.slots if masking == "tube" else 1
-    assert mask.visible_BxL.shape[1] == o.visible_count * slots
-    assert np.all(np.diff(mask.visible_BxL, axis=1) > 0)
-    if masking == "tube":
-        slot, patch = np.divmod(np.asarray(mask.visible_BxL), PATCHES)
+    assert visible.shape[1] == o.visible_count * (o.slots if masking == "tube" else 1)
+    assert np.all(np.diff(visible, axis=1) > 0) and np.all(np.diff(queries, axis=1) > 0)
+
+
+def test_tubes_are_constant_in_time():
+    o = options()
+    for index in draw(o, 50):
+        slot, patch = np.divmod(index, PATCHES)
         patch = patch.reshape(50, o.slots, -1)
-        assert np.all(patch[:, 0] == patch[:, 1])
+        assert np.all(patch[:, 0] == patch[:, 1]) and np.all(np.diff(slot, axis=1) >= 0)
 
 
 def test_visible_counts_are_those_of_the_recipe(golden):
@@ -50,67 +60,50 @@ def test_visible_counts_are_those_of_the_recipe(golden):
         np.testing.assert_array_equal(ours, data[key])
 
 
-def test_every_patch_is_equally_likely():
-    o, clips = options(), 20_000
-    mask = jax.jit(lambda k: draw_mask(k, jnp.ones((clips, PATCHES * o.slots), bool), o))(
-        keys(clips)
-    )
-    chosen = np.bincount(
-        np.asarray(mask.visible_BxL[:, : o.visible_count]).ravel(), minlength=PATCHES
-    )
-    share = o.visible_count / PATCHES
+def assert_even(chosen: np.ndarray, clips: int, share: float) -> None:
     deviation = np.sqrt(clips * share * (1 - share))
     assert np.all(np.abs(chosen - clips * share) < 4.5 * deviation)
 
 
+@pytest.mark.parametrize("masking", ["tube", "random"])
+def test_every_token_is_equally_likely(masking):
+    o, clips = options(masking=masking, pred_mask_ratio=0.8), 10_000
+    tokens = PATCHES * o.slots
+    visible, queries = draw(o, clips)
+    assert_even(marked(visible, tokens).sum(0), clips, visible.shape[1] / tokens)
+    assert queries.shape[1] == o.query_limit == int((1 - 0.8) * 48)
+    assert_even(marked(queries, tokens).sum(0), clips, o.query_limit / tokens)
+    assert not (marked(visible, tokens) & marked(queries, tokens)).any()
+
+
+def test_squares_are_shown_whole():
+    """All but the one that fills the count up."""
+    o = options(mask_patch_size=4, mask_ratio=0.5)
+    visible, _ = draw(o, 200)
+    shown = marked(visible, PATCHES * o.slots)[:, :PATCHES]
+    rows, columns = np.divmod(INDEX, o.grid[1])
+    square = rows // 2 * 3 + columns // 2
+    share = np.stack([shown[:, square == s].mean(1) for s in np.unique(square)])
+    assert np.all(((share > 0) & (share < 1)).sum(0) <= 1)
+    assert np.all(shown.sum(1) == o.visible_count)
+    assert_even((share == 1).sum(1), 200, (share == 1).mean())
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.booleans(), min_size=PATCHES, max_size=PATCHES), st.integers(0, 2**32 - 1))
-def test_empty_patches_are_seen_only_when_data_run_out(present, word):
-    o = options()
+def test_empty_patches_are_taken_only_when_data_run_out(present, word):
+    o = options(pred_mask_ratio=0.8)
     has_data = np.tile(np.array(present), (1, o.slots))
     key = clip_keys(jax.random.key(0), np.array([[word, 0]], np.uint32))
-    mask = draw_mask(key, jnp.asarray(has_data), o)
-    seen = np.array(present)[np.asarray(mask.visible_BxL[0, : o.visible_count])]
-    assert seen.sum() == min(o.visible_count, sum(present))
+    visible = np.asarray(draw_visible(key, jnp.asarray(has_data), INDEX, o))
+    assert has_data[0, visible[0]].sum() == min(visible.shape[1], has_data.sum())
+    queries = np.asarray(draw_queries(key, jnp.asarray(visible), jnp.asarray(has_data), o))
+    left = has_data.sum() - has_data[0, visible[0]].sum()
+    assert has_data[0, queries[0]].sum() == min(o.query_limit, left)
 
 
-def forward(o, tokens, has_data, mask):
-    model = MaskedAutoencoder(o)
-    from flax import linen as nn
-
-    params = nn.unbox(init_params(model, jax.random.key(1)))
-    place = jnp.arange(tokens.shape[1])
-    return lambda x: model.apply({"params": params}, x, has_data, place, mask)
-
-
-@pytest.mark.parametrize("decoding", ["attn", "cross", "crossreg"])
-def test_masked_and_empty_tokens_influence_nothing(decoding):
-    o = options(decoding=decoding, reg_tokens=2)
-    count = PATCHES * o.slots
-    rng = np.random.default_rng(0)
-    tokens = jnp.asarray(rng.normal(size=(2, count, o.token_dim)), jnp.float32)
-    has_data = np.ones((2, count), bool)
-    has_data[1, : PATCHES - 3] = has_data[1, PATCHES : 2 * PATCHES - 3] = (
-        False  # three patches left
-    )
-    mask = draw_mask(keys(2), jnp.asarray(has_data), o)
-    run = forward(o, tokens, jnp.asarray(has_data), mask)
-
-    def output(x):
-        preds, embeddings = run(x)
-        return jnp.sum(preds**2) + sum(jnp.sum(e**2) for e in embeddings)
-
-    gradient = np.abs(np.asarray(jax.grad(output)(tokens))).sum(-1)
-    for clip in range(2):
-        queries = np.asarray(mask.queries_BxQ[clip])
-        assert np.all(gradient[clip, queries] == 0)
-    assert np.all(gradient[0, np.asarray(mask.visible_BxL[0])] > 0)
-
-    # What fills an empty visible token changes no prediction and no embedding of others.
-    visible = np.asarray(mask.visible_BxL[1])
-    empty = visible[~has_data[1, visible]]
-    assert len(empty)
-    preds, embeddings = run(tokens)
-    other_preds, other_embeddings = run(tokens.at[1, empty].add(100.0))
-    np.testing.assert_array_equal(preds, other_preds)
-    np.testing.assert_array_equal(embeddings.cls_Bx1xD, other_embeddings.cls_Bx1xD)
+def test_wrong_squares_are_refused():
+    with pytest.raises(InputError, match="mask_patch_size=3 must be a multiple"):
+        options(mask_patch_size=3)
+    with pytest.raises(InputError, match="these are 1 x 512"):
+        options(patch_shape=(1, 512), mask_patch_size=2)

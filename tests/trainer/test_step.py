@@ -42,8 +42,9 @@ def assert_same_training(found, expected):
     # Compared against the size of an update. The gradient of a key bias is zero in mathematics
     # (softmax ignores a shift): Adam turns its rounding noise into full updates.
     scale = sum(float(metrics["lr"]) for metrics in expected[0])
-    theirs = to_reference(expected[1].params)
-    for name, ours in to_reference(found[1].params).items():
+    options = expected[2].options
+    theirs = to_reference(expected[1].params, options)
+    for name, ours in to_reference(found[1].params, options).items():
         if not name.endswith("attn.k.bias"):
             assert np.abs(ours - theirs[name]).max() < 1e-2 * scale, name
 
