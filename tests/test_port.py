@@ -1,6 +1,7 @@
 """`python -m fmrifm.port` and `fmrifm.from_pretrained`: whatever names a model becomes one."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import fmrifm
 from data_tools.errors import InputError
@@ -16,7 +18,7 @@ from data_tools.geometry import Geometry
 from fmrifm.model.files import load_model, save_model
 from fmrifm.model.options import ModelOptions
 from fmrifm.port import describe, port
-from fmrifm.published.weights import save_published
+from fmrifm.published.weights import load_published, save_published
 from fmrifm.trainer.checkpoint import restore_params
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.export import export_checkpoint
@@ -34,18 +36,24 @@ def command(*arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def workdir(toy_config, one_device, tmp_path_factory):
-    """A finished run with checkpoints 2, 4 and 6, whose steps only count: nothing compiles."""
+def counting():
+    """Runs whose steps only count: nothing compiles."""
 
     def step(state, batch):
         params = jax.tree.map(lambda x: x + 0.5, state.params)
         state = dataclasses.replace(state, step=state.step + 1, params=params)
         return state, {"loss": 1.0, "first_bad_step": -1}
 
-    path = tmp_path_factory.mktemp("run") / "workdir"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Program, "_jit_train_step", lambda self: step)
-        assert train(toy_config(keep_every=2, data__eval=""), path) == 0
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(toy_config, one_device, counting, tmp_path_factory):
+    """A finished run with checkpoints 2, 4 and 6."""
+    path = tmp_path_factory.mktemp("run") / "workdir"
+    assert train(toy_config(keep_every=2, data__eval=""), path) == 0
     return path
 
 
@@ -73,8 +81,6 @@ def test_the_command(tmp_path):
 
 def test_round_trip_of_a_checkpoint(tmp_path, golden):
     """Reference -> ours -> reference, bit by bit."""
-    import safetensors.numpy
-
     port(str(CHECKPOINT), str(tmp_path / "model"))
     port(str(tmp_path / "model"), str(tmp_path / "published" / "a.safetensors"))
     state = safetensors.numpy.load_file(tmp_path / "published" / "a.safetensors")
@@ -122,6 +128,80 @@ def test_a_workdir_with_a_model_gives_that(workdir, tmp_path):
     port(str(workdir), str(tmp_path / "model"))
     for file in ("config.json", "model.safetensors", "geometry.npz"):
         assert (tmp_path / "model" / file).read_bytes() == (workdir / "model" / file).read_bytes()
+
+
+def test_a_run_that_saves_while_its_checkpoint_is_exported(running, monkeypatch):
+    """Facts and weights are of one step."""
+    from fmrifm.trainer import export
+
+    shutil.move(running / "checkpoints" / "6", running / "later")
+    read = export.restore_meta
+
+    def save_in_between(path):
+        meta = read(path)
+        shutil.move(running / "later", running / "checkpoints" / "6")
+        return meta
+
+    monkeypatch.setattr(export, "restore_meta", save_in_between)
+    files = export_checkpoint(running)
+    monkeypatch.undo()
+    assert files.step == 4
+    assert_same_params(files.params, export_checkpoint(running / "checkpoints" / "4").params)
+    assert export_checkpoint(running).step == 6
+
+
+def test_a_workdir_that_has_trained_on(workdir, tmp_path, capsys):
+    """The model of its end is used, and the newer checkpoint named."""
+    path = shutil.copytree(workdir, tmp_path / "run")
+    assert fmrifm.from_pretrained(path)
+    assert "Using the model" not in capsys.readouterr().out
+    (path / "checkpoints" / "8").mkdir()
+    fmrifm.from_pretrained(path)
+    told = capsys.readouterr().out
+    assert "Using the model of step 6" in told and f"--input={path}/checkpoints/8" in told
+
+
+def test_a_run_that_has_not_saved(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for source in (tmp_path / "run", tmp_path / "run" / "checkpoints"):
+        with pytest.raises(InputError, match="has not saved anything yet"):
+            port(str(source), str(tmp_path / "model"))
+
+
+def test_licence_and_sources_travel(toy_config, workdir, tmp_path):
+    """From published weights through a run, also a resumed one, and back."""
+    published = tmp_path / "published" / "flat.safetensors"
+    port(str(workdir), str(published))
+    config = json.loads((published.parent / "config.json").read_text())
+    del config["sources"], config["subjects_seen"]  # as if others had made them
+    safetensors.numpy.save_file(safetensors.numpy.load_file(published), published)
+    (published.parent / "config.json").write_text(json.dumps(config))
+    (published.parent / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    (published.parent / "LICENSE.models").write_text("for the weights")
+    facts = ([{"name": "flat.safetensors", "license": "cc-by-nc-4.0"}], "for the weights")
+
+    def told(files):
+        return files.sources, files.license
+
+    def run(name, init_from):
+        config = toy_config(total_steps=4, keep_every=2, data__eval="", init_from=str(init_from))
+        assert train(config, tmp_path / name) == 0
+        return tmp_path / name
+
+    tuned = run("tuned", published)
+    assert told(load_model(tuned / "model")) == facts
+    for folder in ("model", "checkpoints/4"):  # as if it had been killed in between
+        shutil.rmtree(tuned / folder)
+    assert told(export_checkpoint(tuned)) == facts
+    run("tuned", published)
+    assert told(load_model(tuned / "model")) == facts
+    assert told(export_checkpoint(tuned / "checkpoints" / "4")) == facts
+    for source, place in ((tuned, "a"), (tuned / "checkpoints" / "2", "b")):
+        port(str(source), str(tmp_path / place / "flat.safetensors"))
+        assert told(load_published(tmp_path / place / "flat.safetensors")) == facts
+        assert (tmp_path / place / "LICENSE.txt").read_text() == facts[1]
+    for source in (tuned, tmp_path / "a" / "flat.safetensors"):  # a child of the child
+        assert told(load_model(run(f"from {source.name}", source) / "model")) == facts
 
 
 def test_a_checkpoint_of_an_earlier_version(running, monkeypatch):

@@ -43,6 +43,8 @@ def probe_events(model: str | Path, splits: dict[str, str], field: str, output: 
     files = open_model(model)
     sources = {name: parse_sources(splits[name]) for name in SPLITS}
     num_frames = files.options.num_frames
+    if num_frames is None or files.options.in_chans != 1:
+        raise InputError(f"{model} is a model of images, not of clips of brain activity.")
     samples = {name: event_samples(sources[name], field, num_frames) for name in SPLITS}
     _refuse_shared_subjects(samples)
     classes = np.unique(samples["train"].labels)
@@ -76,9 +78,7 @@ def probe_events(model: str | Path, splits: dict[str, str], field: str, output: 
                     "test": {
                         "n": len(test[1]),
                         "n_subjects": len(set(test_samples.subjects)),
-                        "seen_in_pretraining": sum(
-                            files.has_seen(subject) for subject in set(test_samples.subjects)
-                        ),
+                        "seen_in_pretraining": _seen(files, set(test_samples.subjects)),
                         "metrics": score(test[1], predictions, scores, classes),
                     }
                 },
@@ -105,6 +105,13 @@ def probe_events(model: str | Path, splits: dict[str, str], field: str, output: 
     write_bytes(output / "results.json", json.dumps(results, indent=1).encode())
     write_bytes(output / "results.csv", _as_csv(rows).encode())
     return results
+
+
+def _seen(files: ModelFiles, subjects: set[str]) -> int | None:
+    """How many of them; None for published weights, which do not tell whom they have seen."""
+    if files.sources and not files.subjects_seen:
+        return None
+    return sum(files.has_seen(subject) for subject in subjects)
 
 
 def _untrained(files: ModelFiles) -> ModelFiles:

@@ -49,8 +49,8 @@ def usable_runs(sources: list[Source], num_frames: int, skip_short_runs: bool) -
         if len(short) and not skip_short_runs:
             run = source.store.runs[short[0]]
             raise InputError(
-                f"Run {run['key']} of {source.store.path} has {run['n_frames']} frames, fewer "
-                f"than a clip of {num_frames}: filter it out or set data.skip_short_runs=True."
+                f"Run {run['key']} of {source.store.path} has {run['n_frames']} frames, and a clip "
+                f"takes {num_frames} of them: filter it out or set data.skip_short_runs=True."
             )
         skipped += len(short)
         if len(short) < len(source.runs):

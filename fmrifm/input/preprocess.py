@@ -76,19 +76,17 @@ class Tokenizer:
         if "mean" in batch:  # undoes the z-score of the run, and needs a scale in its place
             bold_BxTxNxP = bold_BxTxNxP * batch["std"][:, None] + batch["mean"][:, None]
             kind = "global" if kind == "none" else kind
-        if keys_B is not None:
-            scale = self.augmentation.tr_scale
-            bold_BxTxNxP = scale_tr(keys_B, bold_BxTxNxP, self.num_frames, scale)
-        bold_BxTxNxP = normalize(bold_BxTxNxP, valid_BxNxP[:, None], kind)
-        if keys_B is not None and self.augmentation.crop_scale < 1:
-            a = self.augmentation
-            bold_BxTxNxP, valid_BxNxP = crop(
-                keys_B, bold_BxTxNxP, valid_BxNxP, self.stored, a.crop_scale, a.crop_aspect, CLAMP
-            )
-        if keys_B is not None and self.augmentation.gray_jitter:
-            strength = self.augmentation.gray_jitter
-            bold_BxTxNxP = jitter(keys_B, bold_BxTxNxP, valid_BxNxP, strength)
-        return self._tokens(bold_BxTxNxP, valid_BxNxP)
+        if keys_B is None:
+            clean_BxTxNxP = normalize(bold_BxTxNxP, valid_BxNxP[:, None], kind)
+            return self._tokens(clean_BxTxNxP, valid_BxNxP)
+        a, geometry = self.augmentation, self.stored
+        x_BxTxNxP = scale_tr(keys_B, bold_BxTxNxP, self.num_frames, a.tr_scale)
+        x_BxTxNxP = normalize(x_BxTxNxP, valid_BxNxP[:, None], kind)
+        x_BxTxNxP, valid_BxNxP = crop(
+            keys_B, x_BxTxNxP, valid_BxNxP, geometry, a.crop_scale, a.crop_aspect, CLAMP
+        )
+        x_BxTxNxP = jitter(keys_B, x_BxTxNxP, valid_BxNxP, a.gray_jitter)
+        return self._tokens(x_BxTxNxP, valid_BxNxP)
 
     def _tokens(self, bold_BxTxNxP: jax.Array, valid_BxNxP: jax.Array) -> Tokens:
         batch, frames = bold_BxTxNxP.shape[:2]

@@ -36,6 +36,7 @@ class ModelFiles:
       subjects_seen: groups of salted hashes, see `has_seen`.
       sources: published weights that these descend from, {"name": ..., "license": id or None} each.
       license: text that goes wherever the weights go; "" where there is none.
+      step: of the run that they come from; None where there was none of ours.
     """
 
     options: ModelOptions
@@ -45,10 +46,13 @@ class ModelFiles:
     subjects_seen: list[dict]
     sources: list[dict] = dataclasses.field(default_factory=list)
     license: str = ""
+    step: int | None = None
 
     def with_params(self, params: dict) -> "ModelFiles":
         """The same model with fresh weights, which have seen nobody and descend from nothing."""
-        return dataclasses.replace(self, params=params, subjects_seen=[], sources=[], license="")
+        return dataclasses.replace(
+            self, params=params, subjects_seen=[], sources=[], license="", step=None
+        )
 
     def has_seen(self, subject: str) -> bool:
         """Whether "dataset/subject" was in the training data of these weights."""
@@ -168,6 +172,7 @@ def save_model(directory: str | os.PathLike, model: ModelFiles) -> None:
         "preprocessing": model.preprocessing,
         "subjects_seen": model.subjects_seen,
         "sources": model.sources,
+        "step": model.step,
     }
     with publish_directory(directory) as new:
         write_bytes(new / "config.json", json.dumps(config, indent=1, sort_keys=True).encode())
@@ -183,12 +188,10 @@ def is_model_directory(path: str | os.PathLike) -> bool:
     path = Path(path)
     if not (path / "model.safetensors").is_file():
         return False
-    if (path / "geometry.npz").is_file():
-        return True
     try:
         return "format_version" in json.loads((path / "config.json").read_text())
     except (OSError, ValueError, TypeError):
-        return False
+        return (path / "geometry.npz").is_file()
 
 
 def load_model(directory: str | os.PathLike) -> ModelFiles:
@@ -213,6 +216,8 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
             )
         options = read_options(config["model"], geometry, str(directory / "config.json"))
         state = safetensors.numpy.load_file(directory / "model.safetensors")
+        if _is_first_version(config["model"]):
+            state = {**_fixed_tables(options), **state}
         told = {name: config[name] for name in ("preprocessing", "subjects_seen")}
         license = directory / "LICENSE.txt"
         return ModelFiles(
@@ -221,10 +226,16 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
             geometry,
             **told,
             sources=config.get("sources", []),
+            step=config.get("step"),
             license=license.read_text("utf-8") if license.is_file() else "",
         )
     except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{directory} is damaged ({error}): export the model again.") from error
+
+
+def _is_first_version(options: Mapping[str, Any]) -> bool:
+    """Whether options are of 0.1.0, which had square patches and stored no fixed tables."""
+    return "patch_shape" not in options
 
 
 def read_options(values: Mapping[str, Any], geometry: Geometry, where: str) -> ModelOptions:
@@ -235,9 +246,14 @@ def read_options(values: Mapping[str, Any], geometry: Geometry, where: str) -> M
         `where` names the file.
     """
     values = dict(values)
-    if "patch_shape" not in values:  # models of before patches could be oblong
+    if _is_first_version(values):  # of before patches could be oblong
         values.pop("patch_dim")
         values["patch_shape"] = geometry.patch_shape
+        if values["pos_embed"] == "sincos" and values["num_frames"] == values["t_patch"]:
+            raise InputError(
+                f"{where} is of version 0.1.0, whose sincos positions of clips with one time slot "
+                "were not the published ones: train the model again."
+            )
     unknown = sorted(values.keys() - ModelOptions.__dataclass_fields__.keys())
     if unknown:
         raise InputError(

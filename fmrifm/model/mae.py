@@ -92,7 +92,7 @@ class Decoder(nn.Module):
             n_cls, zeros = int(o.class_token), nn.initializers.zeros
             special = special_tokens(self, "cls_token", n_cls, width, o.no_embed_class, zeros)
             x, valid = prepend(special, x, valid)
-            x = blocks(x, None, valid)[:, -queries.place_BxQ.shape[1] :]
+            x = blocks(x, None, valid)[:, x.shape[1] - queries.place_BxQ.shape[1] :]
         elif o.decoding == "cross":
             x = blocks(x, embeddings.patch_BxLxD, seen_valid_BxL)
         else:

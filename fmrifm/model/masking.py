@@ -39,7 +39,8 @@ def draw_visible(
     """Draws the visible tokens uniformly among those with data; (B, L) ascending.
 
     Empty tokens are taken only when data run out, so that no shape depends on the data. With
-    `mask_patch_size`, whole squares are taken in random order, until the count is full.
+    `mask_patch_size`, whole squares are taken in random order, until the count is full; there it is
+    squares that are equally likely, and patches of small squares at the edge a little more so.
 
     Args:
       keys_B: one key a clip.

@@ -110,6 +110,15 @@ class ModelOptions:
                     f"model.{name}={getattr(self, name)!r} is unknown: choose one of "
                     f"{', '.join(choices)}."
                 )
+        least = {"embed_dim": 1, "decoder_embed_dim": 1, "t_patch": 1, "in_chans": 1} | {
+            "pca_norm_nc": 1, "depth": 0, "decoder_depth": 0, "reg_tokens": 0,
+            "pred_edge_pad": 0, "mask_patch_size": 0,
+        }  # fmt: skip
+        if self.num_frames is not None:
+            least["num_frames"] = 1
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"model.{name}={getattr(self, name)} must be at least {bound}.")
         divisors = [("t_pred_stride", "t_patch"), ("num_heads", "embed_dim")]
         if self.num_frames is not None:
             divisors.append(("t_patch", "num_frames"))
@@ -129,16 +138,6 @@ class ModelOptions:
                 raise InputError(f"model.{name}={share} must lie in [0, 1).")
         if not 0 <= self.gauss_sigma <= 1:
             raise InputError(f"model.gauss_sigma={self.gauss_sigma} must lie in [0, 1].")
-        for name, least in (
-            ("depth", 0),
-            ("decoder_depth", 0),
-            ("reg_tokens", 0),
-            ("in_chans", 1),
-            ("pred_edge_pad", 0),
-            ("pca_norm_nc", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"model.{name}={getattr(self, name)} must be at least {least}.")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -148,6 +147,17 @@ class ModelOptions:
         if self.num_frames is None and (self.t_patch != 1 or self.pos_embed == "sep"):
             raise InputError(
                 "2-D images have no time: set model.t_patch=1 and model.pos_embed to abs or sincos."
+            )
+        for name in ("embed_dim", "decoder_embed_dim"):
+            if self.num_frames is None and self.pos_embed == "sincos" and getattr(self, name) % 4:
+                raise InputError(
+                    f"model.{name}={getattr(self, name)} must be a multiple of 4 for the sincos "
+                    "positions of images."
+                )
+        if self.query_limit < 1:
+            raise InputError(
+                f"model.pred_mask_ratio={self.pred_mask_ratio} leaves no token to predict: lower "
+                "it."
             )
         if self.target_norm == "pca" and self.num_frames is None:
             raise InputError("model.target_norm='pca' is for clips, not for 2-D images.")
@@ -223,15 +233,19 @@ def options_from_config(
       InputError: an unknown size or choice, or numbers that do not divide.
     """
     values = dict(config)
-    size = values.pop("size")
-    values.pop("patch")  # the geometry has it
-    values.pop("pca_components")  # data, not an option
+    size = values.pop("size", None)
+    values.pop("patch", None)  # the geometry has it
+    values.pop("pca_components", None)  # data, not an option
+    known = {field.name for field in dataclasses.fields(ModelOptions)}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise InputError(f"The config has no field model.{unknown[0]}: see configs/pretrain.py.")
     if size not in SIZES:
         raise InputError(f"model.size={size!r} is unknown: choose one of {', '.join(SIZES)}.")
     for name, value in zip(SIZE_FIELDS, SIZES[size], strict=True):
-        if values[name] is None:
+        if values.get(name) is None:
             values[name] = value
-    if values["t_pred_stride"] is None:
+    if values.get("t_pred_stride") is None:
         values["t_pred_stride"] = min(2, values["t_patch"])
     return ModelOptions(
         grid=geometry.grid, patch_shape=geometry.patch_shape, num_frames=num_frames, **values

@@ -32,7 +32,7 @@ class PretrainedModel(ModelFiles):
 
     @property
     def config(self) -> FrozenConfigDict:
-        """All options of the model, by the names of the published ones."""
+        """All options of the model, as an attribute or an item each."""
         return FrozenConfigDict(dataclasses.asdict(self.options))
 
     def forward(
@@ -58,7 +58,8 @@ class PretrainedModel(ModelFiles):
           pred_mask: 1 where pixels may be predicted.
           pred_ids_BxQ: the tokens to predict; None: the masked ones with a pixel to predict, or
             with `pred_mask_ratio` so many of them.
-          key: of what is drawn; the same key draws the same. None is a fixed one.
+          key: of what is drawn; the same key draws the same. None is a fixed one. Under `jax.jit`
+            give ids: tokens are chosen on the host.
           train: with input noise and stochastic depth.
           full_decoding: predicts every token, the visible too, as for denoising.
 
@@ -89,11 +90,11 @@ class PretrainedModel(ModelFiles):
         visible = visible_ids_BxL
         if visible is None:
             visible = self._visible(draw_B, pixels, drawn=visible_mask is None)
-        visible = np.asarray(visible, np.int32)
+        visible = self._ids(visible, len(images))
         queries = pred_ids_BxQ
         if queries is None:
             queries = self._queries(draw_B, pixels, visible, full_decoding)
-        queries = np.asarray(queries, np.int32)
+        queries = self._ids(queries, len(images))
         run = _forward(o, full_decoding)
         noise = Noise(*noise) if train else None
         out = run(self.params, pixels, Mask(_index(visible, o), _index(queries, o)), noise)
@@ -143,6 +144,17 @@ class PretrainedModel(ModelFiles):
                 f"A mask of shape {np.shape(mask)} does not fit images of shape {images.shape}."
             ) from error
         return mask if images.ndim == 5 else mask[:, :, None]
+
+    def _ids(self, ids, batch: int) -> np.ndarray:
+        """(B, K) int32 on the grid; -1 is no token."""
+        ids, tokens = np.asarray(ids), self.options.slots * self.options.grid_size
+        if ids.ndim != 2 or len(ids) != batch:
+            raise InputError(f"Token ids have shape {ids.shape}, not ({batch}, tokens).")
+        if ids.size and not (-1 <= ids.min() and ids.max() < tokens):
+            raise InputError(
+                f"Token ids reach from {ids.min()} to {ids.max()}, not 0 to {tokens - 1}."
+            )
+        return ids.astype(np.int32)
 
     def _visible(self, keys_B, pixels: Pixels, drawn: bool) -> np.ndarray:
         has_data = pixels.shown_BxMxV.any(-1)

@@ -1,11 +1,13 @@
 """The licence of published weights: found beside them, it goes wherever they go."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # The one about models first: a bare LICENSE may be about code only.
-LICENSE_NAMES = ("LICENSE.models", "LICENSE.txt", "LICENSE.md", "LICENSE")
+BARE = "LICENSE"
+LICENSE_NAMES = ("LICENSE.models", "LICENSE.txt", "LICENSE.md", BARE)
 # Of repositories that may name theirs elsewhere only, by how their ids begin.
 KNOWN = dict.fromkeys(("medarc/CortexMAE", "medarc/fm_mae", "medarc/fmri-fm"), "cc-by-nc-4.0")
 URLS = {
@@ -24,19 +26,48 @@ def find_license(folders: Iterable[Path], name: str) -> tuple[str, str | None]:
 
     Returns:
       Its text, "" if there is none, and its short id, None if unknown. A licence that is only
-      named gets a notice that names it.
+      named gets a notice that names it, which also goes before a file that may be about code.
     """
-    folders = list(folders)
-    text, short = "", None
-    for folder in reversed(folders):
+    text, short, sure = "", None, False
+    for folder in reversed(list(folders)):
         short = _named_in_card(folder / "README.md") or short
         found = next((folder / n for n in LICENSE_NAMES if (folder / n).is_file()), None)
-        text = found.read_text("utf-8", errors="replace") if found else text
+        if found:
+            text, sure = found.read_text("utf-8", errors="replace"), found.name != BARE
     if short is None:
         short = next((known for begin, known in KNOWN.items() if name.startswith(begin)), None)
-    if not text and short is not None:
-        text = _notice(name, short)
+    if short is not None and not sure:
+        text = _joined(_notice(name, short), text)
     return text, short
+
+
+def kept_license(text: str, sources: Iterable[Mapping], found: str = "") -> str:
+    """The licence that came with weights; where it was lost, what their sources tell of it.
+
+    Args:
+      text: that came with them, "" if none did.
+      sources: see `ModelFiles`.
+      found: what else there is to say then.
+    """
+    if text:
+        return text
+    told = (_notice(s["name"], s["license"]) for s in sources if s.get("license"))
+    return _joined(*dict.fromkeys(told), found)
+
+
+def cached_origin(weights: Path) -> tuple[str, list[Path]] | None:
+    """Where a file of the hub's cache comes from: its id, and the folders of its licence.
+
+    The cache has the form models--OWNER--NAME/snapshots/REVISION/...; None for other paths.
+    """
+    # Not resolved: the files of a snapshot are links to blobs without names.
+    weights = Path(os.path.abspath(weights))
+    for top in weights.parents:
+        owner = re.fullmatch(r"models--(.+?)--(.+)", top.parent.parent.name)
+        if owner and top.parent.name == "snapshots":
+            name = f"{owner[1]}/{owner[2]}:{weights.relative_to(top).as_posix()}"
+            return name, list(dict.fromkeys([weights.parent, top]))
+    return None
 
 
 def _named_in_card(path: Path) -> str | None:
@@ -47,6 +78,10 @@ def _named_in_card(path: Path) -> str | None:
     front = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     named = front and re.search(r"^license:[ \t]*['\"]?([\w.+-]+)", front[1], re.MULTILINE)
     return named[1].lower() if named else None
+
+
+def _joined(*texts: str) -> str:
+    return "\n".join(text for text in texts if text)
 
 
 def _notice(name: str, short: str) -> str:

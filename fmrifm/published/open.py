@@ -8,7 +8,7 @@ from pathlib import Path
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles, is_model_directory, load_model
 from fmrifm.published.hub import REGISTERED, download, parse_hub_id
-from fmrifm.published.licenses import find_license
+from fmrifm.published.licenses import find_license, kept_license
 from fmrifm.published.spaces import space_geometry
 from fmrifm.published.weights import is_published, load_published
 
@@ -34,13 +34,20 @@ def open_model(
     hub_id = parse_hub_id(str(source))
     if hub_id is None:
         raise InputError(_unknown(str(source)))
+    first = Path(path.parts[0])
+    if str(source) == hub_id.repository and first.is_dir():  # nobody asked for the network
+        raise InputError(
+            f"{source} does not exist in {first}/: check the path, or give {source}@main for the "
+            "model of that name on the Hugging Face hub."
+        )
     place, folders = download(hub_id)
     ours = place.parent if place.name == "model.safetensors" else place
     if is_model_directory(ours):
         files = _load_ours(ours, geometry, num_heads)
         text, short = find_license(folders, str(hub_id))
         sources = [*files.sources, {"name": str(hub_id), "license": short}]
-        return dataclasses.replace(files, sources=sources, license=files.license or text)
+        text = kept_license(files.license, files.sources, text)
+        return dataclasses.replace(files, sources=sources, license=text)
     return load_published(place, geometry, num_heads, str(hub_id), folders)
 
 
@@ -48,15 +55,33 @@ def _open_path(path: Path, geometry: str | None, num_heads: int | None) -> Model
     inside = [path.parent] if path.name == "model.safetensors" else []
     for directory in (path, path / "model", *inside):
         if is_model_directory(directory):
-            return _load_ours(directory, geometry, num_heads)
+            files = _load_ours(directory, geometry, num_heads)
+            newest = _newest_step(path / "checkpoints")
+            if files.step is not None and newest is not None and newest > files.step:
+                print(
+                    f"Using the model of step {files.step} in {directory}; for the newest: "
+                    f"`python -m fmrifm.port --input={path / 'checkpoints' / str(newest)} "
+                    "--output=DIR`."
+                )
+            license = kept_license(files.license, files.sources)
+            return dataclasses.replace(files, license=license)
     if is_published(path):
         return load_published(path, geometry, num_heads)
-    if (path / "checkpoints").is_dir() or path.name == "checkpoints" or (path / "state").is_dir():
+    checkpoints = path if path.name == "checkpoints" else path / "checkpoints"
+    if (path / "state").is_dir() or _newest_step(checkpoints) is not None:
         raise InputError(
             f"{path} has checkpoints and no model/, as its run has not ended: export one with "
             f"`python -m fmrifm.port --input={path} --output=DIR`."
         )
+    if checkpoints.is_dir():
+        raise InputError(f"The run in {path} has not saved anything yet: wait for its first save.")
     raise InputError(_unknown(str(path)))
+
+
+def _newest_step(checkpoints: Path) -> int | None:
+    if not checkpoints.is_dir():
+        return None
+    return max((int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()), default=None)
 
 
 def _load_ours(directory: Path, geometry: str | None, num_heads: int | None) -> ModelFiles:

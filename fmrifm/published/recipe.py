@@ -53,11 +53,11 @@ TRAINING_DEFAULTS = {
     "remat": "none",
 }
 CLAMP = 3.0
-# What a flat form may hold apart from constructor arguments; the last three only we write.
+# What a flat form may hold apart from constructor arguments; the last four only we write.
 OTHER = (
     *("model", "input_space", "normalize", "clip_vmax", "no_coord_normalize"),
     *TRAINING_DEFAULTS,
-    *("preprocessing", "subjects_seen", "sources"),
+    *("space", "preprocessing", "subjects_seen", "sources"),
 )
 AUTOENCODER, ENCODER = "MaskedAutoencoderViT", "MaskedViT"
 
@@ -106,6 +106,7 @@ def read_recipe(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
                 f"{where} has {name}={kwargs[name]}, and fmrifm knows only {name}={value}: this "
                 "model cannot be used."
             )
+    _check_facts(config, where)
     model = config.get("model")
     sizes = _sizes(model, kwargs, where)
     values = {
@@ -133,6 +134,44 @@ def read_recipe(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
     except TypeError as error:
         raise InputError(f"{where} has an option of a wrong kind ({error}): mend it.") from error
     return Recipe(options, shape, config.get("input_space"), _preprocessing(config, clip, where))
+
+
+def _check_facts(config: Mapping[str, Any], where: str) -> None:
+    """Raises InputError where a fact that is no option of the model is of a wrong kind."""
+
+    def table(value, **fields):
+        return isinstance(value, Mapping) and all(
+            name in value and isinstance(value[name], kinds) for name, kinds in fields.items()
+        )
+
+    def words(value):
+        return isinstance(value, list) and all(isinstance(x, str) for x in value)
+
+    def rows(value, **fields):
+        return isinstance(value, list) and all(table(row, **fields) for row in value)
+
+    def number(value):
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return value is None or (good and value >= 0)
+
+    checks = {
+        "input_space": (lambda x: isinstance(x, str | None), "a name"),
+        "space": (lambda x: isinstance(x, str), "a name"),
+        "clip_vmax": (number, "a number or null"),
+        "no_coord_normalize": (lambda x: isinstance(x, bool | None), "true or false"),
+        "preprocessing": (lambda x: x is None or table(x), "a table"),
+        "sources": (
+            lambda x: rows(x, name=str, license=str | None),
+            "a list of tables with a name and a license",
+        ),
+        "subjects_seen": (
+            lambda x: rows(x, salt=str, hashes=list) and all(words(row["hashes"]) for row in x),
+            "a list of tables with a salt and hashes",
+        ),
+    }
+    for name, (good, kind) in checks.items():
+        if name in config and not good(config[name]):
+            raise InputError(f"{where} has {name}={config[name]!r}: it must be {kind}.")
 
 
 def flat_config(
@@ -224,9 +263,10 @@ def _shapes(
     )
     if len(image) == 3 == len(patch) and not frames:  # time is the first of three axes
         frames, t_patch = image.pop(0), patch.pop(0)
-    for name, value in (("num_frames", frames or 1), ("t_patch_size", t_patch or 1)):
-        if not isinstance(value, int):
-            raise InputError(f"{where} has {name}={value!r}: it must be a whole number.")
+    counts = {"num_frames": frames or 1, "t_patch_size": t_patch or 1, "in_chans": channels}
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{where} has {name}={value!r}: it must be a whole number above 0.")
     if frames and not t_patch:
         raise InputError(f"{where} has num_frames={frames} and no t_patch_size: add it.")
     if len(image) != 2 or len(patch) != 2 or any(n % p for n, p in zip(image, patch, strict=True)):

@@ -29,7 +29,8 @@ def space_geometry(
     """The geometry of published weights, cut into their patches.
 
     Args:
-      input_space: its published name, such as "flat" or "schaefer400"; None for images.
+      input_space: its published name, such as "flat" (of fsLR) or "schaefer400", or ours, such as
+        "flat-fsaverage5"; None for images.
       shape: height and width of a frame.
       source: a geometry.npz, a store or model directory, or "cortex_mae"; None takes the installed
         package's mask for the published flat map and all pixels for everything else.
@@ -37,8 +38,10 @@ def space_geometry(
     Raises:
       InputError: nothing to read there, or frames of another size.
     """
-    flat = input_space == "flat" and shape == STANDARD_GRID.shape
-    if source is None and flat and _package_file() is not None:
+    standard = shape == STANDARD_GRID.shape
+    space = FLAT_SPACE if input_space == "flat" and standard else input_space or "image"
+    published = standard and space == FLAT_SPACE
+    if source is None and published and _package_file() is not None:
         source = PACKAGE
     if source is not None:
         geometry = read_geometry(source)
@@ -48,14 +51,15 @@ def space_geometry(
                 f"model has {_size(shape)}: give --geometry of its own space."
             )
         return dataclasses.replace(geometry, patch_shape=patch_shape)
-    if not flat:
-        return Geometry(input_space or "image", np.ones(shape, bool), patch_shape)
+    if not space.startswith("flat"):
+        return Geometry(space, np.ones(shape, bool), patch_shape)
+    install = "install cortex_mae, or " if published else ""
     print(
-        "Every pixel of the flat map counts as cortex: for its mask install cortex_mae, or give "
+        f"Every pixel of the flat map counts as cortex: for its mask {install}give "
         "--geometry=STORE."
     )
-    grid = STANDARD_GRID
-    return Geometry(FLAT_SPACE, np.ones(shape, bool), patch_shape, grid.bbox, grid.pixel_size)
+    place = (STANDARD_GRID.bbox, STANDARD_GRID.pixel_size) if standard else ()
+    return Geometry(space, np.ones(shape, bool), patch_shape, *place)
 
 
 def read_geometry(source: str) -> Geometry:

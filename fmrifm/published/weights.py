@@ -8,12 +8,8 @@ the weights, so that one rename publishes both.
 
 import json
 import os
-import pickle
-import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -22,12 +18,12 @@ import safetensors.numpy
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
-from fmrifm.published.licenses import find_license
+from fmrifm.published.licenses import cached_origin, find_license, kept_license
+from fmrifm.published.pickles import PICKLES, read_pickle
 from fmrifm.published.recipe import Recipe, flat_config, read_recipe
 from fmrifm.published.spaces import read_geometry, space_geometry
 from fmrifm.published.timm_weights import is_timm, read_timm
 
-PICKLES = (".pth", ".pt", ".bin")
 WEIGHT_SUFFIXES = (".safetensors", *PICKLES)
 CONFIG_KEY = "fmrifm_config"  # in the header of the weights
 
@@ -51,7 +47,7 @@ def load_published(
 
     Args:
       path: a file of weights, or a directory that holds model.safetensors.
-      geometry: see `space_geometry`.
+      geometry: see `space_geometry`; None takes the geometry.npz beside the weights, if any.
       num_heads: of a timm model.
       name: where the weights come from; None takes it from the path.
       folders: where their licence may lie; None for the directory of the file.
@@ -63,6 +59,8 @@ def load_published(
     path = Path(path)
     weights = path / "model.safetensors" if path.is_dir() else path
     state, config = _read(weights)
+    if geometry is None and weights.with_name("geometry.npz").is_file():
+        geometry = str(weights.with_name("geometry.npz"))
     if is_timm(state):
         # Its config.json, if any, is of another form.
         frame = None if geometry is None else read_geometry(geometry).mask.shape
@@ -85,22 +83,44 @@ def load_published(
     clip = options.in_chans == 1 and options.num_frames is not None
     if space in (None, "flat"):  # the older release had no other; images are no maps
         space = "flat" if clip else None
+    sources, text = _origin(weights, config, name, folders)
+    return ModelFiles(
+        options=options,
+        params=params,
+        geometry=space_geometry(
+            config.get("space", space), recipe.shape, options.patch_shape, geometry
+        ),
+        preprocessing=recipe.preprocessing,
+        subjects_seen=config.get("subjects_seen", []),
+        sources=sources,
+        license=text,
+    )
+
+
+def _origin(
+    weights: Path, config: dict, name: str | None, folders: Sequence[Path] | None
+) -> tuple[list[dict], str]:
+    """The sources of weights, and the text of their licence."""
+    if name is None:
+        name, folders = cached_origin(weights) or (None, None)
+    license_path = weights.with_name("LICENSE.txt")
+    if "sources" in config:  # we wrote it, and beside it only what we write is about the weights
+        text = license_path.read_text("utf-8") if license_path.is_file() else ""
+        if name is None:
+            return config["sources"], kept_license(text, config["sources"])
+        found, short = find_license(folders or [weights.parent], name)
+        sources = [*config["sources"], {"name": name, "license": short}]
+        return sources, kept_license(text, config["sources"], found)
     if name is None:
         alike = weights.name == "model.safetensors"  # as they are all called
         name = f"{weights.resolve().parent.name}/{weights.name}" if alike else weights.name
     text, short = find_license(folders or [weights.parent], name)
-    if "sources" in config:  # we wrote it, and what we do not write is not about the weights
-        license_path = weights.with_name("LICENSE.txt")
-        text = license_path.read_text("utf-8") if license_path.is_file() else ""
-    return ModelFiles(
-        options=options,
-        params=params,
-        geometry=space_geometry(space, recipe.shape, options.patch_shape, geometry),
-        preprocessing=recipe.preprocessing,
-        subjects_seen=config.get("subjects_seen", []),
-        sources=config.get("sources", [{"name": name, "license": short}]),
-        license=text,
-    )
+    if not text:
+        print(
+            f"No licence was found beside {weights}: ask its author; the published CortexMAE "
+            "weights are under CC-BY-NC-4.0."
+        )
+    return [{"name": name, "license": short}], text
 
 
 def save_published(path: str | os.PathLike, model: ModelFiles) -> None:
@@ -116,7 +136,7 @@ def save_published(path: str | os.PathLike, model: ModelFiles) -> None:
     config = flat_config(
         model.options, "flat" if space.startswith("flat") else space, model.preprocessing
     )
-    config |= {"subjects_seen": model.subjects_seen, "sources": model.sources}
+    config |= {"space": space, "subjects_seen": model.subjects_seen, "sources": model.sources}
     text = json.dumps(config, indent=1, sort_keys=True)
     license_path, config_path = path.with_name("LICENSE.txt"), path.with_name("config.json")
     _check_free(config_path, text, path)
@@ -156,7 +176,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise InputError(f"{path} does not exist: check the path.")
     beside = _config_beside(path)
     if path.suffix in PICKLES:
-        state, config = _read_pickle(path)
+        state, config = read_pickle(path)
     else:
         state, config = _read_safetensors(path)
         if config is not None and beside is not None and config != beside:
@@ -189,39 +209,3 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
         return state, inside if isinstance(inside, dict) else None
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
-
-
-def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
-    """Through torch's weights-only loader, which runs no code."""
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            f"{path} can only be read with PyTorch: pip install 'fmrifm[torch]'."
-        ) from error
-    try:
-        # Mapped, so that the optimizer's state beside the weights is never read.
-        stored = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code is None:
-            raise InputError(f"{path} is damaged or no file of weights: get it again.") from error
-        raise InputError(
-            f"{path} holds Python code ({code[1]}) beside its weights, which is never run: ask its "
-            "author for plain weights."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        if getattr(error, "filename", None):
-            raise  # the file system says no
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too soon"
-        raise InputError(f"{path} is damaged ({reason}): get it again.") from error
-    config: Any = None
-    if isinstance(stored, dict):
-        config = stored.get("args")
-        stored = next((stored[k] for k in ("model", "state_dict") if k in stored), stored)
-    if not isinstance(stored, dict) or not all(torch.is_tensor(x) for x in stored.values()):
-        raise InputError(f"{path} holds no table of weights: give a checkpoint with a `model`.")
-    state = {name: x.detach().to(torch.float32).numpy().copy() for name, x in stored.items()}
-    return state, config if isinstance(config, dict) else None

@@ -4,6 +4,7 @@ Nothing is written here and no array is made before all checks have passed.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -126,9 +127,14 @@ def _say_overlaps(sources: list[Source], geometry: Geometry) -> None:
 
 def check_config(config: ConfigDict) -> None:
     """Raises InputError for numbers that make no sense."""
-    for name in ("batch_size", "total_steps", "log_every", "checkpoint_every", "keep_checkpoints"):
-        if config[name] < 1:
-            raise InputError(f"{name}={config[name]} must be at least 1.")
+    counts = ("batch_size", "total_steps", "log_every", "checkpoint_every", "keep_checkpoints")
+    least = dict.fromkeys(counts, 1) | {"eval_every": 0, "figures": 0}
+    least |= {"data.num_frames": 1, "data.eval_clips": 0, "data.stride": 0, "model.patch": 0}
+    for name, bound in least.items():
+        section, _, field = name.rpartition(".")
+        value = (config[section] if section else config)[field]
+        if value < bound:
+            raise InputError(f"{name}={value} must be at least {bound}.")
     if config.compute_dtype not in DTYPES:
         raise InputError(
             f"compute_dtype={config.compute_dtype!r} is unknown: choose one of {', '.join(DTYPES)}."
@@ -153,6 +159,7 @@ class Program:
     ):
         check_config(config)
         self.config, self.geometry = config, geometry
+        self.augmentation = Augmentation(**config.augment)
         self.mesh: Mesh = make_mesh(config.mesh, devices)
         check_batch(config.batch_size, config.optim.accumulation, self.mesh)
         self.options: ModelOptions = options_from_config(
@@ -160,7 +167,7 @@ class Program:
         )
         if self.options.decoding == "none":
             raise InputError("model.decoding='none' has nothing to train: choose another.")
-        self._components = self._load_components()
+        self._check_components()
         if config.mesh.tensor > 1:
             self._check_heads()
         self.model = MaskedAutoencoder(self.options, DTYPES[config.compute_dtype])
@@ -181,7 +188,7 @@ class Program:
             options.t_patch,
             config.model.patch,
             config.data.normalize,
-            Augmentation(**config.augment),
+            self.augmentation,
         )
         units = tokenizer.geometry.n_patches * (1 if options.masking == "tube" else options.slots)
         if not 0 < options.visible_count < units:
@@ -200,30 +207,45 @@ class Program:
                     f"{getattr(self.options, name)}: choose a divisor."
                 )
 
-    def _load_components(self) -> np.ndarray | None:
-        """The components that targets are freed of; None where a warm start brings them."""
-        model = self.config.model
-        if self.options.target_norm != "pca" or (
-            self.config.init_from and not model.pca_components
-        ):
-            return None
-        if not model.pca_components:
+    def _check_components(self) -> None:
+        wanted, source = self.options.target_norm == "pca", self.config.model.pca_components
+        if source and not wanted:
+            raise InputError("model.pca_components is for model.target_norm='pca': leave it out.")
+        if wanted and not source and not self.config.init_from:
             raise InputError(
                 "model.target_norm='pca' needs components: set model.pca_components to a file of "
                 "them, or to cortex_mae for those of the installed package."
             )
+
+    @functools.cached_property
+    def components(self) -> np.ndarray | None:
+        """Those that targets are freed of; None where there are none or a warm start has them."""
+        model = self.config.model
+        if not model.pca_components:
+            return None
         return load_components(model.pca_components, model.pca_norm_nc, self.geometry.mask.shape)
 
+    @staticmethod
+    def learned(params: dict) -> dict:
+        """Parameters without what is given, the components."""
+        return {name: part for name, part in params.items() if name != "target_norm"}
+
     def _init(self, key: jax.Array) -> TrainState:
-        params = init_params(self.model, key)
-        if self._components is not None:
-            params["target_norm"] = {"components": jnp.asarray(self._components)}
-        return init_state(params, self._tx)
+        return init_state(init_params(self.model, key), self._tx)
 
     def initial_state(self, seed: int) -> TrainState:
         """A fresh state, made already sharded."""
-        make = jax.jit(lambda key: nn.unbox(self._init(key)), out_shardings=self.shardings)
+        components = self.components
+
+        def make(key: jax.Array) -> TrainState:
+            state = nn.unbox(self._init(key))
+            if components is None:
+                return state
+            given = {"target_norm": {"components": jnp.asarray(components)}}
+            return state.replace(params={**state.params, **given})
+
         with self.scope():
+            make = jax.jit(make, out_shardings=self.shardings)
             return make(stream_key(seed, "init"))
 
     def state_with_params(self, params) -> TrainState:
@@ -282,13 +304,13 @@ class Program:
     def train_batches(self, data: Data) -> TrainBatches:
         """This host's rows of every training batch."""
         config = self.config
-        frames_read = Augmentation(**config.augment).frames_read(config.data.num_frames)
+        frames_read = self.augmentation.frames_read(config.data.num_frames)
         sampler = make_sampler(
             data.train,
             frames_read,
             config.seed,
             config.data.sampling,
-            config.data.stride,
+            config.data.stride or config.data.num_frames,
             config.data.hrf_delay,
         )
         return TrainBatches(

@@ -4,9 +4,10 @@ import os
 
 import jax
 
+from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import param_shapes
-from fmrifm.trainer.checkpoint import restore_meta, restore_params
+from fmrifm.trainer.checkpoint import find_checkpoint, restore_meta, restore_params
 from fmrifm.trainer.start import model_of, origin_of
 
 
@@ -16,6 +17,12 @@ def export_checkpoint(path: str | os.PathLike) -> ModelFiles:
     Raises:
       InputError: no checkpoint there, or a damaged one.
     """
+    found = find_checkpoint(path)
+    if found is None:
+        raise InputError(f"{path} holds no checkpoint: check the path.")
+    # Once: a run that is saving may have a newer one by the time of the weights.
+    directory, step = found
+    path = directory / str(step)
     meta = restore_meta(path)
     options, geometry = model_of(meta)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -30,4 +37,5 @@ def export_checkpoint(path: str | os.PathLike) -> ModelFiles:
         geometry=geometry,
         preprocessing=meta.get("preprocessing", known),
         **origin_of(meta),
+        step=step,
     )

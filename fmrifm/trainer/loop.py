@@ -254,7 +254,9 @@ class _Run:
         if self.first_host:
             geometry = cut_geometry(self.data.geometry, self.config.model.patch)
             options, preprocessing = self.program.options, self.preprocessing()
-            model = ModelFiles(options, params, geometry, preprocessing, **self.origin)
+            model = ModelFiles(
+                options, params, geometry, preprocessing, **self.origin, step=int(state.step)
+            )
             save_model(self.workdir / "model", model)
 
     def preprocessing(self) -> dict:
@@ -287,7 +289,8 @@ class _Run:
         self.say(
             f"{size / 1e6:.1f} M parameters on {mesh.size} x {jax.devices()[0].device_kind}, mesh "
             f"{dict(mesh.shape)} ({share:.0%} of the state sharded); clips of "
-            f"{options.num_frames} frames, {options.visible_count} visible patches; "
+            f"{options.num_frames} frames, {options.visible_count} visible "
+            f"{'patches' if options.masking == 'tube' else 'tokens'}; "
             f"{'from step ' + str(first_step) if first_step else 'from the start'}, outputs in "
             f"{self.workdir}"
         )

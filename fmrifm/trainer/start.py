@@ -13,11 +13,13 @@ from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import check_grid
-from fmrifm.model.files import read_options
+from fmrifm.model.files import ModelFiles, read_options
+from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.open import open_model
 from fmrifm.trainer.checkpoint import find_checkpoint, restore_meta, restore_params
 from fmrifm.trainer.experiment import Program
+from fmrifm.trainer.mesh import replicated
 from fmrifm.trainer.step import TrainState
 
 # These change where a run computes or what it shows, never its numbers beyond rounding.
@@ -50,10 +52,13 @@ def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
     """
     before, now = flatten(saved["config"]), flatten(current["config"])
     changes = [
-        f"{name} ({before.get(name)} -> {now.get(name)})"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not name.startswith(HARMLESS)
+        f"{name} ({before[name]} -> {now.get(name)})"
+        for name in sorted(before)
+        if before[name] != now.get(name) and not name.startswith(HARMLESS)
     ]
+    new = sorted(name for name in now.keys() - before.keys() if not name.startswith(HARMLESS))
+    if new:
+        changes.append(f"the version, which had no {new[0]} and drew other masks")
     changes += [
         f"the contents of {path}"
         for path, digest in current["stores"].items()
@@ -92,27 +97,57 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
     Raises:
       InputError: nothing there, or weights of another model or grid.
     """
-    files = None
-    if find_checkpoint(path) is None:
-        try:
-            files = open_model(path)
-        except InputError as error:
-            raise InputError(f"init_from: {error}") from error
+    checkpoint = find_checkpoint(path)
+    if checkpoint is None:
+        files = _open(path)
         options, geometry, origin = files.options, files.geometry, origin_of(vars(files))
     else:
         meta = restore_meta(path)
         (options, geometry), origin = model_of(meta), origin_of(meta)
     wanted_geometry = cut_geometry(program.geometry, program.config.model.patch)
     check_grid(wanted_geometry, geometry, "The training data", f"The model {path}")
-    if files is None:
-        params = restore_params(path, program.abstract_state().params)
-    else:
-        params = files.params
-        _check_sizes(params, program.shapes.params, path)
-    overlap = geometry.overlap(wanted_geometry)
-    print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
-    _print_differences(options, program.options)
+    params = dict(files.params if checkpoint is None else _restore(program, path, options))
+    given = params.pop("target_norm", {}).get("components")
+    _check_sizes(params, program.learned(program.shapes.params), path)
+    if program.options.target_norm == "pca":
+        params["target_norm"] = {"components": _components(program, given, path)}
+    if jax.process_index() == 0:
+        overlap = geometry.overlap(wanted_geometry)
+        print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
+        _print_differences(options, program.options)
     return program.state_with_params(params), origin
+
+
+def _open(path: str) -> ModelFiles:
+    try:
+        return open_model(path)
+    except InputError as error:
+        raise InputError(f"init_from: {error}") from error
+
+
+def _restore(program: Program, path: str, options: ModelOptions) -> dict:
+    """The parameters of a checkpoint, with the components that it may hold beside them."""
+    wanted = program.learned(program.abstract_state().params)
+    if options.target_norm == "pca":
+        whole = replicated(program.mesh)
+        wanted["target_norm"] = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+            param_shapes(options)["target_norm"],
+        )
+    return restore_params(path, wanted)
+
+
+def _components(program: Program, given: np.ndarray | None, path: str) -> np.ndarray:
+    """Those of the config, else those of the model that training starts from."""
+    if program.components is not None:
+        return program.components
+    wanted = program.shapes.params["target_norm"]["components"].shape
+    if given is None or given.shape != wanted:
+        raise InputError(
+            f"{path} does not hold {wanted[0]} components of {wanted[1]} x {wanted[2]} pixels for "
+            "model.target_norm='pca': set model.pca_components."
+        )
+    return given
 
 
 def origin_of(facts: dict) -> dict:

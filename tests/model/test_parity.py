@@ -16,7 +16,6 @@ from fmrifm.model.targets import LossSums
 from fmrifm.published.recipe import read_recipe
 from fmrifm.trainer.optimizer import clip_factor, decays, make_optimizer, make_schedule
 from fmrifm.trainer.step import init_state, make_update
-from tests.conftest import ROOT
 
 CASES = [
     "cm_tiny_default_like",
@@ -26,7 +25,18 @@ CASES = [
     "cm_tiny_messy_drop_edgepad",
     "fm_tiny_messy_frame_stride2",
 ]
-FAMILY = sorted(path.stem for path in (ROOT / "tests" / "golden").glob("family_*.npz"))
+FAMILY = [
+    "family_attn_sincos_one_slot",
+    "family_crossreg_abs_nocls_reg3_noembed",
+    "family_full_decoding_edge2_predmask",
+    "family_image_rgb_patch_norm",
+    "family_nocls_reg2_embed",
+    "family_parcels_40x1_norm_edge",
+    "family_pred_mask_edge1_ratio",
+    "family_rows_12x32_sincos_drop",
+    "family_uneven_random",
+    "family_video_2chan_stride2",
+]
 
 
 def load_case(data: dict) -> PretrainedModel:

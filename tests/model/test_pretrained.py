@@ -115,7 +115,8 @@ def test_depth_zero_is_the_patch_embedding(images):
     changed = images.copy()
     changed[..., 3:5, 7:9] += 1
     moved = np.asarray(model.encode(changed).patch_BxLxD) != np.asarray(patch)
-    assert set(np.flatnonzero(moved.any((0, 2))) % 20) < set(range(20))
+    places = toy_map().patch_index[np.flatnonzero(moved.any((0, 2))) % 20]
+    assert sorted(set(places.tolist())) == [9, 10, 15, 16]  # rows 1 and 2, columns 3 and 4
     with pytest.raises(InputError, match="an encoder without a decoder"):
         model.forward(images)
 
@@ -125,6 +126,20 @@ def test_wrong_shapes_are_named(model, images):
         model.forward(images[:, :, :4])
     with pytest.raises(InputError, match=r"mask of shape \(5, 12\)"):
         model.encode(images, np.ones((5, 12)))
+
+
+def test_wrong_ids_are_named(model, images):
+    with pytest.raises(InputError, match=r"shape \(2, 4\), not \(3, tokens\)"):
+        model.forward(images, visible_ids_BxL=np.zeros((2, 4), int))
+    with pytest.raises(InputError, match="reach from 0 to 48, not 0 to 47"):
+        model.forward(images, pred_ids_BxQ=np.array([[0, 48]] * 3))
+
+
+@pytest.mark.parametrize("decoding", ["attn", "cross"])
+def test_nothing_to_predict(images, decoding):
+    model = load(decoding=decoding)
+    loss, out = model.forward(images, visible_mask=np.ones((8, 12)))
+    assert loss == 0 and out["preds"].shape == (3, 0, 8) and out["pred_mask_sum"] == 0
 
 
 def test_config_reads_like_the_published_one(model):

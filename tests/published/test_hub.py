@@ -104,9 +104,11 @@ def test_a_registered_name(hub):
     assert hub.fetched == ["LICENSE", REGISTERED["cortex_mae_flat"]]
     name = f"medarc/CortexMAE:{REGISTERED['cortex_mae_flat']}"
     assert files.sources == [{"name": name, "license": "cc-by-nc-4.0"}]
-    assert files.license == "the text"
+    # A bare LICENSE may be about the code: what is known of the weights goes first.
+    assert files.license.startswith(f"The weights {name} are published by their authors under CC-")
+    assert files.license.endswith("\nthe text")
     save_model("ours", files)  # and it travels
-    assert load_model("ours").license == "the text"
+    assert load_model("ours").license == files.license
     assert load_model("ours").sources == files.sources
 
 
@@ -136,6 +138,35 @@ def test_our_own_form(hub):
         assert_same_params(files.params, model.params)
         assert files.license == "text" and files.geometry.n_patches == model.geometry.n_patches
         assert files.sources == [*model.sources, {"name": text, "license": None}]
+
+
+@pytest.mark.parametrize("save", [save_model, save_published])
+@pytest.mark.parametrize("lost", [False, True])
+def test_both_forms_published_again(hub, save, lost):
+    """They descend from what they were and from where they lie now."""
+    old = {"name": "older", "license": "mit"}
+    top = hub.root / "owner" / "name" / "main"
+    place = top / "sub" if save is save_model else top / "sub" / "model.safetensors"
+    save(place, tiny_model(sources=[old], license="text"))
+    (top / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    if lost:
+        (top / "sub" / "LICENSE.txt").unlink()
+    files = open_model("owner/name:sub")
+    assert files.sources == [old, {"name": "owner/name:sub", "license": "cc-by-4.0"}]
+    if lost:
+        assert "weights older are published by their authors under MIT" in files.license
+        assert "weights owner/name:sub are published by their authors under CC-BY" in files.license
+    else:
+        assert files.license == "text"
+
+
+def test_a_mistyped_path_is_not_looked_up(hub):
+    save_model(hub.root / "runs" / "b" / "main", tiny_model())
+    Path("runs").mkdir()
+    with pytest.raises(InputError, match=r"runs/b does not exist in runs/.*give runs/b@main"):
+        open_model("runs/b")
+    assert hub.fetched == []
+    assert open_model("runs/b@main").sources[0]["name"] == "runs/b@main"
 
 
 def test_a_path_wins_over_an_id(hub):

@@ -88,6 +88,15 @@ def test_options_of_a_config(config, expected):
         ({"normalize": "zscore"}, "normalize='zscore', which"),
         ({"mask_patch_size": [16, 32]}, r"mask_patch_size=\[16, 32\]"),
         ({"model_kwargs": "decoding=attn"}, "model_kwargs that are no table"),
+        ({"in_chans": 1.5}, "in_chans=1.5: it must be a whole number"),
+        ({"preprocessing": [1]}, r"preprocessing=\[1\]: it must be a table"),
+        ({"clip_vmax": "3"}, "clip_vmax='3': it must be a number or null"),
+        ({"sources": 5}, "sources=5: it must be a list of tables with a name"),
+        ({"sources": [{"name": "a"}]}, "sources=.*a name and a license"),
+        ({"subjects_seen": None}, "subjects_seen=None: it must be a list of tables with a salt"),
+        ({"subjects_seen": [{"salt": "a", "hashes": [1]}]}, "subjects_seen="),
+        ({"input_space": 400}, "input_space=400: it must be a name"),
+        ({"space": None}, "space=None: it must be a name"),
     ],
 )
 def test_options_that_make_no_sense_are_named(config, words):

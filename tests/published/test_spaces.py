@@ -34,7 +34,11 @@ def test_the_mask_of_the_installed_package(package, capsys):
     found = space_geometry("flat", (224, 560), (8, 8))
     assert found.patch_shape == (8, 8) and found.n_pixels == geometry.n_pixels == 180 * 470 + 1
     assert space_geometry("image", (224, 560), (8, 8)).mask.all()
+    assert space_geometry("flat-fsLR-32k", (224, 560), (8, 8)).n_pixels == geometry.n_pixels
     assert capsys.readouterr().out == ""
+    other = space_geometry("flat-fsaverage5", (224, 560), (8, 8))  # this mask is not its own
+    assert other.mask.all() and (other.space, other.pixel_size) == ("flat-fsaverage5", 1.2)
+    assert "for its mask give --geometry=STORE" in capsys.readouterr().out
     np.testing.assert_array_equal(load_components("cortex_mae", 4, (224, 560)), package[:4])
 
 

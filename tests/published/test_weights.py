@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.model.files import save_model, to_reference
 from fmrifm.published import weights as published
+from fmrifm.published.open import open_model
 from fmrifm.published.recipe import flat_config
 from fmrifm.published.weights import load_published, save_published
 from tests.published.models import (
@@ -195,6 +196,19 @@ def test_a_given_geometry(golden, tmp_path, no_package):
         load_published(directory, geometry="cortex_mae")
 
 
+def test_a_geometry_beside_the_weights(tmp_path):
+    """It is theirs, and does not make them a model directory."""
+    model = tiny_model()
+    save_published(tmp_path / "model.safetensors", model)
+    (tmp_path / "geometry.npz").write_bytes(model.geometry.to_bytes())
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        assert open_model(source).geometry.to_bytes() == model.geometry.to_bytes()
+    other = Geometry("flat-other", np.eye(16, 32) > 0, (8, 8))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "geometry.npz").write_bytes(other.to_bytes())
+    assert open_model(tmp_path, str(tmp_path / "other")).geometry.space == "flat-other"
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_ours_and_back(tmp_path, name):
     """Every option, every bit; only the mask is lost, unless it is given again."""
@@ -208,7 +222,8 @@ def test_ours_and_back(tmp_path, name):
         for field in ("options", "preprocessing", "subjects_seen", "sources", "license"):
             assert getattr(found, field) == getattr(model, field), field
         np.testing.assert_array_equal(found.geometry.mask, model.geometry.mask)
-    assert load_published(path).geometry.mask.all()
+    alone = load_published(path).geometry
+    assert alone.mask.all() and alone.space == model.geometry.space
     again = tmp_path / "again.safetensors"
     save_published(again, load_published(path, geometry=str(tmp_path / "ours")))
     assert again.read_bytes() == path.read_bytes()
@@ -262,6 +277,47 @@ def test_the_licence_is_found(golden, tmp_path):
     files = load_published(directory)
     assert files.license == "for the weights"
     assert files.sources == [{"name": f"{tmp_path.name}/model.safetensors", "license": "cc-by-4.0"}]
+
+
+def test_a_card_before_a_license_of_the_code(golden, tmp_path):
+    directory = write_older(tmp_path, *golden_files(golden, "cm_tiny_cross"))
+    (directory / "LICENSE").write_text("Apache License 2.0")
+    (directory / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    files = load_published(directory)
+    assert "under CC-BY-NC-4.0" in files.license.splitlines()[0]
+    assert files.license.endswith("Apache License 2.0")
+    assert files.sources[0]["license"] == "cc-by-nc-4.0"
+
+
+def test_a_licence_is_known_in_the_cache_of_the_hub(tmp_path, capsys):
+    """A file is only a link there, to a blob without a name."""
+    blob = tmp_path / "models--medarc--CortexMAE" / "blobs" / "0a1b"
+    place = blob.parents[1] / "snapshots" / "f00d" / "flat" / "checkpoint-last.pth"
+    for path in (blob, place):
+        path.parent.mkdir(parents=True)
+    shutil.copy(CHECKPOINT, blob)
+    place.symlink_to(blob)
+    (place.parents[1] / "LICENSE.models").write_text("for the weights")
+    files = load_published(place)
+    name = "medarc/CortexMAE:flat/checkpoint-last.pth"
+    assert files.sources == [{"name": name, "license": "cc-by-nc-4.0"}]
+    assert files.license == "for the weights"
+    assert "No licence" not in capsys.readouterr().out
+    assert load_published(shutil.copy(CHECKPOINT, tmp_path)).license == ""
+    assert "No licence was found beside" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("save", [save_model, save_published])
+def test_a_licence_that_was_left_behind(tmp_path, capsys, save):
+    """The weights alone still say what their sources are under."""
+    sources = [{"name": "a", "license": "cc-by-nc-4.0"}, {"name": "b", "license": None}]
+    path = tmp_path / "new" if save is save_model else tmp_path / "new" / "model.safetensors"
+    save(path, tiny_model(sources=sources, license="text"))
+    (tmp_path / "new" / "LICENSE.txt").unlink()
+    files = open_model(path)
+    assert files.sources == sources
+    assert "weights a are published by their authors under CC-BY-NC-4.0" in files.license
+    assert "weights b" not in files.license
 
 
 @pytest.mark.parametrize(

@@ -306,10 +306,11 @@ def test_non_finite_loss(make_config, own_stores, finished, tmp_path):
 def test_warm_start(make_config, finished, part, capsys):
     config = make_config(data__train=make_config().data.train.replace("train", "other"))
     program = Program(config, open_data(config).geometry)
-    state, seen = warm_start(program, str(finished / part))
+    state, origin = warm_start(program, str(finished / part))
     last = restore_params(finished, program.abstract_state().params)
     jax.tree.map(np.testing.assert_array_equal, state.params, last)
-    assert int(state.step) == 0 and len(seen) == 1
+    assert int(state.step) == 0 and len(origin["subjects_seen"]) == 1
+    assert origin["sources"] == [] and origin["license"] == ""
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
     told = capsys.readouterr().out
     assert "overlap by" in told and "100" not in told  # another mask on the same grid

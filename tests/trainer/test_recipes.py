@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,8 +14,11 @@ from data_tools.store_writer import StoreWriter
 from fmrifm.evaluation.features import clip_features
 from fmrifm.input.clips import list_clips
 from fmrifm.input.sources import parse_sources
+from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.model.options import SIZES, options_from_config
+from fmrifm.trainer.experiment import Program, open_data
 from fmrifm.trainer.loop import train
+from fmrifm.trainer.start import warm_start
 from tests.conftest import toy_geometry
 
 STANDARD = Geometry("flat", np.ones((224, 560), bool), (16, 16))
@@ -68,10 +72,11 @@ def test_options_and_spaces_train(toy_config, one_device, tmp_path, name):
     components = np.linalg.qr(np.random.default_rng(1).normal(size=(geometry.mask.size, 2)))[0].T
     components = components.reshape(2, *geometry.mask.shape).astype(np.float32)
     np.save(tmp_path / "components.npy", components)
+    if name == "flat":
+        overrides = {**overrides, "model__pca_components": str(tmp_path / "components.npy")}
     config = toy_config(
-        total_steps=4, figures=1, data__train=str(store), data__eval=f"held={store}",
-        model__pca_components=str(tmp_path / "components.npy"), **overrides,
-    )  # fmt: skip
+        total_steps=4, figures=1, data__train=str(store), data__eval=f"held={store}", **overrides
+    )
     workdir = tmp_path / "run"
     assert train(config, workdir) == 0
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -115,6 +120,70 @@ def test_an_unknown_recipe_is_named():
 def test_pca_targets_need_their_components(toy_config, tmp_path):
     with pytest.raises(InputError, match="set model.pca_components"):
         train(toy_config(model__target_norm="pca"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_components_are_data_to_a_warm_start(toy_config, tmp_path):
+    """A plain model can go on with pca targets and back; given ones replace old ones."""
+    files = {}
+    for name in ("old", "new"):
+        files[name] = np.random.default_rng(len(name)).normal(size=(2, 32, 64)).astype(np.float32)
+        np.save(tmp_path / f"{name}.npy", files[name] + (name == "new"))
+    files["new"] += 1
+    pca = {"model__target_norm": "pca"}
+    programs = {}
+
+    def program(**kwargs):
+        config = toy_config(**kwargs)
+        return Program(config, open_data(config).geometry, jax.devices()[:1])
+
+    def export(name, **kwargs):
+        programs[name] = program(**kwargs)
+        params = jax.device_get(programs[name].initial_state(0).params)
+        model = ModelFiles(programs[name].options, params, toy_geometry(), {}, [])
+        save_model(tmp_path / name, model)
+        return str(tmp_path / name)
+
+    plain = export("plain")
+    with_old = export("pca", model__pca_components=str(tmp_path / "old.npy"), **pca)
+
+    def start(source, **kwargs):
+        return warm_start(program(init_from=source, **kwargs), source)[0].params
+
+    new = {"model__pca_components": str(tmp_path / "new.npy"), **pca}
+    for source, kwargs, expected in (
+        (plain, new, "new"), (with_old, new, "new"), (with_old, pca, "old"), (with_old, {}, None)
+    ):  # fmt: skip
+        params = start(source, **kwargs)
+        if expected is None:
+            assert "target_norm" not in params
+        else:
+            np.testing.assert_array_equal(params["target_norm"]["components"], files[expected])
+    with pytest.raises(InputError, match="set model.pca_components"):
+        start(plain, **pca)
+    with pytest.raises(InputError, match="is for model.target_norm='pca'"):
+        program(model__pca_components="nowhere.npy")
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("model__embed_dim", 0, "model.embed_dim=0 must be at least 1"),
+        ("model__decoder_embed_dim", -32, "model.decoder_embed_dim=-32"),
+        ("model__patch", -8, "model.patch=-8"),
+        ("model__mask_patch_size", -8, "model.mask_patch_size=-8"),
+        ("model__pred_mask_ratio", 0.999, "leaves no token to predict"),
+        ("data__num_frames", 0, "data.num_frames=0"),
+        ("data__eval_clips", -1, "data.eval_clips=-1"),
+        ("augment__tr_scale", 1.5, "augment.tr_scale=1.5"),
+        ("augment__tr_scale", 0.2, "a clip takes 80 of them"),
+        ("augment__crop_aspect", 0.8, "augment.crop_scale"),
+        ("data__no_coord_normalize", True, "--chain=pixel"),
+    ],
+)
+def test_wrong_numbers_are_named(toy_config, tmp_path, name, value, message):
+    with pytest.raises(InputError, match=message):
+        train(toy_config(**{name: value}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
