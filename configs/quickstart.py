@@ -30,5 +30,5 @@ def get_config(arg: str = "rest") -> ConfigDict:
     config.model.pos_embed = "sincos"
     config.model.no_decode_pos = False
     config.model.head_init_scale = 1.0
-    config.optim.lr = 1e-3
+    config.optim.lr = 2e-3
     return config

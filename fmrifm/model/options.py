@@ -5,6 +5,7 @@ The names are those of the published models, so that a recipe reads the same in 
 
 import dataclasses
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from data_tools.errors import InputError
@@ -34,6 +35,20 @@ CHOICES = {
     "target_norm": ("none", "global", "frame", "patch", "pca"),
     "remat": ("none", "dots", "full"),
 }
+# name: (least, below); None always passes.
+RANGES = {
+    **dict.fromkeys(("embed_dim", "decoder_embed_dim", "num_frames", "t_patch"), (1, inf)),
+    **dict.fromkeys(("in_chans", "pca_norm_nc"), (1, inf)),
+    **dict.fromkeys(("depth", "decoder_depth", "reg_tokens"), (0, inf)),
+    **dict.fromkeys(("pred_edge_pad", "mask_patch_size", "gauss_sigma"), (0, inf)),
+    **dict.fromkeys(("mask_ratio", "pred_mask_ratio", "drop_path_rate"), (0, 1)),
+}
+DIVISORS = (
+    ("t_patch", "num_frames"),
+    ("t_pred_stride", "t_patch"),
+    ("num_heads", "embed_dim"),
+    ("decoder_num_heads", "decoder_embed_dim"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,34 +125,16 @@ class ModelOptions:
                     f"model.{name}={getattr(self, name)!r} is unknown: choose one of "
                     f"{', '.join(choices)}."
                 )
-        least = {"embed_dim": 1, "decoder_embed_dim": 1, "t_patch": 1, "in_chans": 1} | {
-            "pca_norm_nc": 1, "depth": 0, "decoder_depth": 0, "reg_tokens": 0,
-            "pred_edge_pad": 0, "mask_patch_size": 0,
-        }  # fmt: skip
-        if self.num_frames is not None:
-            least["num_frames"] = 1
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"model.{name}={getattr(self, name)} must be at least {bound}.")
-        divisors = [("t_pred_stride", "t_patch"), ("num_heads", "embed_dim")]
-        if self.num_frames is not None:
-            divisors.append(("t_patch", "num_frames"))
-        if self.decoding != "none":
-            divisors.append(("decoder_num_heads", "decoder_embed_dim"))
-        for part, whole in divisors:
-            if getattr(self, part) < 1 or getattr(self, whole) % getattr(self, part):
-                raise InputError(
-                    f"model.{part}={getattr(self, part)} must divide "
-                    f"{whole}={getattr(self, whole)}."
-                )
-        shares = {"mask_ratio": self.mask_ratio, "drop_path_rate": self.drop_path_rate}
-        if self.pred_mask_ratio is not None:
-            shares["pred_mask_ratio"] = self.pred_mask_ratio
-        for name, share in shares.items():
-            if not 0 <= share < 1:
-                raise InputError(f"model.{name}={share} must lie in [0, 1).")
-        if not 0 <= self.gauss_sigma <= 1:
-            raise InputError(f"model.gauss_sigma={self.gauss_sigma} must lie in [0, 1].")
+        for name, (least, below) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < below:
+                wanted = f"be at least {least}" if below == inf else f"lie in [{least}, {below})"
+                raise InputError(f"model.{name}={value} must {wanted}.")
+        for part, whole in DIVISORS:
+            value, total = getattr(self, part), getattr(self, whole)
+            used = self.decoding != "none" or not part.startswith("decoder")
+            if used and total is not None and (value < 1 or total % value):
+                raise InputError(f"model.{part}={value} must divide {whole}={total}.")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -154,6 +151,8 @@ class ModelOptions:
                     f"model.{name}={getattr(self, name)} must be a multiple of 4 for the sincos "
                     "positions of images."
                 )
+        if self.gauss_sigma > 1:
+            raise InputError(f"model.gauss_sigma={self.gauss_sigma} must be at most 1.")
         if self.query_limit < 1:
             raise InputError(
                 f"model.pred_mask_ratio={self.pred_mask_ratio} leaves no token to predict: lower "
