@@ -146,6 +146,17 @@ def test_six_optimizer_steps(golden):
             assert relative(value, data[f"param_end/{name}"]) < 1e-4, name
 
 
+@pytest.mark.parametrize("total, warmup", [(20, 5), (7, 0), (10, 1)])
+def test_schedule(golden, total, warmup):
+    """The case ends at 1e-5, where the recipe ends at 0."""
+    base, final = 1e-3, 1e-5
+    cosine, steps = make_schedule(base - final, warmup, total), np.arange(total)
+    ours = np.where(
+        steps < warmup, make_schedule(base, warmup, total)(steps), final + cosine(steps)
+    )
+    np.testing.assert_allclose(ours, golden("utils")[f"warmup_cosine/{total}_{warmup}"], atol=1e-9)
+
+
 def test_only_matrices_and_tokens_decay(golden):
     data = golden("cm_train6")
     model = load_case(data)
