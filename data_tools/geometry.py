@@ -83,10 +83,10 @@ class Geometry:
         """(..., H, W) -> (..., grid rows * columns, P)."""
         lead, (rows, columns), (p, q) = frames.shape[:-2], self.grid, self.patch_shape
         cut = frames.reshape(*lead, rows, p, columns, q)
-        return np.moveaxis(cut, -2, -3).reshape(*lead, rows * columns, p * q)
+        return cut.swapaxes(-2, -3).reshape(*lead, rows * columns, p * q)
 
     def to_patches(self, frames: np.ndarray) -> np.ndarray:
-        """(..., H, W) -> (..., N, P): the cortical patches of images."""
+        """(..., H, W) -> (..., N, P): the cortical patches of images, NumPy's or a device's."""
         return self._cut(frames)[..., self.patch_index, :]
 
     def to_frames(self, patches: np.ndarray, fill: float = 0.0) -> np.ndarray:

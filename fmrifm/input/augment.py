@@ -159,12 +159,12 @@ def resize_boxes(bold_BxTxNxP, valid_BxNxP, boxes_Bx2x2, geometry: Geometry, lim
         (top, left), (h, w) = box_2x2
         rows_H, columns_W = nearest(top, h, height), nearest(left, w, width)
         valid_HxW = _to_frames(valid_NxP, geometry)[rows_H][:, columns_W]
-        valid_NxP = _to_patches(valid_HxW, geometry) & geometry.patch_mask
+        valid_NxP = geometry.to_patches(valid_HxW) & geometry.patch_mask
         across_WxW, down_HxH = cubic_weights(left, w, width), cubic_weights(top, h, height)
         # Without a precision, accelerators multiply float32 with fewer bits.
         with jax.default_matmul_precision("highest"):
             bold_TxHxW = down_HxH @ _to_frames(bold_TxNxP, geometry) @ across_WxW.T
-        bold_TxNxP = jnp.clip(_to_patches(bold_TxHxW, geometry), -limit, limit)
+        bold_TxNxP = jnp.clip(geometry.to_patches(bold_TxHxW), -limit, limit)
         return jnp.where(valid_NxP, bold_TxNxP, 0), valid_NxP
 
     return jax.vmap(resize)(bold_BxTxNxP, valid_BxNxP, boxes_Bx2x2)
@@ -202,13 +202,6 @@ def _to_frames(x: jax.Array, geometry: Geometry) -> jax.Array:
     full = jnp.zeros((*lead, rows * columns, p * q), x.dtype)
     full = full.at[..., geometry.patch_index, :].set(x).reshape(*lead, rows, columns, p, q)
     return jnp.swapaxes(full, -3, -2).reshape(*lead, *geometry.mask.shape)
-
-
-def _to_patches(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """(..., H, W) -> (..., N, P), as `geometry.to_patches` on the host."""
-    lead, (rows, columns), (p, q) = x.shape[:-2], geometry.grid, geometry.patch_shape
-    cut = jnp.swapaxes(x.reshape(*lead, rows, p, columns, q), -3, -2)
-    return cut.reshape(*lead, rows * columns, p * q)[..., geometry.patch_index, :]
 
 
 def jitter(keys_B, bold_BxTxNxP, valid_BxNxP, strength: float) -> jax.Array:
