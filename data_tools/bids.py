@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_tools.cifti import is_cifti
 from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, without_hemisphere
-from data_tools.surfaces import is_cifti
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")

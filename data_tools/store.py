@@ -52,6 +52,7 @@ class Store:
       runs: the lines of `runs.jsonl`, in key order.
       preprocessing: how the frames were made.
       has_scale: whether the mean and standard deviation before z-scoring are stored.
+      restricted: fields of `runs` that reports, logs and models must not show.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -66,6 +67,7 @@ class Store:
         self.runs = read_run_lines(self.path / "runs.jsonl")
         self.tr = float(self.meta["tr"])
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
+        self.restricted = _restricted(self.meta, self.path)
         self.has_scale = (self.path / "stats").is_dir()
         self._missing = [_missing_offsets(run, self.geometry, self.path) for run in self.runs]
         _check_runs(self.path, self.meta, self.runs)
@@ -245,6 +247,13 @@ def _read_geometry(store: Path, meta: dict[str, Any]) -> Geometry:
     if (geometry.n_patches, geometry.patch_dim) != (meta["n_patches"], meta["patch_dim"]):
         raise InputError(f"{path} has other patches than store.json: make the store again.")
     return geometry
+
+
+def _restricted(meta: dict[str, Any], store: Path) -> frozenset[str]:
+    names = meta.get("restricted", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{store}/store.json is damaged (restricted): copy it again.")
+    return frozenset(names)
 
 
 def _missing_offsets(run: dict[str, Any], geometry: Geometry, store: Path) -> np.ndarray | None:

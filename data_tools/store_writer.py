@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class StoreWriter:
         tr: float,
         preprocessing: dict[str, Any],
         provenance: dict[str, Any],
+        restricted: Sequence[str] = (),
         shard_bytes: int = 2 * 2**30,
         overwrite: bool = False,
     ):
@@ -68,6 +69,7 @@ class StoreWriter:
           tr: seconds between its frames.
           preprocessing: how the frames were made; resuming demands the same.
           provenance: where they come from: sources, commands, versions. No timestamps.
+          restricted: fields of the run table that reports, logs and models must not show.
           shard_bytes: most data of a shard.
           overwrite: whether a store at `path` may be replaced, once the new one is whole.
 
@@ -92,6 +94,8 @@ class StoreWriter:
             "preprocessing": preprocessing,
             "provenance": provenance,
         }
+        if restricted:
+            self._meta["restricted"] = sorted(set(restricted))
         to_json(self._meta, "The description of the store")  # refused now, not after hours
         self._partial = self.path.with_name(f"{self.path.name}.partial")
         self._session = self._partial / f"session-{secrets.token_hex(8)}"
@@ -180,13 +184,18 @@ class StoreWriter:
             claim.unlink(missing_ok=True)
             raise
 
-    def finish(self, progress: Callable[[int, int], None] | None = None) -> Store:
+    def finish(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        extra: Mapping[str, bytes] | None = None,
+    ) -> Store:
         """Lays the runs out and makes the store appear.
 
         Killed at any point, the same job run again finishes it.
 
         Args:
           progress: is called now and then with the number of frames laid out and in all.
+          extra: further files that the store shall hold, such as the list of skipped runs.
 
         Raises:
           InputError: there are no runs, or a part was damaged.
@@ -207,6 +216,12 @@ class StoreWriter:
         }
         directory = self._layout.directory
         write_bytes(directory / "geometry.npz", self.geometry.to_bytes())
+        for path in directory.iterdir():
+            # What an earlier, killed end of this job said may not be true any more.
+            if path.is_file() and path.name != "runs.jsonl":
+                path.unlink()
+        for name, data in (extra or {}).items():
+            write_bytes(directory / name, data)
         write_bytes(directory / "store.json", to_json(meta, "The description of the store", 2))
         self._publish()
         self.close()

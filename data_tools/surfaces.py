@@ -5,58 +5,24 @@ Letters in array names: T frames, X vertices of a hemisphere.
 """
 
 import contextlib
-import dataclasses
+import gzip
 import os
-import warnings
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 from nibabel.freesurfer import MGHImage
 from nibabel.gifti import GiftiImage
 
-from data_tools.errors import InputError, describe_os_error
+from data_tools.cifti import cifti_header, cifti_run, is_cifti
+from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, right_of
+from data_tools.surface_run import SPACES, SurfaceHeader, SurfaceRun, known_tr, readable
 
-# Spaces by their number of vertices a hemisphere.
-SPACES = {
-    2562: "fsaverage4",
-    10242: "fsaverage5",
-    40962: "fsaverage6",
-    163842: "fsaverage",
-    32492: "fsLR-32k",
-    59292: "fsLR-59k",
-}
 _MS = 1e-3
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SurfaceRun:
-    """The time series of the vertices of both hemispheres.
-
-    Attributes:
-      left: (T, X_left) float32.
-      right: (T, X_right) float32.
-      tr: seconds between frames as the header says, None where it does not.
-    """
-
-    left: np.ndarray
-    right: np.ndarray
-    tr: float | None
-
-    @property
-    def n_frames(self) -> int:
-        return len(self.left)
-
-    @property
-    def space(self) -> str:
-        """The space that this number of vertices belongs to."""
-        n_left, n_right = self.left.shape[1], self.right.shape[1]
-        if n_left == n_right and n_left in SPACES:
-            return SPACES[n_left]
-        return f"a mesh of {n_left:,} + {n_right:,} vertices"
+# The XML of a GIFTI file tells the size and the TR before the data of its first array.
+_GIFTI_HEAD = 2**16
 
 
 def read_surface_run(path: str | os.PathLike, right: str | os.PathLike | None = None) -> SurfaceRun:
@@ -73,7 +39,8 @@ def read_surface_run(path: str | os.PathLike, right: str | os.PathLike | None = 
     """
     path = Path(path)
     if is_cifti(path):
-        return _read_cifti(path)
+        with readable(path):
+            return cifti_run(nibabel.load(path), str(path))
     if right is None:
         right = _find_right(path)
     left_series, left_tr = _read_hemisphere(path)
@@ -91,6 +58,25 @@ def read_surface_run(path: str | os.PathLike, right: str | os.PathLike | None = 
     return SurfaceRun(left_series, right_series, left_tr or right_tr)
 
 
+def read_surface_header(path: str | os.PathLike) -> SurfaceHeader:
+    """Reads what the header of a run tells, without its data.
+
+    Args:
+      path: as for `read_surface_run`; of a pair, the right hemisphere is found by name.
+
+    Raises:
+      InputError: a file is missing, damaged or no surface time series.
+    """
+    path = Path(path)
+    if is_cifti(path):
+        with readable(path):
+            return cifti_header(nibabel.load(path), str(path))
+    right = _find_right(path)
+    n_frames, n_left, tr = _hemisphere_header(path)
+    _, n_right, right_tr = _hemisphere_header(right)
+    return SurfaceHeader(n_frames, n_left, n_right, tr or right_tr)
+
+
 def read_flat_surface(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Reads a flat surface from GIFTI.
 
@@ -102,7 +88,7 @@ def read_flat_surface(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
       InputError: the file is missing, damaged or no surface.
     """
     path = Path(path)
-    with _readable(path):
+    with readable(path):
         image = nibabel.load(path)
         if not isinstance(image, GiftiImage):
             raise InputError(f"{path} is not a GIFTI surface: give a .surf.gii file.")
@@ -126,11 +112,6 @@ def read_roi(path: str | os.PathLike) -> np.ndarray:
     return values[0] > 0
 
 
-def is_cifti(path: str | os.PathLike) -> bool:
-    """Whether the name is that of a CIFTI dense time series."""
-    return Path(path).name.lower().endswith(".dtseries.nii")
-
-
 def _find_right(left: Path) -> Path:
     side = hemisphere(left.name)
     if side is None:
@@ -148,19 +129,19 @@ def _find_right(left: Path) -> Path:
 
 def _read_hemisphere(path: Path) -> tuple[np.ndarray, float | None]:
     """(T, X) float32 series and TR of a GIFTI or MGZ file."""
-    with _readable(path):
+    with readable(path):
         image = nibabel.load(path)
         if isinstance(image, GiftiImage):
-            series, tr = _gifti_series(image, path), _gifti_tr(image)
+            series, tr = _gifti_series(image, path), known_tr(_gifti_tr(image))
         elif isinstance(image, MGHImage):
             # The vertices lie along the first axes; time is the fourth.
             data = np.asarray(image.dataobj, np.float32)
             n_frames = data.shape[3] if data.ndim > 3 else 1
             series = np.ascontiguousarray(data.reshape(-1, n_frames, order="F").T)
-            tr = float(image.header["tr"]) * _MS
+            tr = _mgh_tr(image)
         else:
-            raise InputError(f"{path} is no surface data: give GIFTI (.func.gii), MGZ or CIFTI.")
-    return series, _known(tr)
+            raise _no_surface(path)
+    return series, tr
 
 
 def _gifti_series(image: GiftiImage, path: Path) -> np.ndarray:
@@ -169,13 +150,16 @@ def _gifti_series(image: GiftiImage, path: Path) -> np.ndarray:
     if not arrays:
         raise InputError(f"{path} holds no data: give surface time series.")
     if len(arrays) == 1 and arrays[0].ndim == 2:
-        series = arrays[0]
-        # GIFTI puts vertices first; the number tells a file that does not.
-        vertices_first = series.shape[0] in SPACES or series.shape[1] not in SPACES
-        return np.ascontiguousarray(series.T if vertices_first else series, np.float32)
+        series = arrays[0].T if _vertices_first(arrays[0].shape) else arrays[0]
+        return np.ascontiguousarray(series, np.float32)
     if any(array.shape != arrays[0].shape or array.ndim != 1 for array in arrays):
         raise InputError(f"{path} holds arrays that are no frames: give surface time series.")
     return np.stack(arrays).astype(np.float32, copy=False)
+
+
+def _vertices_first(shape: tuple[int, int]) -> bool:
+    """GIFTI puts vertices first; the number tells a file that does not."""
+    return shape[0] in SPACES or shape[1] not in SPACES
 
 
 def _gifti_tr(image: GiftiImage) -> float | None:
@@ -186,57 +170,37 @@ def _gifti_tr(image: GiftiImage) -> float | None:
     return None
 
 
-def _read_cifti(path: Path) -> SurfaceRun:
-    with _readable(path):
-        image = nibabel.load(path)
-        if not isinstance(image, Cifti2Image):
-            raise InputError(f"{path} is not CIFTI-2: convert it with wb_command.")
-        axes = [image.header.get_axis(i) for i in range(image.ndim)]
-        if not (
-            len(axes) == 2
-            and isinstance(axes[0], SeriesAxis)
-            and isinstance(axes[1], BrainModelAxis)
-        ):
-            raise InputError(f"{path} is no dense time series: give a .dtseries.nii file.")
-        left = _cortex(image, axes[1], "CIFTI_STRUCTURE_CORTEX_LEFT", path)
-        right = _cortex(image, axes[1], "CIFTI_STRUCTURE_CORTEX_RIGHT", path)
-        tr = float(axes[0].step) if axes[0].unit.upper() == "SECOND" else None
-    return SurfaceRun(left, right, _known(tr))
+def _mgh_tr(image: MGHImage) -> float | None:
+    return known_tr(float(image.header["tr"]) * _MS)
 
 
-def _cortex(image: Cifti2Image, axis: BrainModelAxis, structure: str, path: Path) -> np.ndarray:
-    """(T, X) series of a hemisphere; vertices that the file leaves out (medial wall) are 0."""
-    for name, columns, model in axis.iter_structures():
-        if name == structure:
-            series = np.zeros((image.shape[0], axis.nvertices[name]), np.float32)
-            series[:, model.vertex] = image.dataobj[:, columns]
-            return series
-    side = structure.rsplit("_", 1)[-1].lower()
-    raise InputError(f"{path} has no {side} cortex: give a run with both hemispheres.")
+def _no_surface(path: Path) -> InputError:
+    return InputError(f"{path} is no surface data: give GIFTI (.func.gii), MGZ or CIFTI.")
 
 
-def _known(tr: float | None) -> float | None:
-    """A TR without the rounding of a float32 header; 0 means that it is not known."""
-    return round(tr, 6) if tr and np.isfinite(tr) else None
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Tells whatever goes wrong while a file is read in one sentence."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: check the path.")
-    try:
-        with warnings.catch_warnings():
-            # nibabel warns of harmless oddities of headers, once a file.
-            warnings.simplefilter("ignore")
-            yield
-    except (InputError, MemoryError):
-        raise
-    except PermissionError as error:
-        raise InputError(describe_os_error(error)) from error
-    except Exception as error:
-        # Parsers of half a dozen formats meet truncated files with as many exceptions.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{path} cannot be read, it is damaged or incomplete ({reason}): copy it again."
-        ) from error
+def _hemisphere_header(path: Path) -> tuple[int, int, float | None]:
+    """Frames, vertices and TR of a GIFTI or MGZ file."""
+    with readable(path):
+        if not re.search(r"\.gii(\.gz)?$", path.name.lower()):
+            image = nibabel.load(path)
+            if not isinstance(image, MGHImage):
+                raise _no_surface(path)
+            n_frames = image.shape[3] if len(image.shape) > 3 else 1
+            return n_frames, int(np.prod(image.shape[:3])), _mgh_tr(image)
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            head = file.read(_GIFTI_HEAD).decode("utf-8", "replace")
+        found = {
+            name: int(value)
+            for name, value in re.findall(r'\b(NumberOfDataArrays|Dim[01])\s*=\s*"(\d+)"', head)[:3]
+        }
+        if found.get("NumberOfDataArrays", 0) < 1 or "Dim0" not in found:
+            raise _no_surface(path)
+        step = re.search(r"TimeStep\W.*?<Value>\D*?([\d.]+)", head, re.DOTALL)
+        sizes = found["NumberOfDataArrays"], found["Dim0"]
+        if found["NumberOfDataArrays"] == 1 and "Dim1" in found:
+            sizes = found["Dim0"], found["Dim1"]
+            if _vertices_first(sizes):
+                sizes = sizes[::-1]
+    return *sizes, known_tr(float(step[1]) * _MS if step else None)

@@ -1,0 +1,102 @@
+"""A run on the surface, whatever file it comes from: its header and its time series.
+
+Letters in array names: T frames, X vertices of a hemisphere.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError, describe_os_error
+
+# Spaces by their number of vertices a hemisphere.
+SPACES = {
+    2562: "fsaverage4",
+    10242: "fsaverage5",
+    40962: "fsaverage6",
+    163842: "fsaverage",
+    32492: "fsLR-32k",
+    59292: "fsLR-59k",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SurfaceHeader:
+    """What the header of a run tells.
+
+    Attributes:
+      n_frames: number of frames.
+      left, right: number of vertices of each hemisphere.
+      tr: seconds between frames, None where it does not say.
+    """
+
+    n_frames: int
+    left: int
+    right: int
+    tr: float | None
+
+    @property
+    def space(self) -> str:
+        """The space that this number of vertices belongs to."""
+        return _space(self.left, self.right)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SurfaceRun:
+    """The time series of the vertices of both hemispheres.
+
+    Attributes:
+      left: (T, X_left) float32.
+      right: (T, X_right) float32.
+      tr: seconds between frames as the header says, None where it does not.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    tr: float | None
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.left)
+
+    @property
+    def space(self) -> str:
+        """The space that this number of vertices belongs to."""
+        return _space(self.left.shape[1], self.right.shape[1])
+
+
+def known_tr(tr: float | None) -> float | None:
+    """A TR without the rounding of a float32 header; 0 means that it is not known."""
+    return round(tr, 6) if tr and np.isfinite(tr) else None
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Tells whatever goes wrong while a file is read in one sentence."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        with warnings.catch_warnings():
+            # nibabel warns of harmless oddities of headers, once a file.
+            warnings.simplefilter("ignore")
+            yield
+    except (InputError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise InputError(describe_os_error(error)) from error
+    except Exception as error:
+        # Parsers of half a dozen formats meet truncated files with as many exceptions.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path} cannot be read, it is damaged or incomplete ({reason}): copy it again."
+        ) from error
+
+
+def _space(n_left: int, n_right: int) -> str:
+    if n_left == n_right and n_left in SPACES:
+        return SPACES[n_left]
+    return f"a mesh of {n_left:,} + {n_right:,} vertices"
