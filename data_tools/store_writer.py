@@ -215,11 +215,11 @@ class StoreWriter:
             "shards": self._layout.shards,
         }
         directory = self._layout.directory
-        write_bytes(directory / "geometry.npz", self.geometry.to_bytes())
         for path in directory.iterdir():
             # What an earlier, killed end of this job said may not be true any more.
             if path.is_file() and path.name != "runs.jsonl":
                 path.unlink()
+        write_bytes(directory / "geometry.npz", self.geometry.to_bytes())
         for name, data in (extra or {}).items():
             write_bytes(directory / name, data)
         write_bytes(directory / "store.json", to_json(meta, "The description of the store", 2))
