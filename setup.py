@@ -31,6 +31,7 @@ setup(
         "scikit-learn>=1.7",
         "scipy>=1.16",
         "tensorboardX>=2.6",
+        "threadpoolctl>=3.6",
         "tqdm>=4.66",
     ],
     extras_require={
@@ -40,12 +41,15 @@ setup(
         "hub": ["huggingface-hub>=0.34"],
         "torch": ["torch>=2.13"],
         "test": [
+            "distributed>=2025.1",
             "huggingface-hub>=0.34",
             "hypothesis>=6.100",
             "pytest>=8.4",
+            "pytest-xdist>=3.6",
             "ruff>=0.15",
             "torch>=2.13",
         ],
+        "dask": ["distributed>=2025.1"],  # conversion spread over machines
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
         "wandb": ["wandb>=0.19"],

@@ -9,19 +9,15 @@ right), F triangles.
 """
 
 import dataclasses
-import functools
-import importlib.resources
-import os
-from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
+from threadpoolctl import threadpool_limits
 
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.raster import PixelGrid, rasterise
-from data_tools.surfaces import SPACES, read_flat_surface, read_roi
 
 STANDARD_GRID = PixelGrid(bbox=(-336.0, 336.0, -122.8, 146.0), pixel_size=1.2)
 # Half of the gap between the hemispheres, in mm.
@@ -154,7 +150,10 @@ def _barycentric(points: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np
     except QhullError:
         # All vertices on one line: there is no triangle that could hold a pixel.
         return np.zeros((len(pixels), 3), np.intp), np.full((len(pixels), 3), np.nan)
-    found = delaunay.find_simplex(pixels)
+    # SciPy solves a tiny linear system for each triangle here: threads would only wait for each
+    # other, on busy processors for most of a minute.
+    with threadpool_limits(1):
+        found = delaunay.find_simplex(pixels)
     transform = delaunay.transform[found]
     weights = np.einsum("vij,vj->vi", transform[:, :2], pixels - transform[:, 2])
     weights = np.column_stack([weights, 1 - weights.sum(1)])
@@ -179,7 +178,7 @@ def _flat_mesh(
     flat = np.isfinite(points).all(1) & (np.abs(points[:, 2]) <= _MAX_HEIGHT)
     plane = points[:, :2].copy()
     triangles = triangles[flat[triangles].all(1)]
-    triangles = triangles[_is_usable(plane[triangles])]
+    triangles = triangles[is_usable(plane[triangles])]
     if len(triangles):
         used = plane[triangles, 0]
         plane[:, 0] += side * _HALF_GAP - (used.max() if side < 0 else used.min())
@@ -193,67 +192,8 @@ def _flat_mesh(
     return plane, triangles
 
 
-def _is_usable(corners_Fx3x2: np.ndarray) -> np.ndarray:
+def is_usable(corners_Fx3x2: np.ndarray) -> np.ndarray:
     """(F,) bool: the triangles with short sides and an area. A flipped one counts as well."""
     sides = corners_Fx3x2 - np.roll(corners_Fx3x2, 1, axis=1)
     double_area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
     return (np.linalg.norm(sides, axis=-1) < _MAX_SIDE).all(1) & (double_area > 0)
-
-
-def read_flat_map(
-    surfaces: tuple[str | os.PathLike, str | os.PathLike] | None = None,
-    rois: tuple[str | os.PathLike, str | os.PathLike] | None = None,
-    patch_size: int = 16,
-) -> FlatMap:
-    """Reads two flat surfaces and builds their map.
-
-    Args:
-      surfaces: the left and right flat surface as GIFTI; None takes the default, fsaverage5.
-      rois: the left and right region of interest, GIFTI or MGZ with values above 0 in it; None
-        takes all of the given surfaces, and the cortex of the default ones.
-      patch_size: side of a patch in pixels.
-
-    Raises:
-      InputError: a file is missing or damaged, or holds nothing that can be used.
-    """
-    if surfaces is None and rois is None:
-        return fsaverage5_flat_map(patch_size=patch_size)
-    left, right = (read_flat_surface(path) for path in surfaces or fsaverage5_surfaces())
-    masks = [read_roi(path) for path in rois] if rois else (None, None)
-    n_left, n_right = len(left[0]), len(right[0])
-    space = SPACES.get(n_left if n_left == n_right else -1, f"{n_left}-{n_right}")
-    return build_flat_map(left, right, *masks, space=f"flat-{space}", patch_size=patch_size)
-
-
-@functools.cache
-def fsaverage5_flat_map(medial_wall: bool = False, patch_size: int = 16) -> FlatMap:
-    """The default flat map: the fsaverage5 surfaces that ship inside nilearn, 10,242 x 2 vertices.
-
-    Args:
-      medial_wall: whether to keep the medial wall, which is no cortex. Without it the map has
-        77,609 valid pixels and 363 cortical patches of 16 x 16, with it 80,007 and 368.
-      patch_size: side of a patch in pixels.
-    """
-    surfaces = [read_flat_surface(path) for path in fsaverage5_surfaces()]
-    rois = (None, None) if medial_wall else fsaverage5_cortex()
-    space = "flat-fsaverage5-with-medial-wall" if medial_wall else "flat-fsaverage5"
-    return build_flat_map(*surfaces, *rois, space=space, patch_size=patch_size)
-
-
-def fsaverage5_surfaces() -> tuple[Path, Path]:
-    """Paths of the left and right fsaverage5 flat surfaces in the installed nilearn."""
-    # Files of the package are named rather than fetched: nothing here may touch the network.
-    folder = Path(str(importlib.resources.files("nilearn"))) / "datasets" / "data" / "fsaverage5"
-    return folder / "flat_left.gii.gz", folder / "flat_right.gii.gz"
-
-
-def fsaverage5_cortex() -> tuple[np.ndarray, np.ndarray]:
-    """Cortex without the medial wall, (10242,) bool for the left and the right hemisphere.
-
-    Its source is told in `data/README.md`.
-    """
-    path = importlib.resources.files("data_tools") / "data" / "fsaverage5_cortex.npz"
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        n_vertices = int(data["n_vertices"])
-        left, right = (np.unpackbits(data[side], count=n_vertices) for side in ("left", "right"))
-    return left.astype(bool), right.astype(bool)

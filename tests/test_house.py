@@ -54,7 +54,8 @@ def test_style():
 
 
 def test_package_data_are_installed_with_us():
-    from data_tools.flatmap import fsaverage5_cortex
+    from data_tools.standard_maps import standard_cortex
 
-    left, right = fsaverage5_cortex()
+    left, right = standard_cortex("fsaverage5")
     assert (~left).sum() == 888 and (~right).sum() == 881
+    assert [side.sum() for side in standard_cortex("fsLR-32k")] == [29_696, 29_716]

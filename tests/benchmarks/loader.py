@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from data_tools.flatmap import fsaverage5_flat_map
+from data_tools.standard_maps import standard_flat_map
 from data_tools.store_writer import StoreWriter
 from fmrifm.input.clips import RandomSampler
 from fmrifm.input.pipeline import ClipReader, TrainBatches
@@ -71,7 +71,7 @@ def main() -> None:
 
 def make_inputs(folder: Path, runs: int) -> tuple[Path, Path]:
     """The same noise as a store and as a tar with one (T, pixels) member a run."""
-    geometry = fsaverage5_flat_map().geometry
+    geometry = standard_flat_map("fsaverage5").geometry
     rng = np.random.default_rng(0)
     tar_path = folder / "runs.tar"
     with (

@@ -1,19 +1,11 @@
-"""The flat map: agreement with the reference, the standard maps, and bad surfaces."""
+"""The flat map: agreement with the reference, placement, and bad surfaces."""
 
 import numpy as np
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.flatmap import (
-    STANDARD_GRID,
-    build_flat_map,
-    fsaverage5_cortex,
-    fsaverage5_flat_map,
-    fsaverage5_surfaces,
-    interpolation,
-)
+from data_tools.flatmap import STANDARD_GRID, build_flat_map, interpolation
 from data_tools.raster import PixelGrid, rasterise
-from data_tools.surfaces import read_flat_surface
 
 
 def _square_surface(n=12, step=4.0):
@@ -42,45 +34,6 @@ def test_agrees_with_reference(golden, case):
     _, linear, nearest = interpolation(data["points"], data["polys"], grid.centres()[mask])
     np.testing.assert_allclose(data["data"] @ linear.T, data["linear"][:, mask], atol=3e-7)
     np.testing.assert_array_equal(data["data"][:, nearest], data["nearest"][:, mask])
-
-
-@pytest.mark.parametrize(
-    "medial_wall, n_pixels, n_patches", [(False, 77609, 363), (True, 80007, 368)]
-)
-def test_standard_map(medial_wall, n_pixels, n_patches):
-    flat_map = fsaverage5_flat_map(medial_wall)
-    assert flat_map is fsaverage5_flat_map(medial_wall)
-    assert abs(flat_map.geometry.n_pixels - n_pixels) <= 50
-    assert flat_map.geometry.n_patches == n_patches
-    assert flat_map.geometry.mask.shape == (224, 560)
-    assert (flat_map.left, flat_map.right) == (10242, 10242)
-    ones = np.ones((70, 20484), np.float32)
-    np.testing.assert_allclose(flat_map.sample(ones), 1, atol=2e-7)
-    assert (flat_map.linear.data >= 0).all()
-    # No pixel blends the hemispheres, and all values come from kept vertices.
-    from_left = flat_map.linear[:, :10242].sum(1)
-    assert np.isin(np.round(from_left, 5), (0, 1)).all()
-    assert flat_map.kept[flat_map.nearest].all() and flat_map.kept[flat_map.linear.indices].all()
-
-
-def test_pixels_are_where_their_values_say():
-    """Sampling the coordinates of the vertices gives the coordinates of the pixels."""
-    flat_map = fsaverage5_flat_map()
-    surfaces = [read_flat_surface(path) for path in fsaverage5_surfaces()]
-    y = np.concatenate([points[:, 1] for points, _ in surfaces])[None]
-    row, _ = np.nonzero(flat_map.geometry.mask)
-    np.testing.assert_allclose(flat_map.sample(y)[0], 146 - 1.2 * row, atol=1e-4)
-    x_left = surfaces[0][0][:, 0]
-    x = np.concatenate([x_left, np.full(10242, np.nan)])[flat_map.nearest]
-    column = np.nonzero(flat_map.geometry.mask)[1]
-    shift = (x - (-336 + 1.2 * column))[column < 280]
-    assert np.ptp(shift) < 12 and abs(shift - np.median(shift)).mean() < 1.5
-
-
-def test_cortex_mask():
-    left, right = fsaverage5_cortex()
-    assert (left.shape, right.shape) == ((10242,), (10242,))
-    assert ((~left).sum(), (~right).sum()) == (888, 881)
 
 
 def test_bad_vertices_and_triangles_do_not_matter():
