@@ -7,29 +7,23 @@ held_out=hcp?subject=test.txt     (evaluation) a name before the stores of a set
 """
 
 import dataclasses
-import fnmatch
 import re
-from pathlib import Path
 
 import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
-from data_tools.store import Store
+from data_tools.selection import Selection, open_selection, split_name
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """Some runs of a store.
+class Source(Selection):
+    """Some runs of a store, and their share of the clips.
 
     Attributes:
-      store: the open store.
-      runs: (R,) int, places in `store.runs`.
       share: its share of the clips, None to follow the number of valid starts.
     """
 
-    store: Store
-    runs: np.ndarray
     share: float | None = None
 
 
@@ -54,8 +48,8 @@ def parse_named_sources(text: str) -> dict[str, list[Source]]:
     """Opens evaluation sets `name=path[?filters],...`; a repeated name adds to its set."""
     sets: dict[str, list[str]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, path = part.partition("=")
-        if not equals or not re.fullmatch(r"[\w.-]+", name):
+        name, path = split_name(part)
+        if name is None:
             raise InputError(f"'{part}' in data.eval needs a name: write NAME={part}.")
         sets.setdefault(name, []).append(path)
     return {name: parse_sources(",".join(paths)) for name, paths in sets.items()}
@@ -63,37 +57,15 @@ def parse_named_sources(text: str) -> dict[str, list[Source]]:
 
 def _parse_one(text: str) -> Source:
     text, at, share_text = text.rpartition("@") if _has_share(text) else (text, "", "")
-    path, _, query = text.partition("?")
     share = float(share_text) if at else None
     if share is not None and not share > 0:
-        raise InputError(f"The share @{share_text} of {path} must be above zero.")
-    store = Store(path)
-    keep = np.ones(len(store.runs), bool)
-    for condition in filter(None, query.split("&")):
-        field, equals, pattern = condition.partition("=")
-        if not equals:
-            raise InputError(f"'{condition}' is no filter: write ?{condition}=PATTERN.")
-        if not any(field in run for run in store.runs):
-            known = sorted({name for run in store.runs for name in run} - {"events", "missing"})
-            raise InputError(
-                f"No run of {path} has a field '{field}': choose one of {', '.join(known)}."
-            )
-        wanted = _wanted(pattern)
-        keep &= [wanted(str(run.get(field, ""))) for run in store.runs]
-    if not keep.any():
-        raise InputError(f"No run of {path} matches '?{query}': loosen the filter.")
-    return Source(store, np.flatnonzero(keep), share)
+        raise InputError(f"The share @{share_text} of {text} must be above zero.")
+    selection = open_selection(text)
+    return Source(selection.store, selection.runs, share)
 
 
 def _has_share(text: str) -> bool:
     return re.search(r"@[-+.\deE]+$", text) is not None
-
-
-def _wanted(pattern: str):
-    if Path(pattern).is_file():
-        listed = set(Path(pattern).read_text().split())
-        return lambda value: value in listed
-    return lambda value: fnmatch.fnmatchcase(value, pattern)
 
 
 def union_geometry(sources: list[Source]) -> Geometry:

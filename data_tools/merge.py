@@ -1,0 +1,209 @@
+"""Joins stores of one kind: the parts of a conversion that was spread over machines.
+
+    python -m data_tools.merge PART [PART ...] --output=STORE
+
+`data_tools.convert --shard=i/n` leaves a store for each i; merged, they are byte for byte the store
+that one conversion of all runs gives. Every checksum is verified on the way. A killed merge goes on
+where it stopped.
+"""
+
+import argparse
+import copy
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from data_tools.errors import InputError, kind_errors
+from data_tools.npy import as_bytes
+from data_tools.store import SKIPPED, Store, parse_json, scale_checksum
+from data_tools.store_writer import StoreWriter
+
+_TOOL = "data_tools.merge"
+# Fields of a run's line that the writer sets anew.
+_PLACED = frozenset({"key", "n_frames", "shard", "first_frame", "crc32", "scale_crc32", "missing"})
+
+
+def merge_stores(parts: Sequence[Store], output: Path, *, overwrite: bool = False) -> Store:
+    """Merges stores into one.
+
+    Args:
+      parts: open stores, in any order: the result does not depend on it.
+      output: where the merged store shall appear.
+      overwrite: whether an earlier store at `output` may be replaced.
+
+    Returns:
+      The merged store. Its provenance is that of the parts if they agree, otherwise a list of
+      theirs; its `skipped.jsonl` joins those of the parts.
+
+    Raises:
+      InputError: the parts differ in geometry, TR or preprocessing, hold a run twice or a damaged
+        one; or a killed job left other runs at `output`.
+    """
+    if any(part.path.resolve() == Path(output).resolve() for part in parts):
+        raise InputError(f"{output} is one of the parts: choose another path for the result.")
+    _check_alike(parts)
+    owners = _owners(parts)
+    skipped = _join_skipped(parts)
+    with StoreWriter(
+        output,
+        parts[0].geometry,
+        tr=parts[0].tr,
+        preprocessing=parts[0].preprocessing,
+        provenance=_join_provenance(parts),
+        restricted=sorted({name for part in parts for name in part.meta.get("restricted", ())}),
+        overwrite=overwrite,
+    ) as writer:
+        begun = writer.begun()
+        if strangers := sorted(begun.keys() - owners.keys()):
+            raise InputError(
+                f"{output}.partial was begun with other runs, such as {strangers[0]}: delete it to "
+                "start over, or give the parts that it was begun with."
+            )
+        with _bar("merge", sum(part.meta["n_frames"] for part in parts)) as bar:
+            for part in parts:
+                part = copy.copy(part)  # the files that it opens are closed with it
+                for run, line in enumerate(part.runs):
+                    if not (_same_run(line, begun.get(line["key"])) and writer.has(line["key"])):
+                        _add(part, run, writer)
+                    bar.update(line["n_frames"])
+        with _bar("lay out") as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return writer.finish(show, {SKIPPED: skipped} if skipped else None)
+
+
+def _check_alike(parts: Sequence[Store]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
+        for name in ("geometry_sha256", "tr", "preprocessing"):
+            one, other = first.meta[name], part.meta[name]
+            if one != other:
+                what = name.removesuffix("_sha256")
+                raise InputError(
+                    f"{first.path} and {part.path} differ in {what}{_difference(one, other)}: "
+                    "merge only stores that were converted alike."
+                )
+
+
+def _difference(one: Any, other: Any) -> str:
+    """Where two settings differ, if that can be said in a few words."""
+    if isinstance(one, dict):
+        name = min(n for n in one.keys() | other.keys() if one.get(n) != other.get(n))
+        one, other = one.get(name), other.get(name)
+        return f" ({name}: {json.dumps(one)} and {json.dumps(other)})"
+    return f" ({one:g} and {other:g} s)" if isinstance(one, int | float) else ""
+
+
+def _owners(parts: Sequence[Store]) -> dict[str, Path]:
+    """Which part each run is in; InputError if one is in two."""
+    owners: dict[str, Path] = {}
+    for part in parts:
+        for line in part.runs:
+            other = owners.setdefault(line["key"], part.path)
+            if other is not part.path:
+                raise InputError(
+                    f"Run {line['key']} is in both {other} and {part.path}: merge stores that have "
+                    "no run in common."
+                )
+    return owners
+
+
+def _same_run(line: dict[str, Any], begun: dict[str, Any] | None) -> bool:
+    """Whether what an earlier, killed merge has of a run is still what its part holds."""
+    one, other = (
+        {name: value for name, value in run.items() if name not in ("shard", "first_frame")}
+        for run in (line, begun or {})
+    )
+    return one == other
+
+
+def _add(part: Store, run: int, writer: StoreWriter) -> None:
+    line = part.runs[run]
+    frames, scale = part.read(run, 0, line["n_frames"]), part.scale(run)
+    intact = zlib.crc32(as_bytes(frames)) == line["crc32"]
+    if scale is not None:
+        intact &= scale_checksum(*scale) == line.get("scale_crc32")
+    if not intact:
+        raise InputError(
+            f"Run {line['key']} of {part.path} does not match its checksum: copy that store again, "
+            "or make it again from its source."
+        )
+    mean, std = (None, None) if scale is None else scale
+    fields = {name: value for name, value in line.items() if name not in _PLACED}
+    writer.add(line["key"], frames, mean=mean, std=std, missing=part.missing(run), **fields)
+
+
+def _join_provenance(parts: Iterable[Store]) -> dict[str, Any]:
+    """What the parts agree on, or a list of what they say; of merged parts, what theirs said."""
+    told = {json.dumps(said, sort_keys=True) for part in parts for said in _provenances(part)}
+    distinct = [json.loads(text) for text in sorted(told)]
+    return distinct[0] if len(distinct) == 1 else {"tool": _TOOL, "parts": distinct}
+
+
+def _provenances(part: Store) -> list[dict[str, Any]]:
+    said = part.meta.get("provenance") or {}
+    # Which part it was is no news of the whole.
+    return said["parts"] if said.get("tool") == _TOOL else [_without_shard(said)]
+
+
+def _without_shard(provenance: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in provenance.items() if name != "shard"}
+
+
+def missing_shards(parts: Iterable[Store]) -> list[str]:
+    """Parts "I/N" of `convert --shard=I/N` that are not there, though others of N are."""
+    told = [shard for part in parts if (shard := part.meta.get("provenance", {}).get("shard"))]
+    there = {(int(i), int(n)) for i, n in told}
+    return [
+        f"{i}/{n}" for n in sorted({n for _, n in there}) for i in range(n) if (i, n) not in there
+    ]
+
+
+def _join_skipped(parts: Iterable[Store]) -> bytes:
+    """The lines of all lists of skipped runs, in the order of keys and paths."""
+    lines = []
+    for part in parts:
+        path = part.path / SKIPPED
+        for text in path.read_bytes().splitlines() if path.is_file() else ():
+            said = parse_json(text, path)
+            lines.append((str(said.get("key")), str(said.get("path")), text + b"\n"))
+    return b"".join(text for *_, text in sorted(lines))
+
+
+def _bar(what: str, total: int | None = None) -> tqdm.tqdm:
+    return tqdm.tqdm(desc=what, total=total, unit="frame", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.merge", description="Joins the parts of a conversion."
+    )
+    add = parser.add_argument
+    add("parts", nargs="+", metavar="PART", help="stores with runs of their own, made alike")
+    add("--output", required=True, type=Path, metavar="STORE", help="where it shall appear")
+    add("--overwrite", action="store_true", help="replace an earlier store")
+    args = parser.parse_args(argv)
+    with kind_errors():
+        parts = [Store(path) for path in args.parts]
+        if missing := missing_shards(parts):
+            print(f"NOTE: not among the parts: shard {', '.join(missing)}.", file=sys.stderr)
+        store = merge_stores(parts, args.output, overwrite=args.overwrite)
+        print(
+            f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
+            f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
+        )
+        skipped = store.path / SKIPPED
+        if skipped.is_file():
+            print(f"Runs skipped: {len(skipped.read_bytes().splitlines())}, see {skipped}")
+
+
+if __name__ == "__main__":
+    main()

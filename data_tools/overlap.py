@@ -1,0 +1,237 @@
+"""What stores share: people, families, sessions, stimuli; refuses what must not be shared.
+
+    python -m data_tools.overlap TRAIN TEST [--refuse=subject,family] [--count=session,nsd_id]
+
+compares every pair of stores, each written as `[NAME=]STORE[?field=pattern]` (one name may stand
+for several stores). Prints a table and ends with exit code 1 if a field of `--refuse` has a value
+in two of them. A field is one of the run table or, where no run has it, of the events.
+
+Which values are the same: a run's are compared within datasets of one name, since two datasets may
+both have a subject 01, and a session is one of a subject; an event's, such as the number of an
+image, are compared as they are. Values of fields that a store calls restricted, and of families,
+are counted but never shown.
+"""
+
+import argparse
+import collections
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_tools.errors import InputError, kind_errors
+from data_tools.selection import Selection, field_names, is_known, open_selection, split_name
+
+_NEVER_SHOWN = frozenset({"family"})
+# What it takes, besides the dataset, to tell a value of a field from others.
+_WITHIN = {"session": ("subject", "session")}
+_EXAMPLES = 3
+
+Value = tuple[str, ...]  # dataset ("" for events), then what tells it apart within
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """What two sets of runs share in one field.
+
+    Attributes:
+      a: name of the one set.
+      b: name of the other.
+      field: what was compared.
+      shared: number of values in both.
+      values: numbers of values in a and in b.
+      runs: numbers of runs of a and of b with a value that is shared.
+      unknown: numbers of runs of a and of b without a value.
+      alike: number of values that are equal but for the name of the dataset.
+      examples: a few of the shared values, none where the field must not be shown.
+    """
+
+    a: str
+    b: str
+    field: str
+    shared: int
+    values: tuple[int, int]
+    runs: tuple[int, int]
+    unknown: tuple[int, int]
+    alike: int
+    examples: tuple[str, ...]
+
+
+def check_overlap(
+    sets: Mapping[str, Sequence[Selection]], refuse: Sequence[str], count: Sequence[str] = ()
+) -> list[Overlap]:
+    """Compares every pair of sets and refuses what they must not share.
+
+    Args:
+      sets: runs of stores by the name of their set, such as "train" and "test".
+      refuse: fields of which no value may be in two sets.
+      count: fields of which shared values are counted.
+
+    Returns:
+      For each pair of sets, what they share in each field of `refuse`, then of `count`.
+
+    Raises:
+      InputError: two sets share a value of a field in `refuse`, or one does not have the field at
+        all; or no set has a field of `count`.
+    """
+    overlaps = find_overlaps(sets, [*refuse, *count])
+    refuse_overlaps(overlaps, refuse)
+    return overlaps
+
+
+def find_overlaps(sets: Mapping[str, Sequence[Selection]], fields: Sequence[str]) -> list[Overlap]:
+    """What every pair of sets shares in each field; InputError if no set has one of the fields."""
+    runs = {name: [run for s in group for run in s.lines] for name, group in sets.items()}
+    everything = list(itertools.chain.from_iterable(runs.values()))
+    stores = [selection.store for group in sets.values() for selection in group]
+    hidden = _NEVER_SHOWN.union(*(store.meta.get("restricted", ()) for store in stores))
+    compared = {}
+    for field in dict.fromkeys(fields):
+        parts = _parts(field, everything)
+        values = {name: [_values(run, field, parts) for run in runs[name]] for name in sets}
+        compared[field] = values, hidden.isdisjoint(parts or [field])
+    return [
+        _compare(a, b, field, *compared[field])
+        for a, b in itertools.combinations(sets, 2)
+        for field in compared
+    ]
+
+
+def refuse_overlaps(overlaps: Sequence[Overlap], fields: Sequence[str]) -> None:
+    """Raises InputError if one of these fields has a shared value, or cannot be compared."""
+    overlaps = [overlap for overlap in overlaps if overlap.field in fields]
+    for o in overlaps:
+        if 0 in o.values:
+            raise InputError(
+                f"No run of {o.b if o.values[0] else o.a} has a '{o.field}', so nobody knows "
+                f"whether {o.a} and {o.b} share one: leave it out of the fields to refuse."
+            )
+    bad = [overlap for overlap in overlaps if overlap.shared]
+    if not bad:
+        return
+    o = bad[0]
+    values = "value" if o.shared == 1 else "values"
+    more = f", one of {len(bad)} such overlaps" if len(bad) > 1 else ""
+    raise InputError(
+        f"{o.a} and {o.b} share {o.shared:,} {values} of '{o.field}'{_such(o)}{more}: leave "
+        "them out of one, or split anew with python -m data_tools.split."
+    )
+
+
+def _such(overlap: Overlap) -> str:
+    if not overlap.examples:
+        return ""
+    dots = ", ..." if overlap.shared > len(overlap.examples) else ""
+    return f" ({', '.join(overlap.examples)}{dots})"
+
+
+def _parts(field: str, runs: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
+    """The fields of a run that make up a value, or None if it is the events that have it."""
+    if any(is_known(run.get(field)) for run in runs):
+        return _WITHIN.get(field, (field,))
+    events = [event for run in runs for event in run.get("events") or []]
+    if any(is_known(event.get(field)) for event in events):
+        return None
+    raise InputError(
+        f"No run and no event has a '{field}': choose one of "
+        f"{', '.join(field_names([*runs, *events]))}."
+    )
+
+
+def _values(run: dict[str, Any], field: str, parts: tuple[str, ...] | None) -> set[Value]:
+    """The values of a run: one of its own, or those of its events."""
+    if parts is None:
+        found = (event.get(field) for event in run.get("events") or [])
+        return {("", str(value)) for value in found if is_known(value)}
+    if not is_known(run.get(field)):
+        return set()
+    return {(str(run.get("dataset") or ""), *(str(run.get(part, "")) for part in parts))}
+
+
+def _compare(
+    a: str, b: str, field: str, values_of: Mapping[str, list[set[Value]]], shown: bool
+) -> Overlap:
+    """Two sets in one field, given the values of each of their runs."""
+    sides = values_of[a], values_of[b]
+    values = [set().union(*side) for side in sides]
+    shared = values[0] & values[1]
+    bare = [{value[1:] for value in side} for side in values]
+    examples = ("/".join(filter(None, value)) for value in sorted(shared)[:_EXAMPLES])
+    return Overlap(
+        a,
+        b,
+        field,
+        len(shared),
+        tuple(len(side) for side in values),
+        tuple(sum(not shared.isdisjoint(run) for run in side) for side in sides),
+        tuple(sum(not run for run in side) for side in sides),
+        len((bare[0] & bare[1]) - {value[1:] for value in shared}),
+        tuple(examples) if shown else (),
+    )
+
+
+def table(overlaps: Sequence[Overlap]) -> str:
+    """A page of text: a line for each pair of sets and field."""
+    head = ["A", "B", "field", "shared", "of A", "of B", "runs A", "runs B", "without", "alike"]
+    rows = [head] + [
+        [
+            *(o.a, o.b, o.field),
+            *(f"{n:,}" for n in (o.shared, *o.values, *o.runs, sum(o.unknown), o.alike)),
+        ]
+        for o in overlaps
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:<{width}}" if i < 3 else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _open_sets(texts: Sequence[str]) -> dict[str, list[Selection]]:
+    sets = collections.defaultdict(list)
+    for text in texts:
+        name, place = split_name(text)
+        if name is None and text in sets:
+            raise InputError(f"{text} is given twice: give the stores that shall be compared.")
+        sets[name or text].append(open_selection(place))
+    if len(sets) < 2:
+        raise InputError("One set of runs overlaps with nothing: give two stores or more.")
+    return dict(sets)
+
+
+def _fields(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.overlap",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("stores", nargs="+", metavar="STORE", help="[NAME=]STORE[?field=pattern]")
+    add(
+        "--refuse",
+        type=_fields,
+        default="subject",
+        metavar="FIELD,...",
+        help="fields of which no value may be in two stores (%(default)s)",
+    )
+    add("--count", type=_fields, default="", metavar="FIELD,...", help="fields to count only")
+    args = parser.parse_args(argv)
+    with kind_errors():
+        overlaps = find_overlaps(_open_sets(args.stores), [*args.refuse, *args.count])
+        print(table(overlaps))
+        if any(sum(overlap.unknown) for overlap in overlaps):
+            print("without: runs of both that have no value")
+        if any(overlap.alike for overlap in overlaps):
+            print("alike: values that are equal in datasets of different names")
+        refuse_overlaps(overlaps, args.refuse)
+
+
+if __name__ == "__main__":
+    main()

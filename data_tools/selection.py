@@ -1,0 +1,106 @@
+"""Some runs of a store: the language `PATH?field=pattern&field=FILE`.
+
+hcp                               a store, all of its runs
+hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
+train=hcp?subject=train.txt       a name before it, where several are told apart
+"""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.store import Store
+
+# What of a run is no single value, and so no field to choose by.
+_LISTS = frozenset({"confounds", "events", "missing", "qc"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Some runs of a store.
+
+    Attributes:
+      store: the open store.
+      runs: (R,) int, places in `store.runs`.
+    """
+
+    store: Store
+    runs: np.ndarray
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of these runs in `runs.jsonl`."""
+        return [self.store.runs[run] for run in self.runs]
+
+
+def open_selection(text: str) -> Selection:
+    """Opens the runs that `PATH[?field=pattern&field=FILE]` stands for.
+
+    Raises:
+      InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
+    """
+    path, _, query = text.partition("?")
+    store = Store(path)
+    return Selection(store, select_runs(store, query))
+
+
+def select_runs(store: Store, query: str) -> np.ndarray:
+    """The runs of a store that match every condition.
+
+    Args:
+      store: the open store.
+      query: conditions `field=pattern` joined by `&`. A pattern with `*`, `?` or `[...]` is
+        matched to the whole value; where it is the path of a file, the value must be one of the
+        words in that file. "" keeps every run.
+
+    Returns:
+      (R,) int, ascending places in `store.runs`.
+
+    Raises:
+      InputError: no condition, an unknown field, or no run matches.
+    """
+    keep = np.ones(len(store.runs), bool)
+    for condition in filter(None, query.split("&")):
+        field, equals, pattern = condition.partition("=")
+        if not equals:
+            raise InputError(f"'{condition}' is no filter: write ?{condition}=PATTERN.")
+        if not any(field in run for run in store.runs):
+            raise InputError(
+                f"No run of {store.path} has a field '{field}': choose one of "
+                f"{', '.join(field_names(store.runs))}."
+            )
+        wanted = _wanted(pattern)
+        keep &= [wanted(str(run.get(field, ""))) for run in store.runs]
+    if not keep.any():
+        raise InputError(f"No run of {store.path} matches '?{query}': loosen the filter.")
+    return np.flatnonzero(keep)
+
+
+def is_known(value: Any) -> bool:
+    """Whether a field of a run or an event says something."""
+    return value not in (None, "")
+
+
+def field_names(records: Iterable[dict[str, Any]]) -> list[str]:
+    """The fields in which runs or events say something, sorted, but for those that are lists."""
+    names = {name for record in records for name, value in record.items() if is_known(value)}
+    return sorted(names - _LISTS)
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """("train", "hcp?task=REST1") of "train=hcp?task=REST1"; None where there is no name."""
+    match = re.fullmatch(r"([\w.-]+)=(.*)", text)
+    return (match[1], match[2]) if match else (None, text)
+
+
+def _wanted(pattern: str) -> Callable[[str], bool]:
+    if Path(pattern).is_file():
+        listed = set(Path(pattern).read_text().split())
+        return lambda value: value in listed
+    return lambda value: fnmatch.fnmatchcase(value, pattern)

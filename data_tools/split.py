@@ -1,0 +1,269 @@
+"""Splits the subjects of stores into lists: whole people, and whole families.
+
+    python -m data_tools.split STORE [STORE ...] --output=DIR --shares=train=0.8,val=0.1,test=0.1
+
+leaves DIR/train.txt, val.txt and test.txt, one subject a line, to be used as filters of a store
+(`STORE?subject=DIR/train.txt`), and DIR/split.json, which says how they were made. No subject is in
+two lists; with `--groups=FIELD` neither are subjects who share a value of that field of the run
+table, such as a family. Lists are the same whenever stores, seed and shares are, in any order.
+
+Groups come in an order drawn from the seed, and each goes to the split that lacks most subjects. So
+every split misses its share by less than the largest group, provided that each is due as many
+subjects as that group has.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError, kind_errors
+from data_tools.files import publish_directory
+from data_tools.selection import Selection, field_names, is_known, open_selection
+
+Subject = tuple[str, str]  # dataset and label
+
+
+def split_subjects(
+    runs: Iterable[dict[str, Any]],
+    shares: Mapping[str, float],
+    *,
+    seed: int = 0,
+    groups: str | None = None,
+) -> dict[str, list[str]]:
+    """Splits subjects at random, groups never straddling.
+
+    Args:
+      runs: lines of run tables, in any order.
+      shares: of the subjects, by the name of the split; they sum to 1.
+      seed: of the order in which groups are dealt out.
+      groups: field of the run table that subjects of one group share, if any.
+
+    Returns:
+      The sorted subject labels of each split: every subject in exactly one.
+
+    Raises:
+      InputError: senseless shares, fewer groups than splits, or what `group_subjects` refuses.
+    """
+    _check_shares(shares)
+    families = group_subjects(runs, groups)
+    if len(families) < len(shares):
+        raise InputError(
+            f"{len(shares)} splits need a group of subjects each, and the number of groups is "
+            f"{len(families)}: give more stores or fewer shares."
+        )
+    families.sort(key=lambda family: _shuffled(seed, family[0]))
+    n_subjects = sum(map(len, families))
+    lacking = {name: share * n_subjects for name, share in shares.items()}
+    splits: dict[str, list[str]] = {name: [] for name in shares}
+    for dealt, family in enumerate(families):
+        empty = [name for name in splits if not splits[name]]
+        # The last groups are kept for splits so small that they never lacked the most.
+        open_to = empty if len(empty) == len(families) - dealt else splits
+        name = max(open_to, key=lacking.__getitem__)
+        lacking[name] -= len(family)
+        splits[name] += [label for _, label in family]
+    return {name: sorted(labels) for name, labels in splits.items()}
+
+
+def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> list[list[Subject]]:
+    """Subjects that must stay together.
+
+    Two subjects of a dataset do if some of their runs have the same value of the field, or if
+    others link them so. A subject without a value is a group of its own.
+
+    Args:
+      runs: lines of run tables, in any order.
+      field: of the run table, or None to keep every subject apart.
+
+    Returns:
+      Groups of (dataset, subject), sorted within and among themselves.
+
+    Raises:
+      InputError: a run has no subject, a label means somebody in two datasets or cannot stand in
+        a list, or no run has the field.
+    """
+    runs = list(runs)
+    subjects = sorted({_subject(run) for run in runs})
+    _check_labels(subjects)
+    if field is None:
+        return [[subject] for subject in subjects]
+    pairs = {(_subject(run), str(run[field])) for run in runs if is_known(run.get(field))}
+    if not pairs:
+        raise InputError(
+            f"No run has a '{field}' to group subjects by: choose one of "
+            f"{', '.join(field_names(runs))}."
+        )
+    return _connected(subjects, [(subject, (subject[0], value)) for subject, value in pairs])
+
+
+def _connected(subjects: list[Subject], links: list[tuple[Subject, Any]]) -> list[list[Subject]]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Nodes are the subjects, then what links them.
+    nodes = {node: i for i, node in enumerate(subjects)}
+    ties = {tie: len(nodes) + i for i, tie in enumerate(dict.fromkeys(tie for _, tie in links))}
+    ends = [nodes[subject] for subject, _ in links], [ties[tie] for _, tie in links]
+    size = len(nodes) + len(ties)
+    graph = coo_array((np.ones(len(links), bool), ends), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    groups = collections.defaultdict(list)
+    for subject, label in zip(subjects, component, strict=False):
+        groups[label].append(subject)
+    return sorted(groups.values())
+
+
+def _subject(run: dict[str, Any]) -> Subject:
+    if not is_known(run.get("subject")):
+        raise InputError(
+            f"Run {run['key']} has no subject, so nobody knows where it belongs: give "
+            "'STORE?subject=?*' to leave such runs out."
+        )
+    return str(run.get("dataset") or ""), str(run["subject"])
+
+
+def _check_labels(subjects: list[Subject]) -> None:
+    # None of these messages shows a label: reports of restricted data must not.
+    owners = collections.defaultdict(list)
+    for dataset, label in subjects:
+        owners[label].append(dataset)
+    if unfit := sum(len(label.split()) != 1 for label in owners):
+        raise InputError(
+            f"Some subject labels ({unfit}) hold spaces, which lists of subjects cannot: convert "
+            "the runs with other labels."
+        )
+    if twice := [datasets for datasets in owners.values() if len(datasets) > 1]:
+        a, b = twice[0][:2]
+        raise InputError(
+            f"Some subject labels ({len(twice)}) stand for different people, in the datasets "
+            f"'{a}' and '{b}' for one, and lists hold only labels: split these datasets apart."
+        )
+
+
+def _shuffled(seed: int, subject: Subject) -> bytes:
+    """Sorting by this is a shuffle, the same on every machine and with every version of NumPy."""
+    return hashlib.sha256(json.dumps([seed, *subject]).encode()).digest()
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    total = sum(shares.values())
+    if not shares or min(shares.values()) <= 0 or not abs(total - 1) < 1e-6:
+        raise InputError(f"The shares sum to {total:g}: give shares above 0 that sum to 1.")
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """{"train": 0.8, "test": 0.2} of "train=0.8,test=0.2"."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"(\w[\w.-]*)=(\d*\.?\d+)", part.strip())
+        if not match or match[1] in shares:
+            raise InputError(
+                f"'{part}' of --shares={text} is no NAME=SHARE with a name of its own: write "
+                "train=0.8,val=0.1,test=0.1, say."
+            )
+        shares[match[1]] = float(match[2])
+    return shares
+
+
+def describe_split(
+    selections: Sequence[Selection],
+    splits: Mapping[str, Sequence[str]],
+    shares: Mapping[str, float],
+    seed: int,
+    groups: str | None,
+) -> dict[str, Any]:
+    """What split.json says: how the lists were made and what is in them, but nobody's name."""
+    runs = [run for selection in selections for run in selection.lines]
+    families = group_subjects(runs, groups)
+    counts = {}
+    for name, labels in splits.items():
+        listed = set(labels)
+        kept = [run for run in runs if str(run["subject"]) in listed]
+        counts[name] = {
+            "subjects": len(listed),
+            "groups": sum(family[0][1] in listed for family in families),
+            "runs": len(kept),
+            "frames": sum(run["n_frames"] for run in kept),
+        }
+    stores = [
+        {
+            "name": selection.store.path.name,
+            "geometry_sha256": selection.store.meta["geometry_sha256"],
+            "runs": len(selection.runs),
+        }
+        for selection in selections
+    ]
+    return {
+        "tool": "data_tools.split",
+        "seed": seed,
+        "shares": dict(shares),
+        "groups": groups,
+        "splits": counts,
+        "stores": sorted(stores, key=lambda store: json.dumps(store, sort_keys=True)),
+    }
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.split",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("stores", nargs="+", metavar="STORE", help="stores, also as STORE?field=pattern")
+    add("--output", required=True, type=Path, metavar="DIR", help="directory to make")
+    add(
+        "--shares",
+        default="train=0.8,val=0.1,test=0.1",
+        metavar="NAME=SHARE,...",
+        help="splits and their shares of the subjects (%(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
+    add("--groups", metavar="FIELD", help="field that keeps subjects together, such as family")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parse_args(argv)
+    with kind_errors():
+        shares = parse_shares(args.shares)
+        if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
+            raise InputError(f"{args.output} exists already: choose another path or delete it.")
+        selections = [open_selection(text) for text in args.stores]
+        if len({selection.store.path.resolve() for selection in selections}) < len(selections):
+            raise InputError("A store is given twice: name every store once.")
+        runs = [run for selection in selections for run in selection.lines]
+        splits = split_subjects(runs, shares, seed=args.seed, groups=args.groups)
+        description = describe_split(selections, splits, shares, args.seed, args.groups)
+        with publish_directory(args.output) as directory:
+            for name, labels in splits.items():
+                (directory / f"{name}.txt").write_text("".join(f"{label}\n" for label in labels))
+            (directory / "split.json").write_text(json.dumps(description, indent=2) + "\n")
+        _report(args, runs, splits, description)
+
+
+def _report(args, runs, splits, description) -> None:
+    print(f"{'split':<12}{'subjects':>10}{'groups':>10}{'runs':>10}{'frames':>14}")
+    for name, count in description["splits"].items():
+        print(
+            f"{name:<12}{count['subjects']:>10,}{count['groups']:>10,}{count['runs']:>10,}"
+            f"{count['frames']:>14,}"
+        )
+    if args.groups:
+        grouped = {str(run["subject"]) for run in runs if is_known(run.get(args.groups))}
+        alone = sum(map(len, splits.values())) - len(grouped)
+        if alone:
+            print(f"Subjects without a '{args.groups}', each a group of its own: {alone}.")
+    first = next(iter(splits))
+    print(f"Lists are in {args.output}; use them as STORE?subject={args.output / first}.txt")
+
+
+if __name__ == "__main__":
+    main()
