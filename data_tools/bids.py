@@ -1,52 +1,43 @@
-"""Finds runs and what belongs to them by their names, in files or BIDS-like trees."""
+"""Finds runs and what belongs to them by their names, in files or BIDS-like trees.
 
-import csv
-import dataclasses
+What belongs to a run (events, sidecar, confounds, participants) is inherited as in BIDS: it is
+looked for beside the run, in the same place of the dataset that a derivative lies in, and above.
+"""
+
+import functools
 import glob
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from data_tools.bids_tables import read_events, read_participants
 from data_tools.cifti import is_cifti
 from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, without_hemisphere
+from data_tools.run_files import RunFiles
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
 _ENDINGS = (".dtseries.nii", ".func.gii.gz", ".func.gii", ".gii.gz", ".gii", ".mgz", ".mgh")
 # Entities that tell versions of one run apart rather than runs.
 _VERSION_ENTITIES = frozenset({"hemi", "space", "den", "res", "desc"})
+# How far up what belongs to a run is looked for: DATASET/derivatives/fmriprep/sub/ses/func/FILE.
+_LEVELS = 6
 # Entities that become fields of the run table, and their names there.
 _FIELDS = {"sub": "subject", "ses": "session"} | {
     name: name for name in ("task", "acq", "ce", "rec", "dir", "run", "echo", "mod", "mag")
 }
 
-
-@dataclasses.dataclass(frozen=True)
-class RunFiles:
-    """The files of one run.
-
-    Attributes:
-      key: name of the run, such as "sub-01_ses-02_task-rest_run-01".
-      path: a CIFTI file, or the left hemisphere of a pair (the right is found when it is read).
-      entities: BIDS entities of the name in their order, such as {"sub": "01", "task": "rest"}.
-      events: the `*_events.tsv` that belongs to it, if there is one.
-    """
-
-    key: str
-    path: Path
-    entities: dict[str, str]
-    events: Path | None
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """Metadata for the run table: subject, session, task and the other entities."""
-        return {_FIELDS[name]: value for name, value in self.entities.items() if name in _FIELDS}
+# What a column of participants must not be called in the run table.
+_RESERVED = frozenset(
+    {*_FIELDS.values(), "key", "dataset", "events", "missing", "qc", "tr", "source_tr", "confounds"}
+    | {"n_frames", "shard", "first_frame", "crc32", "scale_crc32"}
+)
 
 
-def find_runs(inputs: Sequence[str | os.PathLike], space: str | None = None) -> list[RunFiles]:
+def find_runs(
+    inputs: Sequence[str | os.PathLike], participants: str | os.PathLike | None = None
+) -> list[RunFiles]:
     """Finds the runs in files and directory trees.
 
     Of a pair of hemispheres either file or both may be named. A file that lacks its other
@@ -54,36 +45,44 @@ def find_runs(inputs: Sequence[str | os.PathLike], space: str | None = None) -> 
 
     Args:
       inputs: files, directories to search, or patterns with `*`.
-      space: name of the space that is wanted, such as "fsaverage5". Where a tree holds runs in
-        several, told by the entity `space`, those in this one are taken.
+      participants: a table like BIDS' `participants.tsv`; None looks for one above each run.
 
     Returns:
-      The runs in key order.
+      The runs in key order, in every space that they are found in (see `in_space`).
 
     Raises:
-      InputError: an input does not exist, there is no run in it, or two runs have one name.
+      InputError: an input does not exist, there is no run in it, or a table cannot be read.
     """
     paths: dict[Path, None] = {}
     for item in inputs:
         found = _search(Path(item))
         if not found:
-            raise InputError(
-                f"There is no surface run in {item}: give CIFTI .dtseries.nii files, or pairs "
-                "named like NAME.lh.mgz and NAME.rh.mgz or NAME_hemi-L.func.gii."
-            )
+            raise InputError(_nothing_in(Path(item)))
         paths |= dict.fromkeys(found)
-    runs = [_run_files(path) for path in paths]
-    if space is not None:
-        # BIDS writes the density of fsLR as another entity: space-fsLR_den-32k.
-        wanted = (None, space, space.split("-")[0])
-        runs = [run for run in runs if run.entities.get("space") in wanted] or runs
-    runs.sort(key=lambda run: run.key)
-    for one, other in zip(runs, runs[1:], strict=False):
-        if one.key == other.key:
-            raise InputError(
-                f"{one.path} and {other.path} are both the run {one.key}: give only one of them."
-            )
-    return runs
+    _names.cache_clear()
+    people = functools.cache(read_participants)
+    runs = [_run_files(path, participants, people) for path in paths]
+    return sorted(runs, key=lambda run: (run.key, str(run.path)))
+
+
+def in_space(runs: Sequence[RunFiles], space: str | None) -> list[RunFiles]:
+    """The runs of a tree that are in a space, such as "fsLR-32k", as far as names tell.
+
+    Where no name tells this space, all are taken; reading them will show.
+    """
+    if space is None:
+        return list(runs)
+    return [run for run in runs if space_of(run.path.name) in (None, space)] or list(runs)
+
+
+def space_of(name: str) -> str | None:
+    """The space that the entities `space` and `den` of a file name tell, in our words."""
+    entities = parse_entities(name)
+    space, density = entities.get("space"), entities.get("den")
+    if space == "fsLR":
+        # Densities of CIFTI count grayordinates, those of GIFTI the vertices of a hemisphere.
+        return {"170k": "fsLR-59k", "59k": "fsLR-59k"}.get(density, "fsLR-32k")
+    return space
 
 
 def parse_entities(name: str) -> dict[str, str]:
@@ -102,36 +101,6 @@ def run_key(name: str) -> str:
     return without_hemisphere(name)[: -len(ending) or None]
 
 
-def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads a BIDS `events.tsv`: one dictionary a row, with numbers where they are numbers.
-
-    Returns:
-      Events with `onset` and `duration` in seconds from the first frame; "n/a" is None.
-
-    Raises:
-      InputError: the file is no table, or an onset or a duration is no number.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table ({error}): save it as UTF-8 .tsv.") from error
-    events = []
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise InputError(f"Line {number} of {path} has another number of columns: mend it.")
-        event = {name: _value(text) for name, text in row.items()}
-        # A duration may be unknown, an onset may not.
-        if not _is_number(event.get("onset")) or not (
-            event.get("duration") is None or _is_number(event["duration"])
-        ):
-            raise InputError(
-                f"Line {number} of {path} has no onset or duration in numbers: mend it."
-            )
-        events.append(event)
-    return events
-
-
 def _search(path: Path) -> list[Path]:
     """The left hemispheres and CIFTI files that a path stands for, sorted."""
     if path.is_dir():
@@ -144,6 +113,19 @@ def _search(path: Path) -> list[Path]:
     else:
         raise InputError(f"{path} does not exist: check the path.")
     return list(dict.fromkeys(_left(file) for file in files))
+
+
+def _nothing_in(path: Path) -> str:
+    """Why there is no run in an input, and what makes one."""
+    if path.is_dir() and any(path.rglob("*_bold.nii.gz")):
+        return (
+            f"{path} holds volumes and no surface runs: run fMRIPrep with --cifti-output 91k, "
+            "which adds *_space-fsLR_den-91k_bold.dtseries.nii."
+        )
+    return (
+        f"There is no surface run in {path}: give CIFTI .dtseries.nii files, or pairs named like "
+        "NAME.lh.mgz and NAME.rh.mgz or NAME_hemi-L.func.gii."
+    )
 
 
 def _is_run(name: str) -> bool:
@@ -160,34 +142,62 @@ def _left(path: Path) -> Path:
     return left if left.exists() else path
 
 
-def _run_files(path: Path) -> RunFiles:
+def _run_files(path: Path, participants: str | os.PathLike | None, people: Callable) -> RunFiles:
     entities = parse_entities(path.name)
-    return RunFiles(run_key(path.name), path, entities, _find_events(path, entities))
+    fields = {_FIELDS[name]: value for name, value in entities.items() if name in _FIELDS}
+    table = participants or next(
+        (above / "participants.tsv" for above in _above(path) if _has(above, "participants.tsv")),
+        None,
+    )
+    if table is not None:
+        told = people(table).get(str(fields.get("subject")), {})
+        # A column with the name of a field of ours must not take its place.
+        fields |= {f"participant_{k}" if k in _RESERVED else k: v for k, v in told.items()}
+    events = _belonging(path, "_events.tsv")
+    return RunFiles(
+        run_key(path.name),
+        path,
+        fields,
+        read_events=events and functools.partial(read_events, events),
+        confounds=_belonging(path, "_timeseries.tsv", "confounds")
+        or _belonging(path, "_regressors.tsv", "confounds"),
+        sidecar_tr=_belonging(path, "_bold.json"),
+    )
 
 
-def _find_events(path: Path, entities: dict[str, str]) -> Path | None:
-    """The events file in the run's directory whose entities agree with the run's the most."""
-    best: tuple[int, Path | None] = (0, None)
-    for candidate in sorted(path.parent.glob("*_events.tsv")):
-        theirs = parse_entities(candidate.name)
-        if theirs.get("task") == entities.get("task") and theirs.items() <= entities.items():
-            best = max(best, (len(theirs), candidate), key=lambda item: item[0])
-    return best[1]
+def _above(path: Path) -> Sequence[Path]:
+    """The directories that may hold what belongs to a run, the nearest first."""
+    return path.absolute().parents[:_LEVELS]
 
 
-def _value(text: str) -> float | str | None:
-    text = text.strip()
-    if text in ("", "n/a"):
-        return None
+@functools.lru_cache(maxsize=4096)
+def _names(directory: Path, ending: str) -> tuple[str, ...]:
+    """The names in a directory with an ending, sorted; of none that cannot be listed."""
     try:
-        number = float(text)
-    except ValueError:
-        return text
-    # JSON has no NaN, and an identifier such as "007" is not the number 7.
-    if not math.isfinite(number) or (len(text) > 1 and text[0] == "0" and text[1].isdigit()):
-        return text
-    return int(number) if text.lstrip("+-").isdigit() else number
+        return tuple(sorted(name for name in os.listdir(directory) if name.endswith(ending)))
+    except OSError:
+        return ()
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _has(directory: Path, name: str) -> bool:
+    return name in _names(directory, name)
+
+
+def _belonging(path: Path, ending: str, description: str | None = None) -> Path | None:
+    """The file of a kind whose entities agree with those of the run the most, the nearest first."""
+    entities = parse_entities(path.name)
+    place = [f"sub-{entities.get('sub')}"]
+    place += [f"ses-{entities['ses']}"] if "ses" in entities else []
+    best: tuple[int, Path | None] = (0, None)
+    for above in _above(path):
+        for directory in (above, above.joinpath(*place, "func")):
+            for name in _names(directory, ending):
+                theirs = parse_entities(name)
+                if theirs.pop("desc", description) != description:
+                    continue
+                if (
+                    theirs.get("task") == entities.get("task")
+                    and theirs.items() <= entities.items()
+                ):
+                    best = max(best, (len(theirs), directory / name), key=lambda item: item[0])
+    return best[1]

@@ -1,7 +1,8 @@
-"""The chain from a surface run to the frames of a store: z-score, resample, map to pixels.
+"""The chain from a surface run to the frames of a store: denoise, z-score, resample, map to pixels.
 
-The order of the first two is exchanged for the third by `Recipe.chain`. Letters in array names: T
-frames, X vertices (left, then right), V valid pixels, N cortical patches, P pixels of a patch.
+Denoising is off unless asked for; `Recipe.chain` says whether mapping comes before z-scoring.
+Letters in array names: T frames, X vertices (left, then right), V valid pixels, N cortical patches,
+P pixels of a patch.
 """
 
 import dataclasses
@@ -10,15 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.confounds import (
+    Confounds,
+    check_n_frames,
+    motion_figures,
+    n_dummies,
+    select_confounds,
+)
+from data_tools.denoise import check_band, denoise
 from data_tools.errors import InputError
 from data_tools.flatmap import FlatMap
 from data_tools.preprocess import KINDS, is_constant, resample, to_float16, zscore
+from data_tools.quality import global_signal_spikes
 from data_tools.surfaces import SurfaceRun
 
 CHAINS = ("vertex", "pixel")
 MISSING = ("record", "ignore")
 # No scanner takes a brain in 50 ms, and nobody waits longer than 20 s: other units, surely.
 _TR_RANGE = (0.05, 20.0)
+# Headers and sidecars round, in seconds.
+_TR_TOLERANCE = 1e-3
 _FRAME_BLOCK = 16  # as much as the cache of a core holds
 
 
@@ -37,6 +49,10 @@ class Recipe:
       max_missing: largest share of such pixels, in [0, 1], before a run is refused.
       seconds: (start, stop) of the part of every run to take, in scan time; cut before z-scoring.
       min_frames: the fewest frames that a result may have.
+      confounds: presets and columns of the run's confounds that are regressed out; see `confounds`.
+      highpass, lowpass: cutoffs in Hz of a filter in time, None for none.
+      drop_dummies: how many frames at the start to leave out; "auto" takes those that fMRIPrep
+        marks as not yet in a steady state.
     """
 
     chain: str = "vertex"
@@ -47,6 +63,10 @@ class Recipe:
     max_missing: float = 0.25
     seconds: tuple[float, float] = (0.0, math.inf)
     min_frames: int = 16
+    confounds: tuple[str, ...] = ()
+    highpass: float | None = None
+    lowpass: float | None = None
+    drop_dummies: int | str = 0
 
     def __post_init__(self):
         for name, choices in (("chain", CHAINS), ("kind", KINDS), ("missing", MISSING)):
@@ -62,11 +82,12 @@ class Recipe:
             raise InputError(f"--max-missing={self.max_missing:g} is no share: give 0 to 1.")
         if not 0 <= self.seconds[0] < self.seconds[1]:
             raise InputError("The seconds to keep are empty: give --seconds=START:STOP.")
+        check_band(self.highpass, self.lowpass)
 
     @property
-    def keeps_all(self) -> bool:
-        """Whether runs are kept from the first to the last frame."""
-        return self.seconds == (0, math.inf)
+    def denoises(self) -> bool:
+        """Whether anything is taken out of the time series before they are z-scored."""
+        return bool(self.confounds or self.highpass or self.lowpass)
 
     def describe(self) -> dict[str, Any]:
         """What `store.json` says of the preprocessing."""
@@ -82,8 +103,13 @@ class Recipe:
             "source_tr": self.tr,
             "missing": self.missing,
             "max_missing": self.max_missing,
-            "seconds": None if self.keeps_all else [start, stop if math.isfinite(stop) else None],
-            "confounds": None,
+            "seconds": None
+            if self.seconds == (0, math.inf)
+            else [start, stop if math.isfinite(stop) else None],
+            "drop_dummies": self.drop_dummies,
+            "confounds": list(self.confounds) or None,
+            "highpass": self.highpass,
+            "lowpass": self.lowpass,
         }
 
 
@@ -98,7 +124,9 @@ class Frames:
       tr: seconds between frames.
       source_tr: seconds between the frames of the run as it was scanned.
       first_second: scan time of the first frame.
-      qc: missing_share, temporal_snr (None where the means say nothing), max_abs.
+      scanned_seconds: how long the run was scanned, parts left out included.
+      qc: missing_share, temporal_snr (None where the means say nothing), global_spikes, max_abs,
+        and of confounds what `confounds.motion_figures` gives.
     """
 
     frames: np.ndarray
@@ -108,13 +136,28 @@ class Frames:
     tr: float
     source_tr: float
     first_second: float
+    scanned_seconds: float
     qc: dict[str, float | None]
 
 
 def process_run(
-    run: SurfaceRun, flat_map: FlatMap, recipe: Recipe, name: str = "The run"
+    run: SurfaceRun,
+    flat_map: FlatMap,
+    recipe: Recipe,
+    name: str = "The run",
+    *,
+    sidecar_tr: float | None = None,
+    confounds: Confounds | None = None,
 ) -> Frames:
     """Takes a run through the chain; errors call it by `name`.
+
+    Args:
+      run: its time series.
+      flat_map: of the mesh that it is on.
+      recipe: what to do.
+      name: of the run.
+      sidecar_tr: seconds between frames as the file beside it says.
+      confounds: its confounds, one row a frame.
 
     Raises:
       InputError: the run is on another mesh, its TR is not known, or its data are unfit.
@@ -124,12 +167,11 @@ def process_run(
             f"{name} is on {run.space} and the flat map is '{flat_map.geometry.space}': give the "
             f"flat surfaces of {run.space} with --surfaces=LEFT RIGHT."
         )
-    tr = recipe.tr or run.tr
-    if tr is None:
-        raise InputError(f"{name} does not say its TR: give it in seconds with --tr.")
-    check_tr(tr, f"The TR of {name}")
+    tr = known_tr(run.tr, sidecar_tr, recipe.tr, name)
     target_tr = recipe.target_tr or tr
-    window = _window(run.n_frames, tr, recipe.seconds, name)
+    if confounds is not None:
+        check_n_frames(confounds, run.n_frames, name)
+    window = kept_frames(run.n_frames, tr, recipe, confounds, name)
     series = np.concatenate([run.left[window], run.right[window]], axis=1)
     # What the map does not use can neither spoil a run nor slow it down.
     series[:, ~flat_map.kept] = 0
@@ -138,13 +180,24 @@ def process_run(
         raise InputError(
             f"{name} holds NaN or infinite values at {n_bad:,} vertices: clean it, or leave it out."
         )
-    lost = flat_map.sample_nearest(is_constant(series))
+    constant = is_constant(series)
+    lost = flat_map.sample_nearest(constant)
     _check_missing(lost.mean(), recipe.max_missing, name)
+    qc: dict[str, float | None] = {
+        "missing_share": round(float(lost.mean()), 6),
+        "temporal_snr": temporal_snr(*zscore(series)[1:]),
+        "global_spikes": global_signal_spikes(series),
+    }
+    if confounds is not None:
+        confounds = confounds.part(window)
+        qc |= motion_figures(confounds)
+    if recipe.denoises:
+        wanted = _wanted(confounds, recipe, name)
+        series = denoise(series, tr, wanted, recipe.highpass, recipe.lowpass, name)
 
     if recipe.chain == "pixel":
         series = flat_map.sample(series)
     series, mean, std = zscore(series)
-    qc = {"missing_share": round(float(lost.mean()), 6), "temporal_snr": temporal_snr(mean, std)}
     series = resample(series, tr, target_tr, recipe.kind)
     if len(series) < recipe.min_frames:
         raise InputError(
@@ -155,15 +208,34 @@ def process_run(
     frames, largest = _to_patches(series, flat_map, hidden, recipe.chain == "pixel", name)
     to_patches = flat_map.geometry.pixels_to_patches
     return Frames(
-        frames,
-        to_patches(mean) if recipe.chain == "pixel" else None,
-        to_patches(std) if recipe.chain == "pixel" else None,
-        np.flatnonzero(to_patches(hidden)) if hidden.any() else None,
-        target_tr,
-        tr,
-        window.start * tr,
-        qc | {"max_abs": round(largest, 3)},
+        frames=frames,
+        mean=to_patches(mean) if recipe.chain == "pixel" else None,
+        std=to_patches(std) if recipe.chain == "pixel" else None,
+        missing=np.flatnonzero(to_patches(hidden)) if hidden.any() else None,
+        tr=target_tr,
+        source_tr=tr,
+        first_second=window.start * tr,
+        scanned_seconds=run.n_frames * tr,
+        qc=qc | {"max_abs": round(largest, 3)},
     )
+
+
+def known_tr(header: float | None, sidecar: float | None, given: float | None, name: str) -> float:
+    """The TR of a run in seconds, from what its header, its sidecar and the user say of it.
+
+    Raises:
+      InputError: nobody says it, header and sidecar disagree, or it cannot be one in seconds.
+    """
+    if given is None and header and sidecar and abs(header - sidecar) > _TR_TOLERANCE:
+        raise InputError(
+            f"{name} says a TR of {header:g} s and its sidecar {sidecar:g} s: give the right one "
+            "with --tr."
+        )
+    tr = given or header or sidecar
+    if not tr:
+        raise InputError(f"{name} does not say its TR: give it in seconds with --tr.")
+    check_tr(tr, f"The TR of {name}")
+    return tr
 
 
 def check_tr(tr: float, name: str) -> None:
@@ -176,20 +248,20 @@ def check_tr(tr: float, name: str) -> None:
         )
 
 
-def temporal_snr(mean: np.ndarray, std: np.ndarray) -> float | None:
-    """Median over the columns that vary of mean / std.
+def kept_frames(
+    n_frames: int, tr: float, recipe: Recipe, confounds: Confounds | None, name: str
+) -> slice:
+    """The frames of a run that begin in the seconds to keep, dummies left out.
 
-    None where the means are not above the noise: they were taken out of the run before.
+    Raises:
+      InputError: there is none.
     """
-    varies = std > 0
-    snr = float(np.median(mean[varies] / std[varies])) if varies.any() else 0.0
-    return round(snr, 3) if snr > 1 else None
-
-
-def _window(n_frames: int, tr: float, seconds: tuple[float, float], name: str) -> slice:
-    """The frames that begin in [start, stop) seconds."""
     # A frame at 1.4 * 300 s belongs to a part that begins at 420 s, whatever the rounding.
-    start, stop = (min(math.ceil(round(t / tr, 6)), n_frames) for t in map(_finite, seconds))
+    start, stop = (
+        n_frames if t == math.inf else min(math.ceil(round(t / tr, 6)), n_frames)
+        for t in recipe.seconds
+    )
+    start = max(start, n_dummies(confounds, recipe.drop_dummies, name))
     if start >= stop:
         raise InputError(
             f"{name} lasts {n_frames * tr:g} s, so there is nothing in the seconds to keep: give "
@@ -198,8 +270,26 @@ def _window(n_frames: int, tr: float, seconds: tuple[float, float], name: str) -
     return slice(start, stop)
 
 
-def _finite(seconds: float) -> float:
-    return min(seconds, 1e9)
+def _wanted(confounds: Confounds | None, recipe: Recipe, name: str) -> np.ndarray | None:
+    """(T, C) the confounds to regress out of a run, None for none."""
+    if not recipe.confounds:
+        return None
+    if confounds is None:
+        raise InputError(
+            f"{name} has no table of confounds beside it (*_desc-confounds_timeseries.tsv): put it "
+            "there, or convert without --confounds."
+        )
+    return select_confounds(confounds, recipe.confounds)
+
+
+def temporal_snr(mean: np.ndarray, std: np.ndarray) -> float | None:
+    """Median over the columns that vary of mean / std.
+
+    None where the means are not above the noise: they were taken out of the run before.
+    """
+    varies = std > 0
+    snr = float(np.median(mean[varies] / std[varies])) if varies.any() else 0.0
+    return round(snr, 3) if snr > 1 else None
 
 
 def _check_missing(share: float, limit: float, name: str) -> None:

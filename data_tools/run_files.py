@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_tools.bids_tables import read_repetition_time
 from data_tools.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.surfaces import read_surface_header, read_surface_run
 
@@ -26,7 +27,8 @@ class RunFiles:
       read_header: reads what its header tells from the path.
       read_events: gives its events as BIDS has them (onset, duration, trial_type, ...), or None.
       confounds: its table of confounds, as fMRIPrep writes it, or None.
-      sidecar_tr: seconds between frames as a file beside it says, or None.
+      sidecar_tr: seconds between frames as something beside it says: a number, or the JSON sidecar
+        that holds it; None if nothing does.
     """
 
     key: str
@@ -36,4 +38,14 @@ class RunFiles:
     read_header: Callable[[str | os.PathLike], SurfaceHeader] = read_surface_header
     read_events: Callable[[], list[dict[str, Any]]] | None = None
     confounds: Path | None = None
-    sidecar_tr: float | None = None
+    sidecar_tr: float | Path | None = None
+
+
+def sidecar_tr(run: RunFiles) -> float | None:
+    """Seconds between frames as something beside a run says, None if nothing does.
+
+    Raises:
+      InputError: its sidecar is no JSON.
+    """
+    tr = run.sidecar_tr
+    return read_repetition_time(tr) if isinstance(tr, Path) else tr

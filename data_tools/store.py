@@ -6,6 +6,7 @@ STORE/geometry.npz             the map from the brain space to patches
 STORE/runs.jsonl               one line a run, in key order: where its frames are, and its metadata
 STORE/shards/bold-00000.npy    (frames, N, P) float16, C order; off-cortex values are 0
 STORE/stats/{mean,std}.npy     optional, (runs, N, P) float32: the scale before z-scoring
+STORE/skipped.jsonl            optional: key, path and reason of runs that were left out
 ```
 This file is the format and its reader, `store_writer` the writer. Letters in array names: T frames,
 N cortical patches, P pixels of a patch.
@@ -29,6 +30,7 @@ from data_tools.npy import as_bytes, data_offset, open_array
 
 STORE_FORMAT = "fmrifm-store"
 STORE_VERSION = 1
+SKIPPED = "skipped.jsonl"
 FRAME_DTYPE = np.dtype("<f2")
 SCALE_DTYPE = np.dtype("<f4")
 

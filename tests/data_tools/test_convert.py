@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from data_tools import conversion
-from data_tools.bids import find_runs, read_events, run_key
+from data_tools.bids import find_runs, in_space, run_key
+from data_tools.bids_tables import read_events
 from data_tools.chain import Recipe, process_run
 from data_tools.convert import main
 from data_tools.errors import InputError
-from data_tools.flatmap import fsaverage5_flat_map, fsaverage5_surfaces
+from data_tools.standard_maps import fsaverage5_surfaces, read_flat_map, standard_flat_map
 from data_tools.store import Store
 from data_tools.surfaces import SurfaceRun, read_flat_surface
 from tests.data_tools.surface_files import N, write_cifti, write_gifti, write_mgz
@@ -128,7 +129,7 @@ def test_pixel_chain_keeps_the_scale(tmp_path):
     assert store.tr == 1.4 and store.runs[0]["n_frames"] == 40
     mean, std = store.scale(0)
     restored = store.read(0, 0, 40) * std + mean
-    flat_map = fsaverage5_flat_map()
+    flat_map = standard_flat_map("fsaverage5")
     pixels = flat_map.sample(np.concatenate([left, right], 1))
     expected = flat_map.geometry.pixels_to_patches(pixels)
     np.testing.assert_allclose(restored, expected, atol=0.05, rtol=1e-4)
@@ -138,7 +139,7 @@ def test_pixel_chain_keeps_the_scale(tmp_path):
 def test_missing_vertices():
     left, right = smooth_run(mean=0.0)
     left[:, 3000:3400] = 7.0
-    flat_map, run = fsaverage5_flat_map(), SurfaceRun(left, right, 1.0)
+    flat_map, run = standard_flat_map("fsaverage5"), SurfaceRun(left, right, 1.0)
     frames = process_run(run, flat_map, Recipe())
     lost = np.isin(flat_map.nearest, np.arange(3000, 3400))
     expected = np.flatnonzero(flat_map.geometry.pixels_to_patches(lost))
@@ -195,14 +196,14 @@ def test_bad_runs_are_skipped_with_a_reason(tmp_path, capsys):
     assert reasons[0] in fails(capsys, output, f"--input={folder}", "--strict")
     convert(f"--input={folder}", f"--output={output}")
     assert [run["key"] for run in Store(output).runs] == ["sub-01_task-rest"]
-    skipped = (tmp_path / "store.skipped.jsonl").read_text().splitlines()
+    skipped = (output / "skipped.jsonl").read_text().splitlines()
     skipped = [json.loads(line) for line in skipped]
     assert [line["key"][:6] for line in skipped] == ["sub-02", "sub-03", "sub-04"]
     for line, reason in zip(skipped, reasons, strict=True):
-        assert reason in line["reason"]
+        assert reason in line["reason"] and str(folder) not in line["reason"] + line["path"]
     # A clean conversion leaves no old list standing.
     convert(f"--input={folder}/sub-01*L*.gii", f"--output={output}", "--overwrite")
-    assert not (tmp_path / "store.skipped.jsonl").exists()
+    assert not (output / "skipped.jsonl").exists()
 
 
 def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys):
@@ -244,7 +245,7 @@ def test_other_surfaces_and_region(tmp_path):
     convert(source, *surfaces, f"--output={tmp_path / 'all'}", "--patch-size=8")
     convert(source, f"--output={tmp_path / 'part'}", "--roi", *[tmp_path / "lh.roi.mgz"] * 2)
     whole, part = Store(tmp_path / "all").geometry, Store(tmp_path / "part").geometry
-    np.testing.assert_array_equal(whole.mask, fsaverage5_flat_map(True).geometry.mask)
+    np.testing.assert_array_equal(whole.mask, read_flat_map(fsaverage5_surfaces()).geometry.mask)
     assert whole.patch_shape == (8, 8) and whole.space == "flat-fsaverage5"
     assert part.n_pixels < whole.n_pixels and not (part.mask & ~whole.mask).any()
 
@@ -259,16 +260,16 @@ def test_names_and_events(tmp_path):
     for name in (*names, "fsaverage5_hemi-R_bold.func.gii", "T1w_hemi-L_white.surf.gii"):
         (tmp_path / f"sub-1_task-x_run-1_space-{name}").touch()
     for name in ("task-x", "sub-1_task-x_run-1", "sub-2_task-x", "sub-1_task-y_run-1"):
-        (tmp_path / f"{name}_events.tsv").write_text("onset\tduration\tid\n1\t2.5\t007\n")
+        events = "onset\tduration\tid\n1\t2.5\t007\n" if "run" in name else "onset\n"
+        (tmp_path / f"{name}_events.tsv").write_text(events)
     for space, name in zip(("fsaverage5", "fsLR-32k"), names, strict=True):
-        (run,) = find_runs([tmp_path], space)
+        (run,) = in_space(find_runs([tmp_path]), space)
         assert run.path.name.endswith(name)
-        assert run.events.name == "sub-1_task-x_run-1_events.tsv"
+        events = tmp_path / "sub-1_task-x_run-1_events.tsv"
+        assert run.read_events() == [{"onset": 1, "duration": 2.5, "id": "007"}]
         assert run.fields == {"subject": "1", "task": "x", "run": "1"}
-    with pytest.raises(InputError, match="are both the run sub-1_task-x_run-1"):
-        find_runs([tmp_path])
-    assert read_events(run.events) == [{"onset": 1, "duration": 2.5, "id": "007"}]
+    assert len(find_runs([tmp_path])) == 2
     for bad in ("onset\tduration\nn/a\t1\n", "onset\tduration\n1\n", "when\n1\n"):
-        run.events.write_text(bad)
+        events.write_text(bad)
         with pytest.raises(InputError, match="Line 2 of "):
-            read_events(run.events)
+            read_events(events)
