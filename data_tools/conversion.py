@@ -161,11 +161,15 @@ def _outcomes(
             yield Outcome(key, run.path, others)
     if not single:
         return
-    work = (joblib.delayed(_try_run)(run, job, writer) for run in single)
-    n_jobs = min(joblib.effective_n_jobs(jobs), len(single))
-    results = joblib.Parallel(n_jobs, return_as="generator_unordered")(work)
+    work = [joblib.delayed(_try_run)(run, job, writer) for run in single]
+    results = joblib.Parallel(n_processes(jobs, work), return_as="generator_unordered")(work)
     with _quietly_closed(results):
         yield from tqdm.tqdm(results, "convert", len(single), unit="run")
+
+
+def n_processes(jobs: int, work: Sequence) -> int:
+    """How many processes a list of work keeps busy, `jobs` being what the user allows."""
+    return min(joblib.effective_n_jobs(jobs), len(work))
 
 
 def _try_run(run: RunFiles, job: Job, writer: StoreWriter) -> Outcome:

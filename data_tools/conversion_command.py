@@ -12,13 +12,11 @@ A converter finds the runs of a release (`run_files`) and hands them over:
 import argparse
 import contextlib
 import math
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import joblib
-import tqdm
 
 from data_tools.chain import CHAINS, MISSING, Recipe
 from data_tools.confounds import PRESETS
@@ -27,7 +25,7 @@ from data_tools.errors import InputError
 from data_tools.preprocess import KINDS
 from data_tools.privacy import read_salt
 from data_tools.run_files import RunFiles
-from data_tools.sizes import estimate, format_bytes
+from data_tools.sizes import print_sizes
 from data_tools.standard_maps import read_flat_map, surfaces_provenance
 from data_tools.store import SKIPPED
 
@@ -128,7 +126,7 @@ def run_command(
         read_salt(args.pseudonymise) if args.pseudonymise else None,
     )
     if args.dry_run:
-        _list(args, runs, job)
+        print_sizes(job.shard(runs, *args.shard), job, args.output, args.jobs)
         return
     inputs = [args.input] if isinstance(args.input, str | Path) else args.input
     with _spread(args.dask):
@@ -143,7 +141,7 @@ def run_command(
                 "pseudonymised": job.pseudonyms is not None,
                 **surfaces_provenance(args.surfaces, args.roi, space),
             },
-            restricted=[*restricted, *args.restricted],
+            restricted=[*restricted, *_words(args.restricted)],
             shard=args.shard,
             jobs=args.jobs,
             overwrite=args.overwrite,
@@ -167,7 +165,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         max_missing=args.max_missing,
         seconds=args.seconds,
         min_frames=args.min_frames,
-        confounds=tuple(name for text in args.confounds for name in text.split(",") if name),
+        confounds=tuple(_words(args.confounds)),
         highpass=args.highpass,
         lowpass=args.lowpass,
         drop_dummies=args.drop_dummies,
@@ -195,27 +193,9 @@ def _spread(address: str | None) -> Iterator[None]:
         yield
 
 
-def _list(args: argparse.Namespace, runs: Sequence[RunFiles], job: Job) -> None:
-    """Prints the runs and the size of the store they would make, from their headers alone."""
-    total_frames = total_bytes = n_bad = 0
-    runs = job.shard(runs, *args.shard)
-    for run in tqdm.tqdm(runs, "headers", unit="run", leave=False):
-        key = job.public(run).key
-        try:
-            n_frames, n_bytes = estimate(run, job.recipe, job.flat_map.geometry)
-        except InputError as error:
-            n_bad += 1
-            tqdm.tqdm.write(f"{key}  cannot be converted: {job.shown(str(error), run)}")
-            continue
-        total_frames, total_bytes = total_frames + n_frames, total_bytes + n_bytes
-        tqdm.tqdm.write(f"{key}  {n_frames:,} frames  {format_bytes(n_bytes)}")
-    above = next(path for path in args.output.absolute().parents if path.exists())
-    free = shutil.disk_usage(above).free
-    print(
-        f"{args.output} would hold {len(runs) - n_bad:,} runs, "
-        f"{total_frames:,} frames, {format_bytes(total_bytes)}; free there: {format_bytes(free)}. "
-        f"Runs that cannot be converted: {n_bad}."
-    )
+def _words(values: Sequence[str]) -> list[str]:
+    """ "A,B" is two values, as "A B" is."""
+    return [word for value in values for word in value.split(",") if word]
 
 
 def _seconds(text: str) -> tuple[float, float]:

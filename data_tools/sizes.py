@@ -1,14 +1,59 @@
 """How large the store of some runs will be, told by their headers before anything is converted."""
 
 import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import joblib
+import tqdm
 
 from data_tools.chain import Recipe, kept_frames, known_tr
 from data_tools.confounds import read_confounds
+from data_tools.conversion import Job, n_processes
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
-from data_tools.preprocess import _n_resampled as n_resampled
+from data_tools.resampling import n_resampled
 from data_tools.run_files import RunFiles, sidecar_tr
 from data_tools.store import FRAME_DTYPE
+
+
+def print_sizes(runs: Sequence[RunFiles], job: Job, output: Path, jobs: int = 1) -> None:
+    """Prints the size of each run in a store and of the whole, and what cannot be converted.
+
+    Args:
+      runs: what would be converted.
+      job: how.
+      output: where the store would appear; nothing is written there.
+      jobs: number of processes that read headers, -1 for one a core.
+    """
+    work = [joblib.delayed(_try_estimate)(run, job) for run in runs]
+    sizes = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
+    frames, size, n_bad = 0, 0, 0
+    for run, found in zip(
+        runs, tqdm.tqdm(sizes, "headers", len(runs), unit="run", leave=False), strict=True
+    ):
+        key = job.public(run).key
+        if isinstance(found, str):
+            n_bad += 1
+            tqdm.tqdm.write(f"{key}  cannot be converted: {found}")
+            continue
+        frames, size = frames + found[0], size + found[1]
+        tqdm.tqdm.write(f"{key}  {found[0]:,} frames  {format_bytes(found[1])}")
+    above = next(path for path in output.absolute().parents if path.exists())
+    print(
+        f"{output} would hold {len(runs) - n_bad:,} runs, {frames:,} frames, {format_bytes(size)}; "
+        f"free there: {format_bytes(shutil.disk_usage(above).free)}. Runs that cannot be "
+        f"converted: {n_bad:,}."
+    )
+
+
+def _try_estimate(run: RunFiles, job: Job) -> tuple[int, int] | str:
+    """Frames and bytes of a run in the store, or why there will be none."""
+    try:
+        return estimate(run, job.recipe, job.flat_map.geometry)
+    except InputError as error:
+        return job.shown(str(error), run)
 
 
 def estimate(run: RunFiles, recipe: Recipe, geometry: Geometry) -> tuple[int, int]:
