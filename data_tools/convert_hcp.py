@@ -1,0 +1,144 @@
+"""Turns the HCP young adult release into a store.
+
+    python -m data_tools.convert_hcp --input=ROOT --output=STORE [--batches=0-17 ...]
+
+ROOT holds a folder a subject, with `MNINonLinear/Results/ACQUISITION` in it (see `hcp`). Batches
+of subjects in which families stay together come from the restricted table of the release, or from a
+table of batches (see `hcp_batches`).
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from data_tools.conversion_command import conversion_parser, parse, run_command
+from data_tools.errors import InputError, kind_errors
+from data_tools.hcp import SUFFIX, find_hcp_runs, hcp_subjects
+from data_tools.hcp_batches import (
+    PUBLISHED_SUBJECTS,
+    family_batches,
+    parse_numbers,
+    read_batches,
+    read_families,
+)
+from data_tools.run_files import RunFiles
+
+_TOOL = "data_tools.convert_hcp"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parse_args(argv)
+    with kind_errors():
+        runs, remarks = find_hcp_runs(
+            args.input, suffix=args.suffix, subjects=args.subjects, tasks=args.tasks
+        )
+        runs, more = add_batches(
+            runs, args.input, args.restricted_csv, args.batches_table, args.batches
+        )
+        for remark in remarks + more:
+            print(remark)
+        restricted = ["family"] if args.restricted_csv else []
+        run_command(args, runs, tool=_TOOL, dataset="hcp", restricted=restricted)
+
+
+def add_batches(
+    runs: Sequence[RunFiles],
+    root: str,
+    restricted_csv: str | None,
+    batches_table: str | None,
+    wanted: frozenset[int] | None,
+) -> tuple[list[RunFiles], list[str]]:
+    """Adds the fields batch and family to runs, and keeps those of some batches.
+
+    Args:
+      runs: what was found.
+      root: where; the subjects that have a folder there are dealt out to batches.
+      restricted_csv: the table that tells the families.
+      batches_table: the table that tells the batches; goes before those of the families.
+      wanted: the batches to keep, None for all runs.
+
+    Returns:
+      The runs, and remarks.
+
+    Raises:
+      InputError: batches are wanted and no table tells them, or no run is in them; or a table
+        cannot be used.
+    """
+    families: dict[str, int] = {}
+    batches: dict[str, int] = {}
+    remarks = []
+    if restricted_csv:
+        families, column = read_families(restricted_csv)
+        if column != "Pedigree_ID":
+            remarks.append(f"Families are told by {column}, which sets half-siblings apart.")
+    if batches_table:
+        batches = read_batches(batches_table)
+    elif restricted_csv:
+        subjects = hcp_subjects(root)
+        try:
+            batches = family_batches(subjects, families)
+        except InputError as error:
+            if wanted is not None:
+                raise
+            remarks.append(f"Runs get no batch. {error}")
+        if batches and len(subjects) != PUBLISHED_SUBJECTS:
+            remarks.append(
+                f"The batches are not the published ones, which are of {PUBLISHED_SUBJECTS:,} "
+                f"subjects: {len(subjects):,} have a folder here. --batches-table takes a given "
+                "table."
+            )
+    elif wanted is not None:
+        raise InputError(
+            "Nobody says who is in these batches: give --restricted-csv or --batches-table."
+        )
+    without = {run.fields["subject"] for run in runs} - batches.keys()
+    if batches and without:
+        remarks.append(f"Subjects without a batch, as the tables do not have them: {len(without)}.")
+    kept = [
+        _with_batch(run, batches, families)
+        for run in runs
+        if wanted is None or batches.get(run.fields["subject"]) in wanted
+    ]
+    if not kept:
+        raise InputError("No run is in these batches: give others with --batches.")
+    return kept, remarks
+
+
+def _with_batch(run: RunFiles, batches: dict[str, int], families: dict[str, int]) -> RunFiles:
+    subject = run.fields["subject"]
+    found = {
+        name: table[subject]
+        for name, table in (("batch", batches), ("family", families))
+        if subject in table
+    }
+    return dataclasses.replace(run, fields=run.fields | found)
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = conversion_parser(
+        _TOOL, "Turns the HCP young adult release into a store.", max_missing=0.01
+    )
+    add = parser.add_argument
+    add("--input", required=True, metavar="ROOT", help="directory with a folder a subject")
+    add(
+        "--suffix",
+        default=SUFFIX,
+        help="of the series, also _Atlas_MSMAll_hp2000_clean (%(default)s)",
+    )
+    add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
+    add("--tasks", metavar="LIST", help="tasks to take, such as REST1,REST2 or MOVIE*")
+    add("--restricted-csv", metavar="FILE", help="table that tells families: batches keep them")
+    add("--batches-table", metavar="FILE", help="table of subject and batch: CSV, TSV or JSON")
+    add("--batches", type=_numbers, metavar="LIST", help="batches to convert, such as 0-17")
+    return parse(parser, argv)
+
+
+def _numbers(text: str) -> frozenset[int]:
+    try:
+        return parse_numbers(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: write 0-17 or 0,3,5") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The twenty batches of HCP subjects, in which families stay together.
+
+The published models were trained on batches 0 to 17, or fewer; 18 and 19 were held out. Which
+subject is in which batch follows from the families, which only the restricted table of the release
+tells, and from the set of subjects: with others in the tree, the batches are others too.
+"""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError
+
+N_BATCHES = 20
+# Subjects in the release when the published batches were drawn.
+PUBLISHED_SUBJECTS = 1098
+# Older tables have only Family_ID, a pair of parents: half-siblings differ in it.
+_FAMILY_COLUMNS = ("Pedigree_ID", "Family_ID")
+_SEED = 2912
+
+
+def read_families(path: str | os.PathLike) -> tuple[dict[str, int], str]:
+    """Reads the families from the restricted table of the release (CSV).
+
+    Messages never show what is in the table.
+
+    Returns:
+      The family of each subject, relabelled to 0, 1, ... in the order of the identifiers, and the
+      column that tells it: Pedigree_ID, or Family_ID where there is none. Subjects whose family is
+      not told are left out.
+
+    Raises:
+      InputError: the file is no table, lacks a column, or has two families for one subject.
+    """
+    rows = _read_rows(path)
+    columns = rows[0][1].keys() if rows else ()
+    family = next((name for name in _FAMILY_COLUMNS if name in columns), None)
+    if "Subject" not in columns or family is None:
+        raise InputError(
+            f"{path} lacks the column Subject, or one of {' and '.join(_FAMILY_COLUMNS)}: give the "
+            "restricted table of the release as CSV."
+        )
+    told = _unique(((n, row["Subject"], row[family]) for n, row in rows), path, "families")
+    # As numbers where they all are: 99 comes before 100 then.
+    key = int if all(name.isdecimal() for name in told.values()) else str
+    labels = {name: i for i, name in enumerate(sorted(set(told.values()), key=key))}
+    return {subject: labels[name] for subject, name in told.items()}, family
+
+
+def family_batches(subjects: Collection[str], families: Mapping[str, int]) -> dict[str, int]:
+    """Deals the families of subjects out to twenty batches, as the published ones were.
+
+    Args:
+      subjects: all subjects of the release, whichever of them shall be converted.
+      families: see `read_families`. A subject who is not in it gets no batch.
+
+    Raises:
+      InputError: there are fewer families than batches.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    known = np.array(sorted(subject for subject in subjects if subject in families))
+    groups = [families[subject] for subject in known]
+    if len(set(groups)) < N_BATCHES:
+        raise InputError(
+            f"The number of families that have a folder here is {len(set(groups))}, too few for "
+            f"{N_BATCHES} batches: give the batches with --batches-table."
+        )
+    splitter = GroupKFold(N_BATCHES, shuffle=True, random_state=np.random.RandomState(_SEED))
+    return {
+        str(subject): batch
+        for batch, (_, fold) in enumerate(splitter.split(known, groups=groups))
+        for subject in known[fold]
+    }
+
+
+def read_batches(path: str | os.PathLike) -> dict[str, int]:
+    """Reads a table of batches.
+
+    Args:
+      path: a CSV or TSV with the columns subject and batch, or JSON: a list of such records, or
+        the published form {"batch-00": [subject, ...], ...}.
+
+    Raises:
+      InputError: the file is no table, lacks a column, or has two batches for one subject.
+    """
+    rows = _read_rows(path)
+    if not rows or not {"subject", "batch"} <= rows[0][1].keys():
+        raise InputError(f"{path} lacks the columns subject and batch: give a table with both.")
+    told = _unique(((n, row["subject"], row["batch"]) for n, row in rows), path, "batches")
+    for batch in told.values():
+        if not batch.isdecimal():
+            raise InputError(f"{path} has a batch '{batch}': number them 0, 1, ...")
+    return {subject: int(batch) for subject, batch in told.items()}
+
+
+def parse_numbers(text: str) -> frozenset[int]:
+    """{0, 1, 2, 5} of "0-2,5".
+
+    Raises:
+      ValueError: it is no list of numbers and ranges.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"'{part}' is no number and no range")
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(numbers)
+
+
+def _unique(told: Iterable[tuple[int, str, str]], path: str | os.PathLike, what: str) -> dict:
+    """What each subject has, where it is told."""
+    first: dict[str, tuple[int, str]] = {}
+    for number, subject, value in told:
+        subject, value = subject.strip(), value.strip()
+        if not subject or not value:
+            continue
+        line, earlier = first.setdefault(subject, (number, value))
+        if earlier != value:
+            raise InputError(
+                f"Lines {line} and {number} of {path} have two {what} for one subject: leave one."
+            )
+    return {subject: value for subject, (_, value) in first.items()}
+
+
+def _read_rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table and their numbers in the file; of JSON, in the list."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            return list(enumerate(_json_rows(json.loads(text)), 1))
+        reader = csv.DictReader(
+            text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+        )
+        rows = [(reader.line_num, row) for row in reader]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise InputError(f"{path} is no table: save it as UTF-8 CSV, TSV or JSON.") from error
+    for number, row in rows:
+        if None in row or None in row.values():
+            raise InputError(f"Line {number} of {path} has another number of columns: mend it.")
+    return rows
+
+
+def _json_rows(value: object) -> list[dict[str, str]]:
+    if isinstance(value, dict):
+        value = [
+            {"subject": subject, "batch": int(re.search(r"\d+$", name)[0])}
+            for name, subjects in value.items()
+            for subject in subjects
+        ]
+    return [{name: str(cell) for name, cell in row.items()} for row in value]

@@ -1,0 +1,157 @@
+"""Finds the runs of the Natural Scenes Dataset on fsLR-32k, and reads which images were shown.
+
+The release has volumes; the GIFTI pairs are made from them (docs/data.md says how).
+
+```
+ROOT/subj01/32k_fs_LR/timeseries/timeseries_session01_run01.{lh,rh}.func.gii
+ROOT/subj01/func1mm/design/design_session01_run01.tsv
+```
+ROOT may also be the top of the release, with these in `nsddata_timeseries/ppdata`.
+"""
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+from data_tools.releases import chooser, nothing_found, open_root
+from data_tools.run_files import RunFiles
+from data_tools.surfaces import read_surface_header
+
+# Sessions of the main experiment as published.
+SESSIONS = {
+    f"subj{i:02d}": n_sessions
+    for i, n_sessions in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1)
+}
+N_IMAGES = 73_000
+_PPDATA = "nsddata_timeseries/ppdata"
+_SERIES = "32k_fs_LR/timeseries"
+_NAME = re.compile(r"timeseries_session(?P<session>\d+)_run(?P<run>\d+)\.[lr]h\.func\.gii")
+# Where a subject's designs may lie: in the release, beside the series, or by themselves.
+_DESIGNS = ("func1mm/design", "32k_fs_LR/design", _SERIES, "design")
+_TR = 1.0
+_PRESENTATION = 3.0  # seconds
+
+
+def find_nsd_runs(
+    root: str | os.PathLike,
+    *,
+    designs: str | os.PathLike | None = None,
+    subjects: str | None = None,
+) -> tuple[list[RunFiles], list[str]]:
+    """Finds the runs of the main experiment, and the resting runs in its sessions.
+
+    Args:
+      root: the directory that holds the folders of subjects, or the top of the release.
+      designs: the same for the designs, where they are elsewhere.
+      subjects: which to take, see `releases.chooser`.
+
+    Returns:
+      The runs in key order, and remarks on what was left out or is missing. Their fields are
+      subject, session and run (numbers), and task ("nsdcore" or "rest", as the design tells).
+
+    Raises:
+      InputError: there is no such directory, or no run in it.
+    """
+    root = _people(open_root(root))
+    designs = root if designs is None else _people(open_root(designs))
+    take = chooser(subjects)
+    runs, others, sessions = [], 0, {}
+    for folder in sorted(root.glob("subj[0-9][0-9]")):
+        if not take(folder.name):
+            continue
+        pairs: dict[tuple[int, int], Path] = {}
+        # Sorted, the left of a pair comes first; a right one stands for its pair without it.
+        for path in sorted((folder / _SERIES).glob("timeseries_*.?h.func.gii")):
+            match = _NAME.fullmatch(path.name)
+            if match:
+                pairs.setdefault((int(match["session"]), int(match["run"])), path)
+            else:
+                others += path.name.endswith(".lh.func.gii")
+        runs += [_run_files(folder.name, numbers, path, designs) for numbers, path in pairs.items()]
+        sessions[folder.name] = len({session for session, _ in pairs})
+    if not runs:
+        raise nothing_found(root, f"subjNN/{_SERIES}/timeseries_sessionNN_runNN.lh.func.gii")
+    remarks = [
+        f"{subject} has {n_found} of its {SESSIONS[subject]} sessions here."
+        for subject, n_found in sessions.items()
+        if n_found < SESSIONS.get(subject, 0)
+    ]
+    if others:
+        remarks.append(f"Left out, as they are of other experiments: {others} runs.")
+    if without := sum(run.read_events is None for run in runs):
+        remarks.append(f"Runs without a design, so without events: {without} of {len(runs)}.")
+    return sorted(runs, key=lambda run: run.key), remarks
+
+
+def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads which images were shown in a run.
+
+    A design has a line a frame: the number of the image that appears, from 1, or 0. Where the
+    same number stands on lines that follow one another, the image stayed.
+
+    Args:
+      path: the design.
+      series: the run, whose number of frames the design must have. The release interpolates one
+        frame more than it has lines for.
+
+    Returns:
+      Events as BIDS has them, each with the onset and duration in seconds, trial_type "nsd", and
+      nsd_id, the number of the image from 0.
+
+    Raises:
+      InputError: a line is no number of an image, or the design is of another length.
+    """
+    lines = Path(path).read_text(errors="replace").split()
+    for number, line in enumerate(lines, 1):
+        if not line.isdecimal() or int(line) > N_IMAGES:
+            raise InputError(
+                f"Line {number} of {path} is no number of an image, 0 to {N_IMAGES:,}: copy the "
+                "design of the release again."
+            )
+    n_frames = read_surface_header(series).n_frames
+    if n_frames - len(lines) not in (0, 1):
+        raise InputError(
+            f"{path} has {len(lines)} lines and {series} {n_frames} frames: give the design of "
+            "this run at 1 s."
+        )
+    images = [int(line) for line in lines]
+    return [
+        {
+            "onset": frame * _TR,
+            "duration": _PRESENTATION,
+            "trial_type": "nsd",
+            "nsd_id": image - 1,
+        }
+        for frame, (before, image) in enumerate(zip([0, *images], images, strict=False))
+        if image and image != before
+    ]
+
+
+def _people(root: Path) -> Path:
+    """The directory that holds the folders of subjects."""
+    return root / _PPDATA if (root / _PPDATA).is_dir() else root
+
+
+def _run_files(subject: str, numbers: tuple[int, int], path: Path, designs: Path) -> RunFiles:
+    session, run = numbers
+    fields: dict[str, Any] = {"subject": subject, "session": session, "run": run}
+    name = f"design_session{session:02d}_run{run:02d}.tsv"
+    places = (designs / subject / place / name for place in _DESIGNS)
+    design = next((place for place in places if place.is_file()), None)
+    if design:
+        fields["task"] = "rest" if _is_rest(design) else "nsdcore"
+    return RunFiles(
+        key=f"sub-{subject}_ses-{session}_run-{run}",
+        path=path,
+        fields=fields,
+        read_events=functools.partial(read_design, design, path) if design else None,
+        sidecar_tr=_TR,
+    )
+
+
+def _is_rest(design: Path) -> bool:
+    """In ten or more sessions a subject rested in the first and the last of 14 runs."""
+    return set(design.read_bytes().split()) <= {b"0"}
