@@ -18,8 +18,9 @@ from typing import Any
 import tqdm
 
 from data_tools.errors import InputError
-from data_tools.releases import chooser, nothing_found, open_root
+from data_tools.releases import nothing_found, open_root
 from data_tools.run_files import RunFiles
+from data_tools.selection import chooser
 
 SUFFIX = "_Atlas_MSMAll"
 _RESULTS = "MNINonLinear/Results"
@@ -46,7 +47,7 @@ def find_hcp_runs(
     Args:
       root: the directory that holds a folder a subject.
       suffix: what stands between the name of an acquisition and `.dtseries.nii`.
-      subjects, tasks: which to take, see `releases.chooser`.
+      subjects, tasks: which to take, see `selection.chooser`.
 
     Returns:
       The runs in key order, and remarks on what was left out or is missing. Their fields are

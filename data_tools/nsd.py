@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.releases import chooser, nothing_found, open_root
+from data_tools.releases import nothing_found, open_root
 from data_tools.run_files import RunFiles
+from data_tools.selection import chooser
 from data_tools.surfaces import read_surface_header
 
 # Sessions of the main experiment as published.
@@ -46,7 +47,7 @@ def find_nsd_runs(
     Args:
       root: the directory that holds the folders of subjects, or the top of the release.
       designs: the same for the designs, where they are elsewhere.
-      subjects: which to take, see `releases.chooser`.
+      subjects: which to take, see `selection.chooser`.
 
     Returns:
       The runs in key order, and remarks on what was left out or is missing. Their fields are

@@ -1,8 +1,6 @@
-"""What the finders of published releases share: the root, and choosing by names."""
+"""What the finders of published releases share: their root, and what they say of an empty one."""
 
-import fnmatch
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from data_tools.errors import InputError
@@ -25,19 +23,3 @@ def nothing_found(root: Path, layout: str) -> InputError:
     return InputError(
         f"No run was found under {root}, or none that was asked for: expected {layout}."
     )
-
-
-def chooser(text: str | None) -> Callable[[str], bool]:
-    """Tells which names are meant.
-
-    Args:
-      text: names or patterns with `*`, `?` and `[...]`, separated by commas; or the path of a file
-        with one name a word; None means all names.
-    """
-    if text is None:
-        return lambda name: True
-    if os.path.isfile(text):
-        listed = frozenset(Path(text).read_text().split())
-        return lambda name: name in listed
-    patterns = [pattern.strip() for pattern in text.split(",")]
-    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -7,6 +7,7 @@ train=hcp?subject=train.txt       a name before it, where several are told apart
 
 import dataclasses
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -75,7 +76,7 @@ def select_runs(store: Store, query: str) -> np.ndarray:
                 f"No run of {store.path} has a field '{field}': choose one of "
                 f"{', '.join(field_names(store.runs))}."
             )
-        wanted = _wanted(pattern)
+        wanted = chooser(pattern)
         keep &= [wanted(str(run.get(field, ""))) for run in store.runs]
     if not keep.any():
         raise InputError(f"No run of {store.path} matches '?{query}': loosen the filter.")
@@ -99,8 +100,17 @@ def split_name(text: str) -> tuple[str | None, str]:
     return (match[1], match[2]) if match else (None, text)
 
 
-def _wanted(pattern: str) -> Callable[[str], bool]:
-    if Path(pattern).is_file():
-        listed = set(Path(pattern).read_text().split())
-        return lambda value: value in listed
-    return lambda value: fnmatch.fnmatchcase(value, pattern)
+def chooser(text: str | None) -> Callable[[str], bool]:
+    """Tells which names are meant.
+
+    Args:
+      text: names or patterns with `*`, `?` and `[...]`, separated by commas; or the path of a file
+        with one name a word; None means all names.
+    """
+    if text is None:
+        return lambda name: True
+    if os.path.isfile(text):
+        listed = frozenset(Path(text).read_text().split())
+        return lambda name: name in listed
+    patterns = [pattern.strip() for pattern in text.split(",")]
+    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

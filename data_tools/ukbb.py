@@ -21,8 +21,9 @@ from nibabel.cifti2 import Cifti2Image
 
 from data_tools.archives import read_member
 from data_tools.cifti import cifti_header, cifti_run
-from data_tools.releases import chooser, nothing_found, open_root
+from data_tools.releases import nothing_found, open_root
 from data_tools.run_files import RunFiles
+from data_tools.selection import chooser
 from data_tools.surface_run import SurfaceHeader, SurfaceRun, readable
 
 # What was done in the scanner: the task is matching of faces and shapes.
@@ -50,7 +51,7 @@ def find_ukbb_runs(
     Args:
       root: the directory to search.
       modalities: of "rfMRI" and "tfMRI", which to take.
-      subjects: which to take, see `releases.chooser`.
+      subjects: which to take, see `selection.chooser`.
 
     Returns:
       The runs in key order, and remarks on what is missing. Their fields are subject, session (the
