@@ -12,13 +12,14 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["fmrifm*", "data_tools*"])
     + find_namespace_packages(include=["configs*"]),
-    package_data={"data_tools.data": ["*.npz", "README.md"]},
+    package_data={"data_tools": ["*.html"], "data_tools.data": ["*.npz", "README.md"]},
     # The lowest versions that were tested.
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "jax>=0.10.2",
+        "jinja2>=3.1",
         "joblib>=1.5",
         "matplotlib>=3.10",
         "ml-collections>=1.1.0",

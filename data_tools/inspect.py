@@ -1,6 +1,8 @@
-"""`python -m data_tools.inspect STORE [--verify] [--png=F]`: what is in a store.
+"""`python -m data_tools.inspect STORE [--verify] [--png=F] [--report=DIR]`: what is in a store.
 
-Prints a summary; `--verify` also reads every byte and compares checksums; `--png` draws frames.
+Prints a summary: sizes, tasks, quality of the runs, and whether frames are like those that models
+are trained on (see `typical`). `--verify` also reads every byte and compares checksums; `--png`
+draws frames; `--report` writes a page with pictures and a table of all runs.
 (Named like a module of the standard library: run it as a module, never put `data_tools` itself on
 `sys.path`.)
 """
@@ -8,6 +10,7 @@ Prints a summary; `--verify` also reads every byte and compares checksums; `--pn
 import argparse
 import collections
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,24 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.quality import FRAME_MEASURES, QC_MEASURES, frame_figures
 from data_tools.store import Store
+from data_tools.store_facts import (
+    as_text,
+    count,
+    facts,
+    n_subjects,
+    qc_values,
+    shown_runs,
+    skipped_runs,
+)
+from data_tools.typical import far_from_typical, is_typical, median_figures, typical_range
 
 _WIDTH = 15  # of the first column
 _LONGEST_TABLE = 20
+_SAMPLED_RUNS = 8  # whose frames are read: some 100 MB a run
+_SKIPPED_SHOWN = 5
+_VERDICTS = {True: "typical", False: "far from typical", None: "not compared"}
 
 
 def summary(store: Store) -> str:
@@ -49,78 +66,30 @@ def verify(store: Store) -> None:
 
 
 def _lines(store: Store) -> Iterator[str]:
-    runs, geometry, meta = store.runs, store.geometry, store.meta
-    height, width = geometry.mask.shape
-    rows, columns = geometry.grid
-    lengths = [run["n_frames"] for run in runs]
-    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
+    runs = shown_runs(store)
     yield str(store.path)
-    yield _row(
-        "format",
-        f"{meta['format']} version {meta['version']}, {meta['dtype']}, "
-        f"{_count(len(meta['shards']), 'shard')}, {_bytes(size)} on disk",
-    )
-    yield _row("space", f"{geometry.space}: frames of {height} x {width} pixels")
-    if geometry.pixel_size:
-        xmin, xmax, ymin, ymax = geometry.bbox
-        yield _row(
-            "", f"of {geometry.pixel_size:g} mm; x {xmin:g} to {xmax:g}, y {ymin:g} to {ymax:g} mm"
-        )
-    yield _row(
-        "patches",
-        f"{geometry.n_patches:,} cortical of {rows * columns:,} ({rows} x {columns} grid), each "
-        f"{geometry.patch_shape[0]} x {geometry.patch_shape[1]}",
-    )
-    filled = geometry.n_pixels / geometry.patch_mask.size
-    yield _row("valid pixels", f"{geometry.n_pixels:,} ({filled:.1%} of the values stored)")
-    yield _row("TR", f"{store.tr:g} s{_other_trs(store)}")
-    yield _row(
-        "runs",
-        f"{_count(len(runs), 'run')} of {_range(lengths)} frames; {sum(lengths):,} frames, "
-        f"{_duration(sum(lengths) * store.tr)}",
-    )
-    people = {_person(run) for run in runs}
-    sessions = {(*_person(run), run.get("session")) for run in runs}
-    yield _row("subjects", f"{len(people):,}; sessions: {len(sessions):,}")
-    yield _row("missing", _missing(store))
-    yield _row("scale", "mean and std before z-scoring" if store.has_scale else "not stored")
-    yield from _task_table(store)
+    for name, value in facts(store):
+        yield f"  {name:<{_WIDTH}}{value}"
+    yield from _task_table(runs, store.tr)
     yield from _event_table(runs)
+    yield from _qc_table(runs)
+    yield from _typical_table(store)
+    yield from _skipped(store)
     yield from _fields("preprocessing", store.preprocessing)
-    yield from _fields("provenance", meta.get("provenance") or {})
+    yield from _fields("provenance", store.meta.get("provenance") or {})
 
 
-def _row(name: str, value: str) -> str:
-    return f"  {name:<{_WIDTH}}{value}"
-
-
-def _person(run: dict[str, Any]) -> tuple[Any, Any]:
-    return run.get("dataset"), run.get("subject")
-
-
-def _other_trs(store: Store) -> str:
-    others = sorted({run.get("tr", store.tr) for run in store.runs} - {store.tr})
-    return f" (runs list {', '.join(f'{tr:g}' for tr in others)} s)" if others else ""
-
-
-def _missing(store: Store) -> str:
-    counts = [len(m) for i in range(len(store.runs)) if (m := store.missing(i)) is not None]
-    if not counts:
-        return "no pixel in any run"
-    share = max(counts) / store.geometry.n_pixels
-    return f"pixels in {_count(len(counts), 'run')}, at most {max(counts):,} ({share:.2%})"
-
-
-def _task_table(store: Store) -> Iterator[str]:
+def _task_table(runs: Iterable[dict[str, Any]], tr: float) -> Iterator[str]:
     groups = collections.defaultdict(list)
-    for run in store.runs:
+    for run in runs:
         groups[str(run.get("dataset") or "-"), str(run.get("task") or "-")].append(run)
     table = []
-    for (dataset, task), runs in sorted(groups.items()):
-        frames = sum(run["n_frames"] for run in runs)
-        subjects = len({_person(run) for run in runs})
-        minutes = f"{frames * store.tr / 60:,.1f}"
-        table.append([dataset, task, f"{subjects:,}", f"{len(runs):,}", f"{frames:,}", minutes])
+    for (dataset, task), members in sorted(groups.items()):
+        frames = sum(run["n_frames"] for run in members)
+        minutes = f"{frames * tr / 60:,.1f}"
+        table.append(
+            [dataset, task, n_subjects(members), f"{len(members):,}", f"{frames:,}", minutes]
+        )
     yield from _table(["dataset", "task", "subjects", "runs", "frames", "minutes"], table, n_text=2)
 
 
@@ -133,6 +102,46 @@ def _event_table(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
     if kinds:
         table = [[name, f"{n:,}", f"{within[name]:,}"] for name, n in kinds.most_common()]
         yield from _table(["event (trial_type)", "events", "runs"], table, n_text=1)
+
+
+def _qc_table(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    table = []
+    for name, measure in QC_MEASURES.items():
+        values = qc_values(runs, name)
+        if values:
+            extremes = (min(values), np.median(values), max(values))
+            table.append([measure.label, *map(measure.text, extremes), f"{len(values):,}"])
+    if table:
+        yield from _table(["quality", "lowest", "median", "highest", "runs"], table, n_text=1)
+
+
+def _typical_table(store: Store) -> Iterator[str]:
+    n_runs = len(store.runs)
+    sampled = np.unique(np.linspace(0, n_runs - 1, min(n_runs, _SAMPLED_RUNS)).round().astype(int))
+    figures = median_figures([frame_figures(store, int(run)) for run in sampled])
+    table = []
+    for name, value in figures.items():
+        measure, limits = FRAME_MEASURES[name], typical_range(name, store.tr)
+        verdict = _VERDICTS[is_typical(name, value, store.tr)]
+        expected = f"{limits[0]:g} to {limits[1]:g}" if limits else "is of frames of 1 s"
+        table.append([measure.label, verdict, measure.text(value), expected])
+    title = "like data that models are trained on?"
+    median = f"median of {count(len(sampled), 'run')}"
+    yield from _table([title, "", median, "typical range"], table, n_text=2)
+    for sentence in far_from_typical(figures, store.tr):
+        yield textwrap.fill(sentence, 100, initial_indent="  ! ", subsequent_indent="    ")
+
+
+def _skipped(store: Store) -> Iterator[str]:
+    skipped = skipped_runs(store)
+    if not skipped:
+        return
+    yield ""
+    yield f"  skipped: {count(len(skipped), 'run')} could not be converted"
+    for run in skipped[:_SKIPPED_SHOWN]:
+        yield f"    {run['key']}: {run['reason']}"
+    if len(skipped) > _SKIPPED_SHOWN:
+        yield f"    ... and {len(skipped) - _SKIPPED_SHOWN:,} more"
 
 
 def _table(head: list[str], rows: list[list[str]], n_text: int) -> Iterator[str]:
@@ -157,37 +166,7 @@ def _fields(title: str, fields: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"  {title}"
         for name, value in fields.items():
-            yield f"    {name:<{width - 2}}{_text(value)}"
-
-
-def _text(value: Any) -> str:
-    """A JSON value as people write it."""
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_text(x)}" for name, x in value.items())
-    return "none" if value is None else str(value)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,} (median {np.median(values):,.0f})"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:,.1f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
-
-
-def _bytes(n: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:,.2f} TB"
+            yield f"    {name:<{width - 2}}{as_text(value)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -197,6 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("store", metavar="STORE", help="directory of the store")
     parser.add_argument("--verify", action="store_true", help="read all, compare every checksum")
     parser.add_argument("--png", metavar="F", type=Path, help="draw frames of the first runs here")
+    parser.add_argument(
+        "--report", metavar="DIR", type=Path, help="write a page with pictures here"
+    )
     flags = parser.parse_args(arguments)
     with kind_errors():
         store = Store(flags.store)
@@ -206,9 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             write_picture(store, flags.png)
             print(f"\nPicture: {flags.png}", flush=True)
+        if flags.report:
+            from data_tools.store_report import write_report  # needs matplotlib
+
+            print(f"\nReport: {write_report(store, flags.report)}", flush=True)
         if flags.verify:
             verify(store)
-            print(f"\nAll checksums of {_count(len(store.runs), 'run')} match.", flush=True)
+            print(f"\nAll checksums of {count(len(store.runs), 'run')} match.", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ _MAD = 1.4826
 
 _MOST_FRAMES = 512  # in time, without a gap
 _MOST_PIXELS = 384  # in time
-_PATCH_PIXELS = 16  # of one patch: neighbours tell little more
 _MOST_IMAGES = 8  # in space
 _FEWEST_FRAMES = 32  # a shorter run has no autocorrelation to speak of
 _FEWEST_SECONDS = 100.0  # nor a period of 0.01 Hz
@@ -177,16 +176,12 @@ def _spectrum(x_TxV: np.ndarray, tr: float) -> dict[str, float]:
 
 
 def _sampled_pixels(store: Store, run: int) -> np.ndarray:
-    """(T, V) float32: the middle of a run at valid pixels spread over all patches."""
+    """(T, V) float32: the middle of a run at valid pixels spread over the whole frame."""
     n_frames = store.runs[run]["n_frames"]
     n_read = min(n_frames, _MOST_FRAMES)
-    valid = store.valid(run)
-    patches = np.flatnonzero(valid.any(-1))
-    patches = _spread(patches, -(-_MOST_PIXELS // min(_PATCH_PIXELS, valid.shape[1])))
-    pixels = [_spread(np.flatnonzero(valid[patch]), _PATCH_PIXELS) for patch in patches]
-    frames = store.read(run, (n_frames - n_read) // 2, n_read)[:, patches]
-    row = np.repeat(np.arange(len(patches)), [len(part) for part in pixels])
-    return frames[:, row, np.concatenate(pixels)].astype(np.float32)
+    pixels = _spread(np.flatnonzero(store.valid(run)), _MOST_PIXELS)
+    frames = store.read(run, (n_frames - n_read) // 2, n_read).reshape(n_read, -1)
+    return frames[:, pixels].astype(np.float32)
 
 
 def _in_space(store: Store, run: int) -> dict[str, float]:

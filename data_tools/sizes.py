@@ -1,6 +1,5 @@
 """How large the store of some runs will be, told by their headers before anything is converted."""
 
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from data_tools.geometry import Geometry
 from data_tools.resampling import n_resampled
 from data_tools.run_files import RunFiles, sidecar_tr
 from data_tools.store import FRAME_DTYPE
+from data_tools.store_facts import format_bytes
 
 
 def print_sizes(runs: Sequence[RunFiles], job: Job, output: Path, jobs: int = 1) -> None:
@@ -75,11 +75,3 @@ def estimate(run: RunFiles, recipe: Recipe, geometry: Geometry) -> tuple[int, in
         )
     frame_bytes = geometry.n_patches * geometry.patch_dim * FRAME_DTYPE.itemsize
     return n_frames, n_frames * frame_bytes
-
-
-def format_bytes(n: float) -> str:
-    """A number of bytes as people write it, such as "1.40 TB"."""
-    power = min(4, int(math.log(max(n, 1), 1000)))
-    value = n / 1000**power
-    digits = max(0, 2 - int(math.log10(max(value, 1))))
-    return f"{value:.{digits if power else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -106,7 +106,7 @@ def test_pseudonyms_hide_people(stores, tree, tmp_path, capsys):
     for salt, words in ((tmp_path / "none", "There is no salt"), (tmp_path / "s", "guessed")):
         (tmp_path / "s").write_bytes(b"short")
         other = tmp_path / "out" / "other"
-        words in fails(capsys, other, f"--input={tmp_path}", f"--pseudonymise={salt}")
+        assert words in fails(capsys, other, f"--input={tmp_path}", f"--pseudonymise={salt}")
 
 
 def test_restricted_columns_are_not_shown(stores, tmp_path, capsys):
