@@ -12,6 +12,7 @@ import functools
 import numpy as np
 
 from data_tools.simulation.cortex import smooth_fields
+from data_tools.simulation.people import DIAGNOSIS_NAMES, Person, draw_person, subject_rng
 from data_tools.simulation.study import Study
 
 N_NETWORKS, N_SOURCES, N_BACKGROUND = 14, 3, 96
@@ -25,6 +26,7 @@ class Group:
       network_fields: (K, X) fields whose competition makes the network maps.
       loadings: (K, R) weights of shared sources in the networks' time courses.
       trait_directions: (2, K, R) how age and sex move the loadings.
+      diagnosis_direction: (K, R) how a diagnosis with an effect moves them.
       pattern_fields: (C, X) fields whose peaks are the activation patterns.
       background: (N_BACKGROUND, X) smooth fields of unit norm at each vertex.
       global_gain: (X,) weight of the global signal.
@@ -35,6 +37,7 @@ class Group:
     network_fields: np.ndarray
     loadings: np.ndarray
     trait_directions: np.ndarray
+    diagnosis_direction: np.ndarray
     pattern_fields: np.ndarray
     background: np.ndarray
     global_gain: np.ndarray
@@ -43,34 +46,41 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
-    """One simulated person.
+class Traits:
+    """What a subject's brain does, but for where.
 
     Attributes:
-      name: such as "001".
-      age: in years.
-      sex: "F" or "M".
-      networks: (K, X) own network maps, of unit norm at each vertex.
       mixing: (K, R + K) own weights of shared and private sources in each network, unit rows.
-      patterns: (C, X) own activation patterns, near 1 where strongest.
       effect: own strength of evoked responses, around 1.
       delay: seconds by which own responses come late, around 0.
     """
 
-    name: str
-    age: int
-    sex: str
-    networks: np.ndarray
     mixing: np.ndarray
-    patterns: np.ndarray
     effect: float
     delay: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject(Person):
+    """One simulated person, with a brain.
+
+    Attributes:
+      mixing, effect, delay: see Traits.
+      networks: (K, X) own network maps, of unit norm at each vertex.
+      patterns: (C, X) own activation patterns, near 1 where strongest.
+    """
+
+    mixing: np.ndarray
+    effect: float
+    delay: float
+    networks: np.ndarray
+    patterns: np.ndarray
 
 
 @functools.lru_cache(maxsize=1)
 def draw_group(study: Study) -> Group:
     """What the subjects of a study share."""
-    background = smooth_fields(study.rng("background"), N_BACKGROUND, fwhm=20, bilateral=0.7)
+    networks, background = _draw_ongoing(study.seed)
     gains = smooth_fields(study.rng("gains"), 3, fwhm=40, bilateral=0.9)
     common = smooth_fields(study.rng("pattern"), 1, fwhm=24, bilateral=0.8)
     own = [
@@ -78,12 +88,13 @@ def draw_group(study: Study) -> Group:
         for name in study.condition_names
     ]
     return Group(
-        network_fields=smooth_fields(study.rng("networks"), N_NETWORKS, fwhm=42, bilateral=0.95),
+        network_fields=networks,
         loadings=0.6 * study.rng("loadings").standard_normal((N_NETWORKS, N_SOURCES)),
         trait_directions=study.rng("traits").standard_normal((2, N_NETWORKS, N_SOURCES)),
+        diagnosis_direction=study.rng("diagnosis").standard_normal((N_NETWORKS, N_SOURCES)),
         # Conditions share where a task acts at all, as every picture shown lights up vision.
         pattern_fields=_blend(common, np.concatenate(own), 0.7),
-        background=background / np.linalg.norm(background, axis=0),
+        background=background,
         global_gain=np.exp(0.4 * gains[0] - 0.4**2),
         noise_gain=np.exp(0.25 * gains[1] - 0.25**2),
         baseline=10_000 * np.exp(0.15 * gains[2]),
@@ -91,15 +102,38 @@ def draw_group(study: Study) -> Group:
 
 
 @functools.lru_cache(maxsize=1)
-def draw_subject(study: Study, index: int) -> Subject:
-    """The subject of a given index, from 0."""
-    group, rng = draw_group(study), study.rng("subject", index)
-    age = int(rng.integers(18, 81))
-    sex = "FM"[(index + study.seed) % 2]  # as many of each in any stretch of subjects
+def _draw_ongoing(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fields of networks and background, which studies of one seed have in common."""
+    study = Study(seed=seed)
+    background = smooth_fields(study.rng("background"), N_BACKGROUND, fwhm=20, bilateral=0.7)
+    background /= np.linalg.norm(background, axis=0)
+    return smooth_fields(study.rng("networks"), N_NETWORKS, fwhm=42, bilateral=0.95), background
+
+
+def draw_traits(study: Study, index: int) -> Traits:
+    """The traits of the subject of a given index; cheap beside `draw_subject`."""
+    return _draw_traits(study, draw_person(study, index), subject_rng(study, index))
+
+
+def _draw_traits(study: Study, person: Person, rng: np.random.Generator) -> Traits:
+    group = draw_group(study)
+    rng.integers(18, 81)  # the age, which `draw_person` has drawn
     effect, delay = float(np.exp(rng.normal(-0.03, 0.25))), float(rng.normal(0.0, 0.4))
     loadings = group.loadings + 0.35 * rng.standard_normal(group.loadings.shape)
-    traits = np.array([(age - 49) / 18, 1.0 if sex == "F" else -1.0])
+    traits = np.array([(person.age - 49) / 18, 1.0 if person.sex == "F" else -1.0])
     loadings += 0.25 * study.trait_effect * np.tensordot(traits, group.trait_directions, 1)
+    if study.diagnosis == "effect":
+        side = 1.0 if person.diagnosis == DIAGNOSIS_NAMES[1] else -1.0
+        loadings += 0.25 * study.diagnosis_effect * side * group.diagnosis_direction
+    return Traits(mixing_of(loadings), effect, delay)
+
+
+@functools.lru_cache(maxsize=1)
+def draw_subject(study: Study, index: int) -> Subject:
+    """The subject of a given index, from 0."""
+    group, rng = draw_group(study), subject_rng(study, index)
+    person = draw_person(study, index)
+    traits = _draw_traits(study, person, rng)
     own = smooth_fields(rng, N_NETWORKS, fwhm=28, bilateral=0.7)
     # A stream for each condition: another condition more leaves those before it as they are.
     changes = [
@@ -107,14 +141,10 @@ def draw_subject(study: Study, index: int) -> Subject:
         for name in study.condition_names
     ]
     return Subject(
-        name=f"{index + 1:03d}",
-        age=age,
-        sex=sex,
+        **vars(person),
+        **vars(traits),
         networks=network_maps(_blend(group.network_fields, own, 0.25)),
-        mixing=mixing_of(loadings),
         patterns=activation_patterns(_blend(group.pattern_fields, np.concatenate(changes), 0.3)),
-        effect=effect,
-        delay=delay,
     )
 
 

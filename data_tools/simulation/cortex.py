@@ -7,12 +7,13 @@ real brains are.
 """
 
 import functools
-import importlib.resources
 
 import nibabel
 import numpy as np
 import scipy.sparse
 from scipy.spatial import cKDTree
+
+from data_tools.standard_maps import fsaverage5_file, standard_cortex
 
 N_VERTICES = 10_242  # of one hemisphere of fsaverage5; arrays hold left then right
 
@@ -99,11 +100,22 @@ def _standardise(fields: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
+def cortex() -> np.ndarray:
+    """(20,484,) bool, false on the medial wall."""
+    return np.concatenate(standard_cortex("fsaverage5"))
+
+
+@functools.cache
+def mid_surface() -> np.ndarray:
+    """(20,484, 3) places of the vertices in mm, half way through the cortex."""
+    return np.concatenate([_surface(side)[0] for side in ("left", "right")])
+
+
+@functools.cache
 def _surface(side: str) -> tuple[np.ndarray, np.ndarray]:
     """Points (10242, 3) in mm half way through the cortex, and triangles (20480, 3)."""
-    folder = importlib.resources.files("nilearn") / "datasets/data/fsaverage5"
     points = []
     for depth in ("white", "pial"):
-        mesh = nibabel.load(str(folder / f"{depth}_{side}.gii.gz"))
+        mesh = nibabel.load(fsaverage5_file(f"{depth}_{side}.gii.gz"))
         points.append(mesh.agg_data("pointset").astype(np.float64))
     return (points[0] + points[1]) / 2, mesh.agg_data("triangle").astype(np.int64)

@@ -1,39 +1,47 @@
-"""Writes simulated studies: as stores, or as the CIFTI or GIFTI trees that converters read.
+"""Writes simulated studies: as stores, or as the trees of raw runs that converters read.
 
 ```
 --format=store     DIR/train, DIR/val, DIR/test      stores, split by subject
---format=gifti     DIR/sub-001/func/sub-001_task-block_run-01_hemi-L_space-fsaverage5_bold.func.gii
---format=cifti     DIR/sub-001/func/sub-001_task-block_run-01_space-fsaverage5_bold.dtseries.nii
-trees also have    ..._bold.json (RepetitionTime), ..._events.tsv, participants.tsv
+--format=FORM      a tree in the form of FORM: see tree_bids, tree_hcp, tree_nsd and tree_ukbb
 all have           truth.npz, truth.json             what a perfect analysis would find
 ```
-The directory appears whole or not at all.
+The directory appears whole or not at all. Work is spread over processes run by run, and memory does
+not grow with the number of subjects.
 """
 
 import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import joblib
 import numpy as np
 import tqdm
 
-from data_tools.chain import Recipe, process_run
+from data_tools.chain import process_run
 from data_tools.errors import InputError
 from data_tools.files import publish_directory
-from data_tools.flatmap import fsaverage5_flat_map
+from data_tools.recipe import Recipe
 from data_tools.simulation.brain import draw_subject
+from data_tools.simulation.people import table_fields
 from data_tools.simulation.runs import SimulatedRun, draw_run
 from data_tools.simulation.study import Study
-from data_tools.simulation.trees import write_cifti, write_gifti, write_tree_tables
+from data_tools.simulation.tree_bids import CIFTI, FMRIPREP, GIFTI
+from data_tools.simulation.tree_hcp import HCP
+from data_tools.simulation.tree_nsd import NSD
+from data_tools.simulation.tree_ukbb import UKBB
+from data_tools.simulation.trees import Form, run_units
 from data_tools.simulation.truth import write_truth
+from data_tools.standard_maps import standard_flat_map
 from data_tools.store_writer import StoreWriter
-from data_tools.surfaces import SurfaceRun
+from data_tools.surface_run import SurfaceRun
 
-FORMATS = ("store", "cifti", "gifti")
+FORMS = {
+    "cifti": CIFTI, "gifti": GIFTI, "fmriprep": FMRIPREP, "hcp": HCP, "nsd": NSD, "ukbb": UKBB
+}  # fmt: skip
+FORMATS = ("store", *FORMS)
 SPLITS = ("train", "val", "test")
 RECIPE = Recipe()  # of real runs, unless their users ask for another
 
@@ -52,7 +60,7 @@ def simulate(
     Args:
       study: what to simulate.
       output: the directory to make.
-      kind: "store", "cifti" or "gifti".
+      kind: one of FORMATS.
       shares: of the subjects that go to the train, val and test stores.
       jobs: number of processes, -1 for one a core; the files do not depend on it.
       overwrite: replace an earlier simulation at `output`.
@@ -61,31 +69,31 @@ def simulate(
       The directory.
 
     Raises:
-      InputError: something else is at `output`, or there are too few subjects to split.
+      InputError: something else is at `output`, there are too few subjects to split, or the tree
+        has no place for what the study has.
     """
     output = Path(output)
     if jobs == 0:
         raise InputError("--jobs=0 leaves nobody to do the work: give 1 or more, or -1 for all.")
     _check_output(output, overwrite)
-    split = split_subjects(study.subjects, shares) if kind == "store" else {}
-    with publish_directory(output) as directory, contextlib.ExitStack() as stack:
-        if kind == "store":
-            writers = {
-                name: stack.enter_context(_open_store(directory / name, study)) for name in split
-            }
-            sinks = [
-                functools.partial(write_to_store, writers[name])
-                for name, indices in split.items()
-                for _ in indices
-            ]
-            _write_runs(study, sinks, jobs)
-            for writer in writers.values():
-                writer.finish()
-        else:
-            write_run = {"gifti": write_gifti, "cifti": write_cifti}[kind]
-            write_tree_tables(study, directory)
-            _write_runs(study, [functools.partial(write_run, directory)] * study.subjects, jobs)
-        write_truth(study, directory, split, kind)
+    if kind == "store":
+        split = split_subjects(study.subjects, shares)
+        with publish_directory(output) as directory:
+            _write_stores(directory, study, split, jobs)
+            names = [name for name, indices in split.items() for _ in indices]
+            write_truth(directory, study, kind, split=names)
+        return output
+    form = FORMS[kind]
+    _check_form(study, form, kind)
+    with publish_directory(output) as directory:
+        if form.write_tables:
+            form.write_tables(directory, study)
+        write = functools.partial(form.write_unit, directory, study)
+        calls = [functools.partial(write, *unit) for unit in form.units(study)]
+        _in_parallel(calls, jobs, form.unit)
+        name = form.subject_name
+        names = [name(index) for index in range(study.subjects)] if name else None
+        write_truth(directory, study, kind, names=names)
     return output
 
 
@@ -112,10 +120,26 @@ def split_subjects(n_subjects: int, shares: tuple[float, float, float]) -> dict[
     }
 
 
-def write_to_store(writer: StoreWriter, run: SimulatedRun) -> None:
+def _write_stores(directory: Path, study: Study, split: dict[str, range], jobs: int) -> None:
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(_open_store(directory / name, study)) for name in split
+        }
+        writer_of = {index: writers[name] for name, indices in split.items() for index in indices}
+        calls = [
+            functools.partial(write_to_store, writer_of[unit[0]], study, *unit)
+            for unit in run_units(study)
+        ]
+        _in_parallel(calls, jobs)
+        for writer in writers.values():
+            writer.finish()
+
+
+def write_to_store(writer: StoreWriter, study: Study, index: int, task: str, number: int) -> None:
     """Takes a run through the preprocessing of real runs and adds it to a store."""
+    run = draw_run(study, draw_subject(study, index), task, number)
     surface_run = SurfaceRun(*np.split(run.series, 2, axis=1), run.tr)
-    frames = process_run(surface_run, fsaverage5_flat_map(), RECIPE, run.key)
+    frames = process_run(surface_run, standard_flat_map("fsaverage5"), RECIPE, run.key)
     writer.add(
         run.key,
         frames.frames,
@@ -127,37 +151,48 @@ def write_to_store(writer: StoreWriter, run: SimulatedRun) -> None:
         tr=frames.tr,
         source_tr=frames.source_tr,
         events=run.events,
-        age=run.subject.age,
-        sex=run.subject.sex,
-        qc=frames.qc,
+        qc=frames.qc | _motion_figures(study, run),
+        **table_fields(study, run.subject),
     )
+
+
+def _motion_figures(study: Study, run: SimulatedRun) -> dict[str, float]:
+    """Mean framewise displacement in mm, which the first frame has none of."""
+    if not study.tracks_motion:
+        return {}
+    return {"fd_mean": round(float(run.motion.displacement[1:].mean()), 4)}
 
 
 def _open_store(path: Path, study: Study) -> StoreWriter:
     return StoreWriter(
         path,
-        fsaverage5_flat_map().geometry,
+        standard_flat_map("fsaverage5").geometry,
         tr=RECIPE.target_tr,
         preprocessing=RECIPE.describe(),
         provenance={"tool": "data_tools.simulate", "study": dataclasses.asdict(study)},
     )
 
 
-def _write_runs(study: Study, sinks: list[Callable[[SimulatedRun], None]], jobs: int) -> None:
-    """Simulates every run and gives it to the sink of its subject, in parallel over runs."""
-    work = [(index, *name) for index in range(study.subjects) for name in study.run_names]
-    calls = (joblib.delayed(_write_run)(study, *run, sinks[run[0]]) for run in work)
-    n_jobs = min(joblib.effective_n_jobs(jobs), len(work))
-    done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
+def _in_parallel(calls: Sequence[Callable[[], None]], jobs: int, unit: str = "run") -> None:
+    n_jobs = min(joblib.effective_n_jobs(jobs), len(calls))
+    work = (joblib.delayed(call)() for call in calls)
+    done = joblib.Parallel(n_jobs, return_as="generator_unordered")(work)
     with contextlib.closing(done):
-        for _ in tqdm.tqdm(done, "simulate", len(work), unit="run"):
+        for _ in tqdm.tqdm(done, "simulate", len(calls), unit=unit):
             pass
 
 
-def _write_run(
-    study: Study, index: int, task: str, number: int, sink: Callable[[SimulatedRun], None]
-) -> None:
-    sink(draw_run(study, draw_subject(study, index), task, number))
+def _check_form(study: Study, form: Form, kind: str) -> None:
+    """Refuses what releases with acquisitions and tables of their own cannot say."""
+    if not form.own_trs:
+        return
+    if study.sites > 1 or study.diagnosis != "off":
+        raise InputError(
+            f"--format={kind} has no tables for --sites and --diagnosis: leave them out, or choose "
+            "the format store, cifti, gifti or fmriprep."
+        )
+    if study.tr != 1:
+        raise InputError(f"--format={kind} has TRs of its own: leave --tr out.")
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -5,21 +5,24 @@ A run is ongoing activity, in units of its standard deviation, plus what the tas
     ongoing = networks + smooth background + global signal + smooth noise + white noise
     evoked  = effect * subject's effect * (response to each condition x its activation pattern)
 
-Nothing but `evoked` depends on the task, so an effect of 0 leaves no trace of it. Letters: T
-frames, X vertices (20,484, left then right cortex).
+Nothing but `evoked` depends on the task, so an effect of 0 leaves no trace of it. Sites weigh the
+parts of ongoing activity differently, and head motion adds artefacts where the study has them.
+Letters: T frames, X vertices (20,484, left then right cortex).
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.signal
 
-from data_tools.flatmap import fsaverage5_cortex
 from data_tools.simulation.brain import N_BACKGROUND, N_NETWORKS, N_SOURCES, Subject, draw_group
-from data_tools.simulation.cortex import N_VERTICES, smooth
+from data_tools.simulation.cortex import N_VERTICES, cortex, smooth
 from data_tools.simulation.design import draw_events, evoked_responses
+from data_tools.simulation.motion import Motion, draw_motion, edge_maps, motion_courses
+from data_tools.simulation.sites import Site, draw_site
 from data_tools.simulation.study import Study
 
 # Shares of the variance of ongoing activity. At a TR of 1 s they give a lag-1 autocorrelation near
@@ -44,6 +47,7 @@ class SimulatedRun:
       series: (T, X) float32 signal in scanner units, 0 on the medial wall.
       tr: seconds from frame to frame.
       events: BIDS events, none at rest.
+      motion: of the head.
     """
 
     subject: Subject
@@ -52,29 +56,52 @@ class SimulatedRun:
     series: np.ndarray
     tr: float
     events: list[dict[str, Any]]
+    motion: Motion
 
     @property
     def key(self) -> str:
         return f"sub-{self.subject.name}_task-{self.task}_run-{self.number:02d}"
 
 
-def draw_run(study: Study, subject: Subject, task: str, number: int) -> SimulatedRun:
-    """One run of a subject; `task` and `number` are one of `study.run_names`."""
-    group = draw_group(study)
-    series = _ongoing(study, subject, study.rng("run", subject.name, task, number))
+def draw_run(
+    study: Study,
+    subject: Subject,
+    task: str,
+    number: int,
+    *,
+    tr: float | None = None,
+    onset_step: float = 0.0,
+) -> SimulatedRun:
+    """One run of a subject.
+
+    Args:
+      study: the study.
+      subject: one of its subjects.
+      task: "rest" or the study's task.
+      number: of the run of this task, from 1.
+      tr: seconds from frame to frame; None takes that of the subject's site.
+      onset_step: seconds; events begin at multiples of it, 0 for any time.
+    """
+    group, site = draw_group(study), draw_site(study, subject.site)
+    tr = tr or site.tr
+    what, n_frames = (subject.name, task, number), study.frames_at(tr)
+    motion = draw_motion(study.rng("motion", *what), subject.displacement, n_frames, tr)
+    series = _ongoing(study, subject, site, motion, tr, study.rng("run", *what))
     events = []
     if task != "rest":
-        rng, names = study.rng("events", subject.name, task, number), study.condition_names
+        rng, names = study.rng("events", *what), study.condition_names
         events = draw_events(rng, study.design, names, study.seconds)
+        for event in events if onset_step else ():
+            event["onset"] = math.floor(event["onset"] / onset_step) * onset_step
         gains = np.exp(rng.normal(0.0, 0.3, len(events)))  # no two presentations are alike
-        responses = evoked_responses(events, gains, names, study.tr, study.frames, subject.delay)
+        responses = evoked_responses(events, gains, names, tr, n_frames, subject.delay)
         series += (PEAK * study.effect * subject.effect) * (responses @ subject.patterns)
     # A standard deviation of ongoing activity is 1 % of the mean image, as at 3 T.
     series *= 0.01
     series += 1.0
-    series *= group.baseline
-    series[:, ~np.concatenate(fsaverage5_cortex())] = 0
-    return SimulatedRun(subject, task, number, series, study.tr, events)
+    series *= group.baseline * site.baseline
+    series[:, ~cortex()] = 0
+    return SimulatedRun(subject, task, number, series, tr, events, motion)
 
 
 def slow_fluctuations(
@@ -100,9 +127,16 @@ def slow_fluctuations(
     return scipy.fft.irfft(spectrum, n_drawn, axis=0)[:n_frames].astype(np.float32)
 
 
-def _ongoing(study: Study, subject: Subject, rng: np.random.Generator) -> np.ndarray:
-    """(T, X) float32 activity without a task, of variance near 1."""
-    group, size = draw_group(study), (study.frames, study.tr)
+def _ongoing(
+    study: Study,
+    subject: Subject,
+    site: Site,
+    motion: Motion,
+    tr: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(T, X) float32 activity without a task, of variance near 1 but for artefacts."""
+    group, size = draw_group(study), (len(motion.displacement), tr)
     share = {name: np.float32(np.sqrt(value)) for name, value in SHARES.items()}
     sources = slow_fluctuations(rng, N_SOURCES + N_NETWORKS, *size)
     mixing = (share["networks"] * subject.mixing).astype(np.float32)
@@ -110,20 +144,25 @@ def _ongoing(study: Study, subject: Subject, rng: np.random.Generator) -> np.nda
     courses = [
         sources @ mixing.T,
         share["background"] * slow_fluctuations(rng, N_BACKGROUND, *size),
-        share["global"] * slow_fluctuations(rng, 1, *size),
+        site.global_signal * share["global"] * slow_fluctuations(rng, 1, *size),
     ]
-    maps = np.concatenate([subject.networks, group.background, group.global_gain[None]])
-    activity = np.concatenate(courses, axis=1) @ maps
+    maps = [subject.networks, group.background, group.global_gain[None]]
+    if study.motion:
+        courses.append(study.motion * motion_courses(motion, tr))
+        maps += [edge_maps(), group.global_gain[None]]
+    activity = np.concatenate(courses, axis=1) @ np.concatenate(maps)
 
-    noise = smooth(rng.standard_normal((2 * N_VERTICES, study.frames), np.float32), 8.0)
-    strength = share["smooth"] / noise.std()
-    memory = float(np.exp(-study.tr))  # first-order autoregression, 0.37 at a TR of 1 s
+    noise = smooth(rng.standard_normal((2 * N_VERTICES, size[0]), np.float32), 8.0)
+    strength = site.smooth * share["smooth"] / noise.std()
+    white = site.white * share["white"]
+    gain = group.noise_gain * site.noise_gain
+    memory = float(np.exp(-tr))  # first-order autoregression, 0.37 at a TR of 1 s
     for start in range(0, 2 * N_VERTICES, _VERTEX_BLOCK):
         block = slice(start, start + _VERTEX_BLOCK)
         piece = strength * noise[block]
         piece[:, 1:] *= float(np.sqrt(1 - memory**2))
         piece = scipy.signal.lfilter(np.float32([1]), np.float32([1, -memory]), piece)
-        piece += share["white"] * rng.standard_normal(piece.shape, np.float32)
-        piece *= group.noise_gain[block, None]
+        piece += white * rng.standard_normal(piece.shape, np.float32)
+        piece *= gain[block, None]
         activity[:, block] += piece.T
     return activity

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_tools.flatmap import fsaverage5_cortex
 from data_tools.simulation.brain import (
     activation_patterns,
     draw_group,
-    draw_subject,
+    draw_traits,
     mixing_of,
     network_maps,
 )
+from data_tools.simulation.cortex import cortex
+from data_tools.simulation.people import draw_person, site_name
 from data_tools.simulation.runs import SHARES
 from data_tools.simulation.study import Study
 
@@ -26,6 +28,9 @@ KEYS = {
     "split": "(S,) train, val or test; empty in trees",
     "age": "(S,) years",
     "sex": "(S,) F or M",
+    "site": "(S,) site1, site2 ...",
+    "diagnosis": "(S,) control or patient; empty in studies without",
+    "displacement": "(S,) own mean framewise displacement in mm at a TR of 1 s, roughly",
     "subject_effect": "(S,) strength of own evoked responses; the study's effect multiplies it",
     "subject_delay": "(S,) seconds by which own evoked responses come late",
     "subject_coupling": "(S, K, K) own correlations of network time courses: the fingerprint",
@@ -40,24 +45,41 @@ KEYS = {
 }
 
 
-def write_truth(study: Study, directory: Path, split: dict[str, range], kind: str) -> None:
+def write_truth(
+    directory: Path,
+    study: Study,
+    kind: str,
+    *,
+    names: Sequence[str] | None = None,
+    split: Sequence[str] | None = None,
+) -> None:
     """Writes `truth.npz`, with the keys of `KEYS`, and `truth.json`, which explains them.
 
     Own maps and patterns of a subject are not stored, as `brain.draw_subject` gives them
     back from the flags alone.
+
+    Args:
+      directory: where to write them.
+      study: the study.
+      kind: the format of its files.
+      names: what the files call each subject; None for their own names.
+      split: of each subject, in stores.
     """
     group = draw_group(study)
     mixing = mixing_of(group.loadings)
-    subjects = [draw_subject(study, index) for index in range(study.subjects)]
-    split_of = {index: name for name, indices in split.items() for index in indices}
+    people = [draw_person(study, index) for index in range(study.subjects)]
+    traits = [draw_traits(study, index) for index in range(study.subjects)]
     arrays = {
-        "subject": np.array([subject.name for subject in subjects]),
-        "split": np.array([split_of.get(index, "") for index in range(study.subjects)]),
-        "age": np.array([subject.age for subject in subjects]),
-        "sex": np.array([subject.sex for subject in subjects]),
-        "subject_effect": np.array([subject.effect for subject in subjects]),
-        "subject_delay": np.array([subject.delay for subject in subjects]),
-        "subject_coupling": np.stack([s.mixing @ s.mixing.T for s in subjects]),
+        "subject": np.array(names or [person.name for person in people]),
+        "split": np.array(split or [""] * study.subjects),
+        "age": np.array([person.age for person in people]),
+        "sex": np.array([person.sex for person in people]),
+        "site": np.array([site_name(person.site) for person in people]),
+        "diagnosis": np.array([person.diagnosis for person in people]),
+        "displacement": np.array([person.displacement for person in people]),
+        "subject_effect": np.array([own.effect for own in traits]),
+        "subject_delay": np.array([own.delay for own in traits]),
+        "subject_coupling": np.stack([own.mixing @ own.mixing.T for own in traits]),
         "coupling": mixing @ mixing.T,
         "network_maps": network_maps(group.network_fields),
         "condition": np.array(study.condition_names),
@@ -65,7 +87,7 @@ def write_truth(study: Study, directory: Path, split: dict[str, range], kind: st
         "global_gain": group.global_gain,
         "noise_gain": group.noise_gain,
         "baseline": group.baseline,
-        "cortex": np.concatenate(fsaverage5_cortex()),
+        "cortex": cortex(),
     }
     with (directory / "truth.npz").open("wb") as file:
         np.savez_compressed(file, **{name: arrays[name] for name in KEYS})

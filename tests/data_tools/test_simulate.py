@@ -9,7 +9,6 @@ from sklearn.linear_model import LogisticRegression
 
 from data_tools.convert import main as convert
 from data_tools.errors import InputError
-from data_tools.flatmap import fsaverage5_flat_map
 from data_tools.simulate import main
 from data_tools.simulation.brain import draw_group, draw_subject
 from data_tools.simulation.cortex import N_VERTICES, mirror, smooth_fields
@@ -24,6 +23,7 @@ from data_tools.simulation.design import (
 from data_tools.simulation.files import simulate, split_subjects
 from data_tools.simulation.runs import draw_run
 from data_tools.simulation.study import Study
+from data_tools.standard_maps import standard_flat_map
 from data_tools.store import Store
 from data_tools.surfaces import read_surface_run
 
@@ -70,7 +70,7 @@ def test_stores_hold_each_subject_once_with_events_and_traits(tmp_path):
     assert len(set.union(*subjects.values())) == 5
     for store in stores.values():
         assert store.tr == 1.0
-        assert store.geometry.sha256() == fsaverage5_flat_map().geometry.sha256()
+        assert store.geometry.sha256() == standard_flat_map("fsaverage5").geometry.sha256()
         for run in store.runs:
             assert run["key"] == f"sub-{run['subject']}_task-{run['task']}_run-01"
             assert run["n_frames"] == 99  # the 98 seconds from the first frame to the last
