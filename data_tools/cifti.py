@@ -10,7 +10,7 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 
 from data_tools.errors import InputError
-from data_tools.surface_run import SurfaceHeader, SurfaceRun, known_tr
+from data_tools.surface_run import SurfaceHeader, SurfaceRun, told_tr
 
 _CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 
@@ -33,7 +33,7 @@ def cifti_header(image: Cifti2Image, name: str) -> SurfaceHeader:
             raise _no_cortex(name, structure)
     # Any other unit leaves the TR unknown.
     tr = float(series.step) if series.unit.upper() == "SECOND" else None
-    return SurfaceHeader(len(series), left, right, known_tr(tr))
+    return SurfaceHeader(len(series), left, right, told_tr(tr))
 
 
 def cifti_run(image: Cifti2Image, name: str) -> SurfaceRun:

@@ -19,11 +19,12 @@ from typing import Any
 import joblib
 import tqdm
 
-from data_tools.chain import Frames, Recipe, known_tr, process_run
+from data_tools.chain import Frames, process_run
 from data_tools.confounds import frame_figures, read_confounds
 from data_tools.errors import InputError
 from data_tools.flatmap import FlatMap
 from data_tools.privacy import Pseudonyms
+from data_tools.recipe import Recipe, resolve_tr
 from data_tools.run_files import RunFiles, sidecar_tr
 from data_tools.store import SKIPPED, Store
 from data_tools.store_writer import StoreWriter
@@ -266,7 +267,7 @@ def _own_tr(runs: Sequence[RunFiles], recipe: Recipe) -> float:
         return recipe.tr
     for run in runs:
         with contextlib.suppress(InputError):
-            return known_tr(run.read_header(run.path).tr, sidecar_tr(run), None, str(run.path))
+            return resolve_tr(run.read_header(run.path).tr, sidecar_tr(run), None, str(run.path))
     raise InputError(f"{runs[0].path} does not say its TR: give it in seconds with --tr.")
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import joblib
 
-from data_tools.chain import CHAINS, MISSING, Recipe
 from data_tools.confounds import PRESETS
 from data_tools.conversion import Job, convert
 from data_tools.errors import InputError
-from data_tools.preprocess import KINDS
 from data_tools.privacy import read_salt
+from data_tools.recipe import CHAINS, MISSING, Recipe
+from data_tools.resampling import KINDS
 from data_tools.run_files import RunFiles
 from data_tools.sizes import print_sizes
 from data_tools.standard_maps import read_flat_map, surfaces_provenance

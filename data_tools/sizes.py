@@ -7,11 +7,12 @@ from pathlib import Path
 import joblib
 import tqdm
 
-from data_tools.chain import Recipe, kept_frames, known_tr
+from data_tools.chain import kept_frames
 from data_tools.confounds import read_confounds
 from data_tools.conversion import Job, n_processes
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
+from data_tools.recipe import Recipe, resolve_tr
 from data_tools.resampling import n_resampled
 from data_tools.run_files import RunFiles, sidecar_tr
 from data_tools.store import FRAME_DTYPE
@@ -63,7 +64,7 @@ def estimate(run: RunFiles, recipe: Recipe, geometry: Geometry) -> tuple[int, in
       InputError: its header cannot be read, or it is too short.
     """
     header = run.read_header(run.path)
-    tr = known_tr(header.tr, sidecar_tr(run), recipe.tr, str(run.path))
+    tr = resolve_tr(header.tr, sidecar_tr(run), recipe.tr, str(run.path))
     confounds = read_confounds(run.confounds) if run.confounds else None
     window = kept_frames(header.n_frames, tr, recipe, confounds, str(run.path))
     n_kept, target = window.stop - window.start, recipe.target_tr or tr

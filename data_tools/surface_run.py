@@ -69,7 +69,7 @@ class SurfaceRun:
         return _space(self.left.shape[1], self.right.shape[1])
 
 
-def known_tr(tr: float | None) -> float | None:
+def told_tr(tr: float | None) -> float | None:
     """A TR without the rounding of a float32 header; 0 means that it is not known."""
     return round(tr, 6) if tr and np.isfinite(tr) else None
 

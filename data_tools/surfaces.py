@@ -18,7 +18,7 @@ from nibabel.gifti import GiftiImage
 from data_tools.cifti import cifti_header, cifti_run, is_cifti
 from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, right_of
-from data_tools.surface_run import SPACES, SurfaceHeader, SurfaceRun, known_tr, readable
+from data_tools.surface_run import SPACES, SurfaceHeader, SurfaceRun, readable, told_tr
 
 _MS = 1e-3
 # The XML of a GIFTI file tells the size and the TR before the data of its first array.
@@ -132,7 +132,7 @@ def _read_hemisphere(path: Path) -> tuple[np.ndarray, float | None]:
     with readable(path):
         image = nibabel.load(path)
         if isinstance(image, GiftiImage):
-            series, tr = _gifti_series(image, path), known_tr(_gifti_tr(image))
+            series, tr = _gifti_series(image, path), told_tr(_gifti_tr(image))
         elif isinstance(image, MGHImage):
             # The vertices lie along the first axes; time is the fourth.
             data = np.asarray(image.dataobj, np.float32)
@@ -171,7 +171,7 @@ def _gifti_tr(image: GiftiImage) -> float | None:
 
 
 def _mgh_tr(image: MGHImage) -> float | None:
-    return known_tr(float(image.header["tr"]) * _MS)
+    return told_tr(float(image.header["tr"]) * _MS)
 
 
 def _no_surface(path: Path) -> InputError:
@@ -203,4 +203,4 @@ def _hemisphere_header(path: Path) -> tuple[int, int, float | None]:
             sizes = found["Dim0"], found["Dim1"]
             if _vertices_first(sizes):
                 sizes = sizes[::-1]
-    return *sizes, known_tr(float(step[1]) * _MS if step else None)
+    return *sizes, told_tr(float(step[1]) * _MS if step else None)

@@ -7,6 +7,7 @@ ROOT/**/1000001_32136_2_0.zip                     participant, field, instance (
 ```
 """
 
+import collections
 import functools
 import os
 import re
@@ -46,7 +47,7 @@ def find_ukbb_runs(
 ) -> tuple[list[RunFiles], list[str]]:
     """Finds the runs in the archives of a tree.
 
-    An archive that cannot be opened, or has no series at rest, is listed, and told when it is read.
+    An archive that cannot be opened, or has neither series, is listed, and told when it is read.
 
     Args:
       root: the directory to search.
@@ -66,17 +67,17 @@ def find_ukbb_runs(
         for path in sorted(root.rglob("*_32136_*.zip"))
         if (match := _NAME.fullmatch(path.name)) and take(match["subject"]) and path.is_file()
     ]
-    runs, without_task = [], 0
+    runs, without = [], collections.Counter()
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(_members, (path for path, _ in archives))
         bar = tqdm.tqdm(found, "archives", len(archives), leave=False, unit="zip", delay=1)
         for (path, match), members in zip(archives, bar, strict=True):
             wanted = [pair for pair in members if pair[0] in modalities]
             runs += [_run_files(path, match, *pair) for pair in wanted]
-            without_task += "tfMRI" in modalities and "tfMRI" not in dict(wanted)
+            without.update(set(modalities) - dict(wanted).keys())
     if not runs:
         raise nothing_found(root, f"PARTICIPANT_32136_INSTANCE_0.zip with {_FOLDER} in it")
-    remarks = [f"Sessions without a task: {without_task}."] if without_task else []
+    remarks = [f"Sessions without {name}: {count}." for name, count in sorted(without.items())]
     return sorted(runs, key=lambda run: (run.key, str(run.path))), remarks
 
 
@@ -122,7 +123,7 @@ def _members(path: Path) -> list[tuple[str, str]]:
         for name in names
         if f"/{name}".endswith(f"/{end}")
     ]
-    return members if "rfMRI" in dict(members) else [("rfMRI", expected["rfMRI"]), *members]
+    return members or list(expected.items())
 
 
 def _run_files(path: Path, match: re.Match[str], modality: str, member: str) -> RunFiles:

@@ -6,7 +6,7 @@ DIR/subj01/func1mm/design/design_session01_run01.tsv    an image a frame, where 
 ```
 A session has two runs. Images are 73,000, numbered from 1; that of number n shows condition
 (n - 1) modulo the number of conditions of the study. A tenth of the trials shows the 1,000 images
-that all subjects see, the others come from 9,000 of a subject's own. Rest runs have no design.
+that all subjects see, the others come from 9,000 of a subject's own. Designs of rest runs are all 0.
 """
 
 from pathlib import Path
@@ -53,12 +53,10 @@ def write_unit(
         series = run.series[:, source]
         series[:, ~cortex] = 0
         save_gifti(folder / f"timeseries_{place}.{'lr'[side]}h.func.gii", series, side)
-    if run.events:
-        folder = root / "func1mm" / "design"
-        folder.mkdir(parents=True, exist_ok=True)
-        images = design_column(study, index, run)
-        text = "".join(f"{image}\n" for image in images)
-        (folder / f"design_{place}.tsv").write_text(text)
+    folder = root / "func1mm" / "design"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(f"{image}\n" for image in design_column(study, index, run))
+    (folder / f"design_{place}.tsv").write_text(text)
 
 
 def design_column(study: Study, index: int, run: SimulatedRun) -> np.ndarray:

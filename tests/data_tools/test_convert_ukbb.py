@@ -57,7 +57,7 @@ def test_archives_and_their_names(tmp_path, rest):
     ]
     fields = {"subject": "1000001", "session": 2, "mod": "tfMRI", "task": "emotion"}
     assert runs[1].fields == fields and runs[1].sidecar_tr == 0.735
-    assert remarks == ["Sessions without a task: 1."]
+    assert remarks == ["Sessions without tfMRI: 1."]
     for run in pickle.loads(pickle.dumps(runs)):
         assert run.read_header(run.path).n_frames == 24 and run.read(run.path).tr == 0.735
     assert [run.fields["session"] for run in find_ukbb_runs(tmp_path, modalities=["tfMRI"])[0]] == [

@@ -9,10 +9,11 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 
-from data_tools.chain import Recipe, process_run
+from data_tools.chain import process_run
 from data_tools.geometry import Geometry
 from data_tools.preprocess import zscore
 from data_tools.quality import FRAME_MEASURES, frame_figures, global_signal_spikes
+from data_tools.recipe import Recipe
 from data_tools.simulation.brain import draw_subject
 from data_tools.simulation.runs import draw_run
 from data_tools.simulation.study import Study

@@ -170,8 +170,9 @@ def test_nsd_tree_has_pairs_and_designs(tree):
     assert sorted(path.name for path in folder.iterdir()) == [
         f"timeseries_{place}.{side}.func.gii" for place in places for side in ("lh", "rh")
     ]
+    assert sorted(p.name for p in designs.iterdir()) == [f"design_{p}.tsv" for p in places]
     # The first run is a rest run: nothing was shown.
-    assert sorted(p.name for p in designs.iterdir()) == [f"design_{p}.tsv" for p in places[1:]]
+    assert set((designs / f"design_{places[0]}.tsv").read_text().split()) == {"0"}
 
     run = draw_run(STUDY, draw_subject(STUDY, 1), "event", 2, tr=1.0, onset_step=1.0)
     halves = [nibabel.load(folder / f"timeseries_{places[2]}.{s}.func.gii") for s in ("lh", "rh")]
