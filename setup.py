@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["fmrifm*", "data_tools*"])
     + find_namespace_packages(include=["configs*"]),
-    package_data={"data_tools": ["*.html"], "data_tools.data": ["*.npz", "README.md"]},
+    package_data={"data_tools.inspection": ["*.html"], "data_tools.data": ["*.npz", "README.md"]},
     # The lowest versions that were tested.
     install_requires=[
         "absl-py>=2.1",

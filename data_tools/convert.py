@@ -12,9 +12,9 @@ is skipped with its reason (see `conversion`).
 import sys
 from collections.abc import Sequence
 
-from data_tools.bids import find_runs, in_space, space_of
 from data_tools.conversion_command import conversion_parser, parse, run_command
 from data_tools.errors import InputError, kind_errors
+from data_tools.releases.bids import find_runs, in_space, space_of
 from data_tools.run_files import RunFiles
 from data_tools.standard_maps import STANDARD_SPACES
 from data_tools.surface_run import SPACES

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from data_tools.conversion_command import conversion_parser, parse, run_command
 from data_tools.errors import InputError, kind_errors
-from data_tools.hcp import SUFFIX, find_hcp_runs, hcp_subjects
-from data_tools.hcp_batches import (
+from data_tools.releases.hcp import SUFFIX, find_hcp_runs, hcp_subjects
+from data_tools.releases.hcp_batches import (
     PUBLISHED_SUBJECTS,
     family_batches,
     parse_numbers,

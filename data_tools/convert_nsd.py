@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from data_tools.conversion_command import conversion_parser, parse, run_command
 from data_tools.errors import kind_errors
-from data_tools.nsd import find_nsd_runs
+from data_tools.releases.nsd import find_nsd_runs
 
 _TOOL = "data_tools.convert_nsd"
 

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError, kind_errors
-from data_tools.quality import FRAME_MEASURES, QC_MEASURES, frame_figures
-from data_tools.store import Store
-from data_tools.store_facts import (
+from data_tools.inspection.facts import (
     as_text,
     count,
     facts,
@@ -29,7 +27,14 @@ from data_tools.store_facts import (
     shown_runs,
     skipped_runs,
 )
-from data_tools.typical import far_from_typical, is_typical, median_figures, typical_range
+from data_tools.inspection.typical import (
+    far_from_typical,
+    is_typical,
+    median_figures,
+    typical_range,
+)
+from data_tools.quality import FRAME_MEASURES, QC_MEASURES, frame_figures
+from data_tools.store import Store
 
 _WIDTH = 15  # of the first column
 _LONGEST_TABLE = 20
@@ -184,12 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store = Store(flags.store)
         print(summary(store), flush=True)
         if flags.png:
-            from data_tools.store_picture import write_picture  # needs matplotlib
+            from data_tools.inspection.pictures import write_picture  # needs matplotlib
 
             write_picture(store, flags.png)
             print(f"\nPicture: {flags.png}", flush=True)
         if flags.report:
-            from data_tools.store_report import write_report  # needs matplotlib
+            from data_tools.inspection.report import write_report  # needs matplotlib
 
             print(f"\nReport: {write_report(store, flags.report)}", flush=True)
         if flags.verify:

@@ -1,6 +1,6 @@
 """What is known of a run before its data are read: the common form of all datasets.
 
-Finders (`bids`, `hcp`, `nsd`, `ukbb`) know how a release lays out its files and give such records;
+Finders (in `releases`) know how a release lays out its files and give such records;
 `conversion` turns them into a store and knows nothing of releases.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_tools.bids_tables import read_repetition_time
+from data_tools.releases.bids_tables import read_repetition_time
 from data_tools.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.surfaces import read_surface_header, read_surface_run
 

@@ -12,11 +12,11 @@ from data_tools.confounds import read_confounds
 from data_tools.conversion import Job, n_processes
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
+from data_tools.inspection.facts import format_bytes
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.resampling import n_resampled
 from data_tools.run_files import RunFiles, sidecar_tr
 from data_tools.store import FRAME_DTYPE
-from data_tools.store_facts import format_bytes
 
 
 def print_sizes(runs: Sequence[RunFiles], job: Job, output: Path, jobs: int = 1) -> None:

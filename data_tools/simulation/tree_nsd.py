@@ -6,7 +6,7 @@ DIR/subj01/func1mm/design/design_session01_run01.tsv    an image a frame, where 
 ```
 A session has two runs. Images are 73,000, numbered from 1; that of number n shows condition
 (n - 1) modulo the number of conditions of the study. A tenth of the trials shows the 1,000 images
-that all subjects see, the others come from 9,000 of a subject's own. Designs of rest runs are all 0.
+that all subjects see, the others come from 9,000 of a subject's own. Rest runs have designs of 0.
 """
 
 from pathlib import Path

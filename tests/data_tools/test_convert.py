@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from data_tools import conversion
-from data_tools.bids import find_runs, in_space, run_key
-from data_tools.bids_tables import read_events
 from data_tools.chain import process_run
 from data_tools.convert import main
 from data_tools.errors import InputError
 from data_tools.recipe import Recipe
+from data_tools.releases.bids import find_runs, in_space, run_key
+from data_tools.releases.bids_tables import read_events
 from data_tools.standard_maps import fsaverage5_surfaces, read_flat_map, standard_flat_map
 from data_tools.store import Store
 from data_tools.surfaces import SurfaceRun, read_flat_surface

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from data_tools.bids import find_runs
 from data_tools.convert import main
 from data_tools.errors import InputError
 from data_tools.inspect import main as inspect
 from data_tools.privacy import read_salt
+from data_tools.releases.bids import find_runs
 from data_tools.store import Store
 from tests.data_tools.simulated_trees import simulated_tree, study_of
 from tests.data_tools.surface_files import write_gifti

@@ -9,8 +9,8 @@ import pytest
 
 from data_tools.convert_hcp import add_batches, main
 from data_tools.errors import InputError
-from data_tools.hcp import find_hcp_runs, read_evs
-from data_tools.hcp_batches import (
+from data_tools.releases.hcp import find_hcp_runs, read_evs
+from data_tools.releases.hcp_batches import (
     N_BATCHES,
     family_batches,
     parse_numbers,

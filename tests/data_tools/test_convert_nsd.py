@@ -7,7 +7,7 @@ import pytest
 
 from data_tools.convert_nsd import main
 from data_tools.errors import InputError
-from data_tools.nsd import find_nsd_runs, read_design
+from data_tools.releases.nsd import find_nsd_runs, read_design
 from data_tools.store import Store
 from tests.data_tools.simulated_trees import simulated_tree
 from tests.data_tools.surface_files import write_gifti

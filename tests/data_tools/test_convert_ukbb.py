@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 
-from data_tools.archives import read_member
 from data_tools.convert_ukbb import main
 from data_tools.errors import InputError
+from data_tools.releases.archives import read_member
+from data_tools.releases.ukbb import find_ukbb_runs
 from data_tools.standard_maps import standard_cortex
 from data_tools.store import Store
-from data_tools.ukbb import find_ukbb_runs
 
 REST, TASK = (f"surf_fMRI/CIFTIs/bb.{m}.MNI.MSMAll.dtseries.nii" for m in ("rfMRI", "tfMRI"))
 

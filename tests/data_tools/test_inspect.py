@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from data_tools import store_report
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.inspect import main, summary
+from data_tools.inspection import report
+from data_tools.inspection.columns import choose_runs, odd_runs
+from data_tools.inspection.pictures import write_picture
+from data_tools.inspection.report import write_report
 from data_tools.store import Store
-from data_tools.store_columns import choose_runs, odd_runs
-from data_tools.store_picture import write_picture
-from data_tools.store_report import write_report
 from data_tools.store_writer import StoreWriter
 from tests.data_tools.small_stores import write_small_store
 
@@ -208,7 +208,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_report(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_report, "_MOST_PICTURES", 4)  # they take the time
+    monkeypatch.setattr(report, "_MOST_PICTURES", 4)  # they take the time
     place = tmp_path / "new" / "report"
     main([str(study.path), f"--report={place}"])
     text = (place / "index.html").read_text()

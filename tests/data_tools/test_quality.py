@@ -11,6 +11,7 @@ import scipy.signal
 
 from data_tools.chain import process_run
 from data_tools.geometry import Geometry
+from data_tools.inspection.typical import RANGES, far_from_typical, median_figures
 from data_tools.preprocess import zscore
 from data_tools.quality import FRAME_MEASURES, frame_figures, global_signal_spikes
 from data_tools.recipe import Recipe
@@ -20,7 +21,6 @@ from data_tools.simulation.study import Study
 from data_tools.standard_maps import standard_flat_map
 from data_tools.surface_run import SurfaceRun
 from data_tools.surfaces import read_surface_run
-from data_tools.typical import RANGES, far_from_typical, median_figures
 from tests.data_tools.small_stores import write_small_store
 
 SQUARE = Geometry("square", np.ones((64, 64), bool), (16, 16), pixel_size=1.2)

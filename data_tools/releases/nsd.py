@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.releases import nothing_found, open_root
+from data_tools.releases.root import nothing_found, open_root
 from data_tools.run_files import RunFiles
 from data_tools.selection import chooser
 from data_tools.surfaces import read_surface_header

@@ -15,10 +15,8 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.files import publish_directory
-from data_tools.quality import frame_figures
-from data_tools.store import Store
-from data_tools.store_columns import Column, choose_runs, columns_of
-from data_tools.store_facts import (
+from data_tools.inspection.columns import Column, choose_runs, columns_of
+from data_tools.inspection.facts import (
     as_text,
     count,
     facts,
@@ -26,10 +24,12 @@ from data_tools.store_facts import (
     shown_runs,
     skipped_runs,
 )
-from data_tools.store_picture import INK, draw_maps, draw_runs, new_figure, to_png
-from data_tools.typical import far_from_typical, median_figures, typical_range
+from data_tools.inspection.pictures import INK, draw_maps, draw_runs, new_figure, to_png
+from data_tools.inspection.typical import far_from_typical, median_figures, typical_range
+from data_tools.quality import frame_figures
+from data_tools.store import Store
 
-_TEMPLATE = Path(__file__).with_name("store_report.html")
+_TEMPLATE = Path(__file__).with_name("report.html")
 _MARK = b'content="fmrifm store report"'
 _MOST_PICTURES = 8
 _PANELS = 4  # histograms side by side

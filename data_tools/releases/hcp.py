@@ -18,7 +18,7 @@ from typing import Any
 import tqdm
 
 from data_tools.errors import InputError
-from data_tools.releases import nothing_found, open_root
+from data_tools.releases.root import nothing_found, open_root
 from data_tools.run_files import RunFiles
 from data_tools.selection import chooser
 

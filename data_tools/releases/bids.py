@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_tools.bids_tables import read_events, read_participants
 from data_tools.cifti import is_cifti
 from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, without_hemisphere
+from data_tools.releases.bids_tables import read_events, read_participants
 from data_tools.run_files import RunFiles
 
 # How surface time series are named; other files of a tree are passed over.

@@ -20,9 +20,9 @@ import nibabel
 import tqdm
 from nibabel.cifti2 import Cifti2Image
 
-from data_tools.archives import read_member
 from data_tools.cifti import cifti_header, cifti_run
-from data_tools.releases import nothing_found, open_root
+from data_tools.releases.archives import read_member
+from data_tools.releases.root import nothing_found, open_root
 from data_tools.run_files import RunFiles
 from data_tools.selection import chooser
 from data_tools.surface_run import SurfaceHeader, SurfaceRun, readable

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.inspection.facts import is_number
+from data_tools.inspection.typical import is_typical, typical_range
 from data_tools.quality import FRAME_MEASURES, QC_MEASURES, Measure
-from data_tools.store_facts import is_number
-from data_tools.typical import is_typical, typical_range
 
 # A run is odd from so many robust standard deviations on, among at least so many runs.
 _ODD, _ENOUGH_RUNS = 5.0, 8

@@ -1,0 +1,1 @@
+"""What people see of a store: facts, figures against typical ranges, pictures, a report."""

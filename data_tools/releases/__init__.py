@@ -1,0 +1,1 @@
+"""Finds the runs of published releases and of BIDS-like trees, and reads what lies beside them."""
