@@ -30,8 +30,8 @@ N_IMAGES = 73_000
 _PPDATA = "nsddata_timeseries/ppdata"
 _SERIES = "32k_fs_LR/timeseries"
 _NAME = re.compile(r"timeseries_session(?P<session>\d+)_run(?P<run>\d+)\.[lr]h\.func\.gii")
-# Where a subject's designs may lie: in the release, beside the series, or by themselves.
-_DESIGNS = ("func1mm/design", "32k_fs_LR/design", _SERIES, "design")
+# Where the release has a subject's designs at 1 s. Others of the same names are at 4/3 s.
+_DESIGNS, _OTHER_DESIGNS = "func1mm", "func1pt8mm"
 _TR = 1.0
 _PRESENTATION = 3.0  # seconds
 
@@ -71,7 +71,8 @@ def find_nsd_runs(
                 pairs.setdefault((int(match["session"]), int(match["run"])), path)
             else:
                 others += path.name.endswith(".lh.func.gii")
-        runs += [_run_files(folder.name, numbers, path, designs) for numbers, path in pairs.items()]
+        shown = _find_designs(designs / folder.name)
+        runs += [_run_files(folder.name, numbers, path, shown) for numbers, path in pairs.items()]
         sessions[folder.name] = len({session for session, _ in pairs})
     if not runs:
         raise nothing_found(root, f"subjNN/{_SERIES}/timeseries_sessionNN_runNN.lh.func.gii")
@@ -136,12 +137,22 @@ def _people(root: Path) -> Path:
     return root / _PPDATA if (root / _PPDATA).is_dir() else root
 
 
-def _run_files(subject: str, numbers: tuple[int, int], path: Path, designs: Path) -> RunFiles:
+def _find_designs(folder: Path) -> dict[str, Path]:
+    """The designs below the folder of a subject by name, wherever they are kept there."""
+    found = sorted(
+        (path for path in folder.rglob("design_session*_run*.tsv")),
+        # Of two of one name that of the release, which comes last here, is taken.
+        key=lambda path: (_DESIGNS in path.parts, path),
+    )
+    return {path.name: path for path in found if _OTHER_DESIGNS not in path.parts}
+
+
+def _run_files(
+    subject: str, numbers: tuple[int, int], path: Path, designs: dict[str, Path]
+) -> RunFiles:
     session, run = numbers
     fields: dict[str, Any] = {"subject": subject, "session": session, "run": run}
-    name = f"design_session{session:02d}_run{run:02d}.tsv"
-    places = (designs / subject / place / name for place in _DESIGNS)
-    design = next((place for place in places if place.is_file()), None)
+    design = designs.get(f"design_session{session:02d}_run{run:02d}.tsv")
     if design:
         fields["task"] = "rest" if _is_rest(design) else "nsdcore"
     return RunFiles(
