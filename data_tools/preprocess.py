@@ -8,7 +8,6 @@ output. Letters in array names: T frames, V columns (vertices or pixels).
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.resampling import KINDS, resample  # noqa: F401
 
 # A column that varies less carries no signal, only rounding.
 MIN_STD = 1e-6
@@ -41,7 +40,8 @@ def zscore(x_TxV: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def mean_and_std(x_TxV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The scale that `zscore` takes out, as it returns it, without the z-scores."""
+    """The scale that `zscore` takes out, as it returns it, without the z-scores: both 0 for columns
+    without signal."""
     n_columns = x_TxV.shape[1]
     mean, std = np.empty(n_columns, np.float32), np.empty(n_columns, np.float32)
     for block in _column_blocks(n_columns):
@@ -49,11 +49,6 @@ def mean_and_std(x_TxV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         varies = spread >= MIN_STD
         mean[block], std[block] = centre * varies, spread * varies
     return mean, std
-
-
-def is_constant(x_TxV: np.ndarray) -> np.ndarray:
-    """(V,) bool: the columns without signal, which `zscore` makes 0."""
-    return mean_and_std(x_TxV)[1] == 0
 
 
 def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-# Tests that build the same program compile it once.
-_cache = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+# Tests that build the same program compile it once, those of the other process included.
+if "FMRIFM_TESTS_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory()
+    os.environ["FMRIFM_TESTS_CACHE"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", os.environ["FMRIFM_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
