@@ -24,7 +24,7 @@ from data_tools.preprocess import mean_and_std, to_float16, zscore
 from data_tools.quality import global_signal_spikes
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.resampling import resample
-from data_tools.surface_run import SurfaceRun
+from data_tools.surface_run import SurfaceHeader, SurfaceRun
 
 _FRAME_BLOCK = 16  # as much as the cache of a core holds
 
@@ -78,11 +78,7 @@ def process_run(
     Raises:
       InputError: the run is on another mesh, its TR is not known, or its data are unfit.
     """
-    if (run.left.shape[1], run.right.shape[1]) != (flat_map.left, flat_map.right):
-        raise InputError(
-            f"{name} is on {run.space} and the flat map is '{flat_map.geometry.space}': give the "
-            f"flat surfaces of {run.space} with --surfaces=LEFT RIGHT."
-        )
+    check_mesh(run, flat_map, name)
     tr = resolve_tr(run.tr, sidecar_tr, recipe.tr, name)
     target_tr = recipe.target_tr or tr
     if confounds is not None:
@@ -110,6 +106,10 @@ def process_run(
     if recipe.denoises:
         wanted = _wanted(confounds, recipe, name)
         series = denoise(series, tr, wanted, recipe.highpass, recipe.lowpass, name)
+        # A vertex that the confounds explain to the last bit has no data any more.
+        lost |= flat_map.sample_nearest(mean_and_std(series)[1] == 0)
+        _check_missing(lost.mean(), recipe.max_missing, name)
+        qc["missing_share"] = round(float(lost.mean()), 6)
 
     if recipe.chain == "pixel":
         series = flat_map.sample(series)
@@ -136,6 +136,15 @@ def process_run(
     )
 
 
+def check_mesh(run: SurfaceRun | SurfaceHeader, flat_map: FlatMap, name: str) -> None:
+    """Refuses a run on another mesh than that of the flat map."""
+    if run.n_vertices != (flat_map.left, flat_map.right):
+        raise InputError(
+            f"{name} is on {run.space} and the flat map is '{flat_map.geometry.space}': give the "
+            f"flat surfaces of {run.space} with --surfaces=LEFT RIGHT."
+        )
+
+
 def kept_frames(
     n_frames: int, tr: float, recipe: Recipe, confounds: Confounds | None, name: str
 ) -> slice:
@@ -153,7 +162,7 @@ def kept_frames(
     if start >= stop:
         raise InputError(
             f"{name} lasts {n_frames * tr:g} s, so there is nothing in the seconds to keep: give "
-            "others with --seconds."
+            "others with --seconds, or fewer --drop-dummies."
         )
     return slice(start, stop)
 

@@ -7,7 +7,6 @@ A run that cannot be converted is skipped with its reason, which is printed and 
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import sys
@@ -21,8 +20,9 @@ import tqdm
 
 from data_tools.chain import Frames, process_run
 from data_tools.confounds import frame_figures, read_confounds
-from data_tools.errors import InputError
+from data_tools.errors import InputError, as_input_errors
 from data_tools.flatmap import FlatMap
+from data_tools.outcomes import Outcome, publish_empty_shard, remove_empty_shard, skipped_lines
 from data_tools.privacy import Pseudonyms
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.run_files import RunFiles, sidecar_tr
@@ -54,19 +54,13 @@ class Job:
         """A message about a run as others may read it."""
         return self.pseudonyms.scrub(message, run) if self.pseudonyms else message
 
+    def times(self, runs: Sequence[RunFiles]) -> collections.Counter[str]:
+        """How many runs there are of each key."""
+        return collections.Counter(self.public(run).key for run in runs)
+
     def shard(self, runs: Sequence[RunFiles], part: int, parts: int) -> list[RunFiles]:
         """The runs part, part + parts, part + 2 parts, ... in key order."""
         return sorted(runs, key=lambda run: (self.public(run).key, str(run.path)))[part::parts]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of a run: converted, perhaps with a remark, or skipped for a reason."""
-
-    key: str
-    path: Path
-    reason: str | None = None
-    remark: str | None = None
 
 
 def convert(
@@ -95,20 +89,20 @@ def convert(
       strict: stop at the first run that cannot be converted, and leave nothing behind.
 
     Returns:
-      The store, and the runs that were skipped, which `OUTPUT/skipped.jsonl` lists too.
+      The store, and the runs that were skipped, which `OUTPUT/skipped.jsonl` lists too. The store
+      is None for a shard without a run that could be converted: then `OUTPUT` has this list alone.
 
     Raises:
       InputError: no run could be converted, or with `strict` one could not; or a killed job left
         runs at `output` that are not among these.
     """
-    if jobs == 0:
-        raise InputError("There is no work in 0 processes: give a number of processes, or -1.")
     output = Path(output)
     partial = output.with_name(f"{output.name}.partial")
     resumed = partial.exists()
-    tr = job.recipe.target_tr or _own_tr(runs, job.recipe)
+    remove_empty_shard(output)
+    tr = job.recipe.target_tr or _own_tr(runs, job)
     root = _common_directory(runs)
-    times = collections.Counter(job.public(run).key for run in runs)
+    times = job.times(runs)
     n_all, runs = len(runs), job.shard(runs, *shard)
     if shard[1] > 1:
         provenance = (provenance or {}) | {"shard": list(shard)}
@@ -122,14 +116,17 @@ def convert(
         overwrite=overwrite,
     ) as writer:
         # Runs of another job that was killed here would slip into this store.
-        strangers = sorted(writer.begun().keys() - {job.public(run).key for run in runs})
+        begun = writer.begun()
+        strangers = sorted(
+            begun.keys() - {key for run in runs if times[key := job.public(run).key] == 1}
+        )
         if strangers:
             raise InputError(
                 f"{partial} was begun with other runs, such as {strangers[0]}: delete it to start "
                 "over, or give the inputs that it was begun with."
             )
         skipped = []
-        for outcome in _outcomes(runs, times, job, writer, jobs):
+        for outcome in _outcomes(runs, times, begun, job, writer, jobs):
             if outcome.remark:
                 tqdm.tqdm.write(f"{outcome.key}: {outcome.remark}", file=sys.stderr)
             if outcome.reason:
@@ -137,47 +134,81 @@ def convert(
                 if strict or n_all == 1:
                     break
                 tqdm.tqdm.write(f"skipped {outcome.key}: {outcome.reason}", file=sys.stderr)
-        failed = bool(skipped) and (strict or len(skipped) == len(runs))
         skipped.sort(key=lambda outcome: (outcome.key, str(outcome.path)))
-        store = None if failed else _finish(writer, _skipped_lines(skipped, root, job))
+        lines = skipped_lines(skipped, root, with_paths=job.pseudonyms is None)
+        nothing = len(skipped) == len(runs)
+        failed = bool(skipped) and (strict or (nothing and shard[1] == 1))
+        store = None if failed or nothing else _finish(writer, lines)
     if failed:
         # What an earlier, killed job has finished is not ours to throw away.
         if strict and not resumed:
             shutil.rmtree(partial, ignore_errors=True)
         raise InputError(_failure(skipped, len(runs)))
+    if store is None:
+        publish_empty_shard(output, shard, lines)
     return store, skipped
 
 
 def _outcomes(
-    runs: Sequence[RunFiles], times: Mapping[str, int], job: Job, writer: StoreWriter, jobs: int
+    runs: Sequence[RunFiles],
+    times: Mapping[str, int],
+    begun: Mapping[str, dict[str, Any]],
+    job: Job,
+    writer: StoreWriter,
+    jobs: int,
 ) -> Iterator[Outcome]:
     """Converts the runs in processes of their own and tells of each as it is done.
 
-    Those whose key is there several `times`, in other shards too, are skipped.
+    Those whose key is there several `times`, in other shards too, are skipped. What an earlier job
+    has `begun` is kept where the run table would say the same.
     """
-    single = [run for run in runs if times[job.public(run).key] == 1]
+    work = []
     for run in runs:
-        if times[key := job.public(run).key] > 1:
-            others = f"{times[key]} runs have the name {key}: give only one of them."
-            yield Outcome(key, run.path, others)
-    if not single:
+        key = job.public(run).key
+        try:
+            check_single(key, times[key])
+        except InputError as error:
+            yield Outcome(key, run.path, str(error))
+        else:
+            kept = _says_the_same(begun.get(key), job, run)
+            work.append(joblib.delayed(_try_run)(run, job, writer, kept))
+    if not work:
         return
-    work = [joblib.delayed(_try_run)(run, job, writer) for run in single]
     results = joblib.Parallel(n_processes(jobs, work), return_as="generator_unordered")(work)
     with _quietly_closed(results):
-        yield from tqdm.tqdm(results, "convert", len(single), unit="run")
+        yield from tqdm.tqdm(results, "convert", len(work), unit="run")
+
+
+def check_single(key: str, times: int) -> None:
+    """Refuses a run whose key others have too: nobody knows which of them is meant."""
+    if times > 1:
+        raise InputError(
+            f"{times} runs have the name {key}: rename them, or give only one of them."
+        )
 
 
 def n_processes(jobs: int, work: Sequence) -> int:
-    """How many processes a list of work keeps busy, `jobs` being what the user allows."""
-    return min(joblib.effective_n_jobs(jobs), len(work))
+    """How many processes a list of work keeps busy, `jobs` being what the user allows.
+
+    Raises:
+      InputError: none are allowed.
+    """
+    if jobs == 0:
+        raise InputError("There is no work in 0 processes: give a number of processes, or -1.")
+    return max(1, min(joblib.effective_n_jobs(jobs), len(work)))
 
 
-def _try_run(run: RunFiles, job: Job, writer: StoreWriter) -> Outcome:
+def _says_the_same(line: dict[str, Any] | None, job: Job, run: RunFiles) -> bool:
+    """Whether a line of an earlier job says of a run what this job would."""
+    fields = {"dataset": job.dataset} | job.public(run).fields
+    return line is not None and all(line.get(name) == value for name, value in fields.items())
+
+
+def _try_run(run: RunFiles, job: Job, writer: StoreWriter, begun: bool) -> Outcome:
     """Converts one run, in a process of its own, unless an earlier job has."""
     key = job.public(run).key
     try:
-        remark = None if writer.has(key) else _add_run(run, job, writer)
+        remark = None if begun and writer.has(key) else _add_run(run, job, writer)
     except InputError as error:
         return Outcome(key, run.path, job.shown(str(error), run))
     return Outcome(key, run.path, remark=remark)
@@ -186,14 +217,16 @@ def _try_run(run: RunFiles, job: Job, writer: StoreWriter) -> Outcome:
 def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
     """Reads a run, takes it through the chain and adds it; returns what the user should know."""
     name = str(run.path)
-    confounds = None if run.confounds is None else read_confounds(run.confounds)
-    events = None if run.read_events is None else run.read_events()
+    with as_input_errors():
+        confounds = None if run.confounds is None else read_confounds(run.confounds)
+        events = None if run.read_events is None else run.read_events()
+        tr = sidecar_tr(run)
     frames = process_run(
         run.read(run.path),
         job.flat_map,
         job.recipe,
         name,
-        sidecar_tr=sidecar_tr(run),
+        sidecar_tr=tr,
         confounds=confounds,
     )
     if frames.tr != writer.tr:
@@ -204,10 +237,11 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
     public = job.public(run)
     fields = {"dataset": job.dataset} | public.fields
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
-    remark = None
+    qc, remark = frames.qc, None
     if events is not None:
         fields["events"], n_outside = _placed(events, frames, name)
         if n_outside:
+            qc = qc | {"events_outside": n_outside}
             remark = f"left out {n_outside} of {len(events)} events, which are outside of the run"
     if confounds is not None:
         fields["confounds"] = frame_figures(confounds)
@@ -217,7 +251,7 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
         mean=frames.mean,
         std=frames.std,
         missing=frames.missing,
-        qc=frames.qc,
+        qc=qc,
         **fields,
     )
     return remark
@@ -261,14 +295,15 @@ def _quietly_closed(results: Generator) -> Iterator[None]:
             results.close()
 
 
-def _own_tr(runs: Sequence[RunFiles], recipe: Recipe) -> float:
+def _own_tr(runs: Sequence[RunFiles], job: Job) -> float:
     """The TR of a store whose runs keep their own: that of the first run that tells."""
-    if recipe.tr:
-        return recipe.tr
+    if job.recipe.tr:
+        return job.recipe.tr
     for run in runs:
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError), as_input_errors():
             return resolve_tr(run.read_header(run.path).tr, sidecar_tr(run), None, str(run.path))
-    raise InputError(f"{runs[0].path} does not say its TR: give it in seconds with --tr.")
+    first = job.shown(str(runs[0].path), runs[0])
+    raise InputError(f"{first} does not say its TR: give it in seconds with --tr.")
 
 
 def _finish(writer: StoreWriter, skipped: bytes) -> Store:
@@ -289,16 +324,3 @@ def _failure(skipped: list[Outcome], n_runs: int) -> str:
 
 def _common_directory(runs: Sequence[RunFiles]) -> Path:
     return Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
-
-
-def _skipped_lines(skipped: list[Outcome], root: Path, job: Job) -> bytes:
-    """`skipped.jsonl`: key, path below the directory that holds all runs, and reason."""
-    lines = (
-        {
-            "key": outcome.key,
-            "path": None if job.pseudonyms else str(outcome.path.absolute().relative_to(root)),
-            "reason": outcome.reason.replace(f"{root}{os.sep}", ""),
-        }
-        for outcome in skipped
-    )
-    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()

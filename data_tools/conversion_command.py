@@ -125,8 +125,10 @@ def run_command(
         args.dataset or dataset,
         read_salt(args.pseudonymise) if args.pseudonymise else None,
     )
+    hidden = _words(args.restricted)
+    _check_fields(hidden, runs)
     if args.dry_run:
-        print_sizes(job.shard(runs, *args.shard), job, args.output, args.jobs)
+        print_sizes(runs, job, args.output, shard=args.shard, jobs=args.jobs)
         return
     inputs = [args.input] if isinstance(args.input, str | Path) else args.input
     with _spread(args.dask):
@@ -137,22 +139,36 @@ def run_command(
             provenance={
                 "tool": tool,
                 # Names without directories, which say little elsewhere; of people none.
-                "input": None if job.pseudonyms else [Path(x).absolute().name for x in inputs],
+                "input": None if job.pseudonyms else [Path(x).resolve().name for x in inputs],
                 "pseudonymised": job.pseudonyms is not None,
-                **surfaces_provenance(args.surfaces, args.roi, space),
+                **surfaces_provenance(args.surfaces, args.roi, space, names=job.pseudonyms is None),
             },
-            restricted=[*restricted, *_words(args.restricted)],
+            restricted=[*restricted, *hidden],
             shard=args.shard,
             jobs=args.jobs,
             overwrite=args.overwrite,
             strict=args.strict,
         )
+    if store is None:
+        print(f"{args.output}: no run of this shard could be converted; merge will list them.")
+        return
     print(
         f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
         f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
     )
     if skipped:
         print(f"Runs skipped: {len(skipped)}, see {store.path / SKIPPED}")
+
+
+def _check_fields(names: Sequence[str], runs: Sequence[RunFiles]) -> None:
+    """Refuses to restrict a column that is not there: the one that is meant would stay open."""
+    known = {"dataset", "session", "task", "events", "confounds"}.union(
+        *(run.fields for run in runs)
+    )
+    if unknown := sorted(set(names) - known):
+        raise InputError(
+            f"No run has a field '{unknown[0]}' to restrict: choose of {', '.join(sorted(known))}."
+        )
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

@@ -9,12 +9,13 @@ processes, run by run; a killed conversion goes on where it stopped. A run that 
 is skipped with its reason (see `conversion`).
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
 from data_tools.conversion_command import conversion_parser, parse, run_command
 from data_tools.errors import InputError, kind_errors
-from data_tools.releases.bids import find_runs, in_space, space_of
+from data_tools.releases.bids import describe_runs, find_runs, in_space, space_of
 from data_tools.run_files import RunFiles
 from data_tools.standard_maps import STANDARD_SPACES
 from data_tools.surface_run import SPACES
@@ -39,17 +40,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--participants", metavar="FILE", help="table like participants.tsv (that of the tree)"
     )
+    parser.add_argument(
+        "--bids", metavar="DIR", help="raw BIDS dataset, where derivatives lie outside of it"
+    )
     args = parse(parser, argv)
     with kind_errors():
-        runs = find_runs(args.input, args.participants)
+        found = find_runs(args.input, args.participants, args.bids)
         if args.surfaces:
             n_vertices = len(read_flat_surface(args.surfaces[0])[0])
             space = SPACES.get(n_vertices)
         else:
-            space = args.space or choose_space(runs)
+            space = args.space or choose_space(found)
         if not (args.confounds or args.highpass or args.lowpass):
             _warn_not_denoised()
-        run_command(args, in_space(runs, space), tool="data_tools.convert", space=space)
+        runs = in_space(found, space)
+        print(describe_runs(runs))
+        if len(runs) < len(found):
+            print(f"Left out, as their names tell other spaces: {len(found) - len(runs)} runs.")
+        run_command(args, runs, tool="data_tools.convert", space=space)
 
 
 def choose_space(runs: Sequence[RunFiles]) -> str:
@@ -64,19 +72,16 @@ def choose_space(runs: Sequence[RunFiles]) -> str:
     for space in ("fsLR-32k", "fsaverage5"):
         if space in told:
             return space
-    space, reason = None, None
     for run in runs:
-        try:
+        with contextlib.suppress(InputError):
             space = run.read_header(run.path).space
-            break
-        except InputError as error:
-            reason = reason or error
-    if space is None:
-        raise reason
-    if space not in STANDARD_SPACES:
-        fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
-        raise InputError(f"{runs[0].path} is on {space}, for which we have no flat map: {fix}.")
-    return space
+            if space not in STANDARD_SPACES:
+                fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
+                break
+            return space
+    else:
+        return "fsLR-32k"  # no run can be read, which converting them tells
+    raise InputError(f"The runs are on {space}, for which we have no flat map: {fix}.")
 
 
 def _warn_not_denoised() -> None:

@@ -31,6 +31,15 @@ def kind_errors() -> Iterator[None]:
     raise SystemExit(1)
 
 
+@contextlib.contextmanager
+def as_input_errors() -> Iterator[None]:
+    """Where only input is read, what the file system refuses is bad input, and told as such."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(describe_os_error(error)) from error
+
+
 def describe_os_error(error: OSError) -> str:
     """One sentence for what the file system refused, with the fix."""
     where = error.filename or "the output"

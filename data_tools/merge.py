@@ -20,6 +20,7 @@ import tqdm
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.npy import as_bytes
+from data_tools.outcomes import read_empty_shard
 from data_tools.store import SKIPPED, Store, parse_json, scale_checksum
 from data_tools.store_writer import StoreWriter
 
@@ -28,12 +29,15 @@ _TOOL = "data_tools.merge"
 _PLACED = frozenset({"key", "n_frames", "shard", "first_frame", "crc32", "scale_crc32", "missing"})
 
 
-def merge_stores(parts: Sequence[Store], output: Path, *, overwrite: bool = False) -> Store:
+def merge_stores(
+    parts: Sequence[Store], output: Path, *, empty: Sequence[Path] = (), overwrite: bool = False
+) -> Store:
     """Merges stores into one.
 
     Args:
       parts: open stores, in any order: the result does not depend on it.
       output: where the merged store shall appear.
+      empty: shards without a good run, which add to the list of skipped runs.
       overwrite: whether an earlier store at `output` may be replaced.
 
     Returns:
@@ -48,7 +52,7 @@ def merge_stores(parts: Sequence[Store], output: Path, *, overwrite: bool = Fals
         raise InputError(f"{output} is one of the parts: choose another path for the result.")
     _check_alike(parts)
     owners = _owners(parts)
-    skipped = _join_skipped(parts)
+    skipped = _join_skipped([*(part.path for part in parts), *empty])
     with StoreWriter(
         output,
         parts[0].geometry,
@@ -158,20 +162,20 @@ def _without_shard(provenance: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in provenance.items() if name != "shard"}
 
 
-def missing_shards(parts: Iterable[Store]) -> list[str]:
+def missing_shards(parts: Iterable[Store], empty: Iterable[tuple[int, int]] = ()) -> list[str]:
     """Parts "I/N" of `convert --shard=I/N` that are not there, though others of N are."""
     told = [shard for part in parts if (shard := part.meta.get("provenance", {}).get("shard"))]
-    there = {(int(i), int(n)) for i, n in told}
+    there = {(int(i), int(n)) for i, n in [*told, *empty]}
     return [
         f"{i}/{n}" for n in sorted({n for _, n in there}) for i in range(n) if (i, n) not in there
     ]
 
 
-def _join_skipped(parts: Iterable[Store]) -> bytes:
+def _join_skipped(parts: Iterable[Path]) -> bytes:
     """The lines of all lists of skipped runs, in the order of keys and paths."""
     lines = []
     for part in parts:
-        path = part.path / SKIPPED
+        path = part / SKIPPED
         for text in path.read_bytes().splitlines() if path.is_file() else ():
             said = parse_json(text, path)
             lines.append((str(said.get("key")), str(said.get("path")), text + b"\n"))
@@ -192,10 +196,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--overwrite", action="store_true", help="replace an earlier store")
     args = parser.parse_args(argv)
     with kind_errors():
-        parts = [Store(path) for path in args.parts]
-        if missing := missing_shards(parts):
-            print(f"NOTE: not among the parts: shard {', '.join(missing)}.", file=sys.stderr)
-        store = merge_stores(parts, args.output, overwrite=args.overwrite)
+        found = {Path(path): read_empty_shard(Path(path)) for path in args.parts}
+        empty = {path: shard for path, shard in found.items() if shard}
+        parts = [Store(path) for path in found if path not in empty]
+        if missing := missing_shards(parts, empty.values()):
+            raise InputError(
+                f"Not among the parts: shard {', '.join(missing)}; give all that were converted."
+            )
+        if not parts:
+            raise InputError("In none of these shards was a run converted: there is no store.")
+        store = merge_stores(parts, args.output, empty=list(empty), overwrite=args.overwrite)
         print(
             f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
             f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"

@@ -13,10 +13,12 @@ import re
 from pathlib import Path
 
 from data_tools.errors import InputError
+from data_tools.hemispheres import hemisphere, left_of, right_of, without_hemisphere
 from data_tools.run_files import RunFiles
 
 _SHORTEST_SALT = 16  # bytes; a shorter one could be guessed
 _DIGITS = 12
+_TELLING = 4  # characters of a label that says nothing but who it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Pseudonyms:
         fields = {
             name: self.subject(label) if name == "subject" else value
             for name, value in run.fields.items()
-            # A second field with the same label would give the subject away.
-            if name == "subject" or str(value) not in (label, f"sub-{label}")
+            if name == "subject" or not _gives_away(str(value), label)
         }
         # The first is the subject; a session or a run may well have the same number.
-        key, found = _whole(label).subn(self.subject(label), run.key, count=1)
-        return dataclasses.replace(run, key=key if found else self.subject(run.key), fields=fields)
+        for pattern in (f"(?<=sub-){re.escape(label)}(?![A-Za-z0-9])", _whole(label)):
+            key, found = re.subn(pattern, self.subject(label), run.key, count=1)
+            if found:
+                return dataclasses.replace(run, key=key, fields=fields)
+        return dataclasses.replace(run, key=self.subject(run.key), fields=fields)
 
     def scrub(self, text: str, run: RunFiles) -> str:
         """A message about a run without the names of its files and of its subject.
@@ -60,13 +64,18 @@ class Pseudonyms:
           run: as it was found, before `run`.
         """
         key = self.run(run).key
-        for path in (run.path, run.confounds, run.sidecar_tr):
-            if isinstance(path, Path):
-                # The other hemisphere, events and tables lie in the same directories.
-                text = re.sub(rf"{re.escape(str(path.parent))}{re.escape(os.sep)}\S+", key, text)
-                text = text.replace(path.name, key)
+        # Events, sidecars and confounds lie beside the run or in other folders of its subject.
+        paths = [run.path, run.confounds, *getattr(run.read_events, "args", ())]
+        paths += run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
+        known: set[str] = set()
+        for path in (Path(path) for path in paths if isinstance(path, str | os.PathLike)):
+            for name in _both_sides(path.name):
+                known |= {str(path.with_name(name)), name, _stem(name)}
+            known.add(str(path.parent))
+        for words in sorted(known, key=len, reverse=True):
+            text = text.replace(words, key)
         if label := str(run.fields.get("subject", "")):
-            text = _whole(label).sub(self.subject(label), text)
+            text = re.sub(_whole(label), self.subject(label), text)
         return text
 
 
@@ -91,6 +100,22 @@ def read_salt(path: str | os.PathLike) -> Pseudonyms:
     return Pseudonyms(salt)
 
 
-def _whole(label: str) -> re.Pattern[str]:
-    """The label where it is not a part of a longer word."""
-    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])")
+def _gives_away(value: str, label: str) -> bool:
+    """Whether a further field names the subject: a short label, such as 01, may mean anything."""
+    return value == f"sub-{label}" or (value == label and len(label) >= _TELLING)
+
+
+def _both_sides(name: str) -> list[str]:
+    """The name of a file and, if it is of a hemisphere, that of the other."""
+    other = {"left": right_of, "right": left_of}.get(hemisphere(name))
+    return [name, other(name)] if other else [name]
+
+
+def _stem(name: str) -> str:
+    """The name of a file without its hemisphere and endings."""
+    return without_hemisphere(name).split(".")[0] or name
+
+
+def _whole(label: str) -> str:
+    """A pattern for the label where it is not a part of a longer word."""
+    return rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])"

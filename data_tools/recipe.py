@@ -59,7 +59,7 @@ class Recipe:
         if self.tr is not None:
             check_tr(self.tr, "--tr")
         if self.target_tr:
-            check_tr(self.target_tr, "--target-tr")
+            check_tr(self.target_tr, "--target-tr", "--target-tr")
         if not 0 <= self.max_missing <= 1:
             raise InputError(f"--max-missing={self.max_missing:g} is no share: give 0 to 1.")
         if not 0 <= self.seconds[0] < self.seconds[1]:
@@ -88,6 +88,7 @@ class Recipe:
             "seconds": None
             if self.seconds == (0, math.inf)
             else [start, stop if math.isfinite(stop) else None],
+            "min_frames": self.min_frames,
             "drop_dummies": self.drop_dummies,
             "confounds": list(self.confounds) or None,
             "highpass": self.highpass,
@@ -105,8 +106,8 @@ def resolve_tr(
     """
     if given is None and header and sidecar and abs(header - sidecar) > _TR_TOLERANCE:
         raise InputError(
-            f"{name} says a TR of {header:g} s and its sidecar {sidecar:g} s: give the right one "
-            "with --tr."
+            f"{name} says a TR of {header:g} s and its sidecar or release {sidecar:g} s: give the "
+            "right one with --tr."
         )
     tr = given or header or sidecar
     if not tr:
@@ -115,11 +116,11 @@ def resolve_tr(
     return tr
 
 
-def check_tr(tr: float, name: str) -> None:
+def check_tr(tr: float, name: str, flag: str = "--tr") -> None:
     """Refuses a TR that cannot be one in seconds."""
     low, high = _TR_RANGE
     if not low <= tr <= high:
         raise InputError(
             f"{name} is {tr:g} s, where {low:g} to {high:g} s is possible: give it in seconds "
-            "with --tr."
+            f"with {flag}."
         )

@@ -27,8 +27,8 @@ class RunFiles:
       read_header: reads what its header tells from the path.
       read_events: gives its events as BIDS has them (onset, duration, trial_type, ...), or None.
       confounds: its table of confounds, as fMRIPrep writes it, or None.
-      sidecar_tr: seconds between frames as something beside it says: a number, or the JSON sidecar
-        that holds it; None if nothing does.
+      sidecar_tr: seconds between frames as something beside it says: a number, or JSON sidecars of
+        which the first that tells counts; None if nothing does.
     """
 
     key: str
@@ -38,7 +38,7 @@ class RunFiles:
     read_header: Callable[[str | os.PathLike], SurfaceHeader] = read_surface_header
     read_events: Callable[[], list[dict[str, Any]]] | None = None
     confounds: Path | None = None
-    sidecar_tr: float | Path | None = None
+    sidecar_tr: float | tuple[Path, ...] | None = None
 
 
 def sidecar_tr(run: RunFiles) -> float | None:
@@ -47,5 +47,6 @@ def sidecar_tr(run: RunFiles) -> float | None:
     Raises:
       InputError: its sidecar is no JSON.
     """
-    tr = run.sidecar_tr
-    return read_repetition_time(tr) if isinstance(tr, Path) else tr
+    if not isinstance(run.sidecar_tr, tuple):
+        return run.sidecar_tr
+    return next(filter(None, map(read_repetition_time, run.sidecar_tr)), None)

@@ -7,11 +7,11 @@ from pathlib import Path
 import joblib
 import tqdm
 
-from data_tools.chain import kept_frames
+from data_tools.chain import check_mesh, kept_frames
 from data_tools.confounds import read_confounds
-from data_tools.conversion import Job, n_processes
-from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.conversion import Job, check_single, n_processes
+from data_tools.errors import InputError, as_input_errors
+from data_tools.flatmap import FlatMap
 from data_tools.inspection.facts import format_bytes
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.resampling import n_resampled
@@ -19,21 +19,30 @@ from data_tools.run_files import RunFiles, sidecar_tr
 from data_tools.store import FRAME_DTYPE
 
 
-def print_sizes(runs: Sequence[RunFiles], job: Job, output: Path, jobs: int = 1) -> None:
+def print_sizes(
+    runs: Sequence[RunFiles],
+    job: Job,
+    output: Path,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    jobs: int = 1,
+) -> None:
     """Prints the size of each run in a store and of the whole, and what cannot be converted.
 
     Args:
       runs: what would be converted.
       job: how.
       output: where the store would appear; nothing is written there.
+      shard: which part of the runs, see `Job.shard`.
       jobs: number of processes that read headers, -1 for one a core.
     """
-    work = [joblib.delayed(_try_estimate)(run, job) for run in runs]
+    times = job.times(runs)
+    runs = job.shard(runs, *shard)
+    work = [joblib.delayed(_try_estimate)(run, job, times[job.public(run).key]) for run in runs]
     sizes = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
     frames, size, n_bad = 0, 0, 0
-    for run, found in zip(
-        runs, tqdm.tqdm(sizes, "headers", len(runs), unit="run", leave=False), strict=True
-    ):
+    bar = tqdm.tqdm(sizes, "headers", len(runs), unit="run", leave=False)
+    for run, found in zip(runs, bar, strict=True):
         key = job.public(run).key
         if isinstance(found, str):
             n_bad += 1
@@ -49,23 +58,27 @@ def print_sizes(runs: Sequence[RunFiles], job: Job, output: Path, jobs: int = 1)
     )
 
 
-def _try_estimate(run: RunFiles, job: Job) -> tuple[int, int] | str:
+def _try_estimate(run: RunFiles, job: Job, times: int) -> tuple[int, int] | str:
     """Frames and bytes of a run in the store, or why there will be none."""
     try:
-        return estimate(run, job.recipe, job.flat_map.geometry)
+        check_single(job.public(run).key, times)
+        with as_input_errors():
+            return estimate(run, job.recipe, job.flat_map)
     except InputError as error:
         return job.shown(str(error), run)
 
 
-def estimate(run: RunFiles, recipe: Recipe, geometry: Geometry) -> tuple[int, int]:
+def estimate(run: RunFiles, recipe: Recipe, flat_map: FlatMap) -> tuple[int, int]:
     """Frames and bytes that a run will have in a store.
 
     Raises:
-      InputError: its header cannot be read, or it is too short.
+      InputError: its header cannot be read, or tells that it cannot be converted.
     """
-    header = run.read_header(run.path)
+    header, geometry = run.read_header(run.path), flat_map.geometry
+    check_mesh(header, flat_map, str(run.path))
     tr = resolve_tr(header.tr, sidecar_tr(run), recipe.tr, str(run.path))
-    confounds = read_confounds(run.confounds) if run.confounds else None
+    tells_dummies = recipe.drop_dummies == "auto" and run.confounds is not None
+    confounds = read_confounds(run.confounds) if tells_dummies else None
     window = kept_frames(header.n_frames, tr, recipe, confounds, str(run.path))
     n_kept, target = window.stop - window.start, recipe.target_tr or tr
     n_frames = n_kept if target == tr else n_resampled(n_kept, tr, target, recipe.kind)

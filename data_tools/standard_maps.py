@@ -83,9 +83,16 @@ def read_flat_map(
 
 
 def surfaces_provenance(
-    surfaces: Pair | None = None, rois: Pair | None = None, space: str = "fsaverage5"
+    surfaces: Pair | None = None,
+    rois: Pair | None = None,
+    space: str = "fsaverage5",
+    names: bool = True,
 ) -> dict[str, Any]:
     """What `read_flat_map` of the same arguments reads, for the provenance of a store.
+
+    Args:
+      surfaces, rois, space: as there.
+      names: whether files are told by name too, or by their checksums alone.
 
     Returns:
       {"surfaces": [{"file", "sha256"}, ...], "roi": [{"file", "sha256"}, ...] or None}, files
@@ -100,7 +107,10 @@ def surfaces_provenance(
         if space == "fsLR-32k":
             surfaces, cortex = (*surfaces, _FSLR), _FSLR
         rois = rois or (cortex,)
-    return {"surfaces": _checksums(surfaces), "roi": _checksums(rois) if rois else None}
+    return {
+        "surfaces": _checksums(surfaces, names),
+        "roi": _checksums(rois, names) if rois else None,
+    }
 
 
 def standard_surfaces(space: str) -> tuple[Surface, Surface]:
@@ -197,9 +207,10 @@ def _fsaverage5_spheres() -> list[Surface]:
     ]
 
 
-def _checksums(paths: Sequence[str | os.PathLike]) -> list[dict[str, str]]:
+def _checksums(paths: Sequence[str | os.PathLike], names: bool) -> list[dict[str, str]]:
     return [
-        {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+        ({"file": Path(path).name} if names else {})
+        | {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
         for path in paths
     ]
 

@@ -40,9 +40,14 @@ class SurfaceHeader:
     tr: float | None
 
     @property
+    def n_vertices(self) -> tuple[int, int]:
+        """Of the left and the right hemisphere."""
+        return self.left, self.right
+
+    @property
     def space(self) -> str:
         """The space that this number of vertices belongs to."""
-        return _space(self.left, self.right)
+        return _space(*self.n_vertices)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,9 +69,14 @@ class SurfaceRun:
         return len(self.left)
 
     @property
+    def n_vertices(self) -> tuple[int, int]:
+        """Of the left and the right hemisphere."""
+        return self.left.shape[1], self.right.shape[1]
+
+    @property
     def space(self) -> str:
         """The space that this number of vertices belongs to."""
-        return _space(self.left.shape[1], self.right.shape[1])
+        return _space(*self.n_vertices)
 
 
 def told_tr(tr: float | None) -> float | None:

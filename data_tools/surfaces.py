@@ -22,7 +22,7 @@ from data_tools.surface_run import SPACES, SurfaceHeader, SurfaceRun, readable, 
 
 _MS = 1e-3
 # The XML of a GIFTI file tells the size and the TR before the data of its first array.
-_GIFTI_HEAD = 2**16
+_GIFTI_HEAD = 2**20
 
 
 def read_surface_run(path: str | os.PathLike, right: str | os.PathLike | None = None) -> SurfaceRun:
@@ -197,7 +197,7 @@ def _hemisphere_header(path: Path) -> tuple[int, int, float | None]:
         }
         if found.get("NumberOfDataArrays", 0) < 1 or "Dim0" not in found:
             raise _no_surface(path)
-        step = re.search(r"TimeStep\W.*?<Value>\D*?([\d.]+)", head, re.DOTALL)
+        step = re.search(r"TimeStep\W.*?<Value>\D*?([\d.]+(?:[eE][+-]?\d+)?)", head, re.DOTALL)
         sizes = found["NumberOfDataArrays"], found["Dim0"]
         if found["NumberOfDataArrays"] == 1 and "Dim1" in found:
             sizes = found["Dim0"], found["Dim1"]

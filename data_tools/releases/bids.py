@@ -1,18 +1,17 @@
-"""Finds runs and what belongs to them by their names, in files or BIDS-like trees.
-
-What belongs to a run (events, sidecar, confounds, participants) is inherited as in BIDS: it is
-looked for beside the run, in the same place of the dataset that a derivative lies in, and above.
-"""
+"""Finds runs by their names, in files or BIDS-like trees, and with them what belongs to them."""
 
 import functools
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import tqdm
 
 from data_tools.cifti import is_cifti
 from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, without_hemisphere
+from data_tools.releases.bids_inheritance import Inheritance, parse_entities
 from data_tools.releases.bids_tables import read_events, read_participants
 from data_tools.run_files import RunFiles
 
@@ -21,8 +20,15 @@ _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz
 _ENDINGS = (".dtseries.nii", ".func.gii.gz", ".func.gii", ".gii.gz", ".gii", ".mgz", ".mgh")
 # Entities that tell versions of one run apart rather than runs.
 _VERSION_ENTITIES = frozenset({"hemi", "space", "den", "res", "desc"})
-# How far up what belongs to a run is looked for: DATASET/derivatives/fmriprep/sub/ses/func/FILE.
-_LEVELS = 6
+# Where FreeSurfer keeps what is no run, as in sourcedata/freesurfer/sub-01/mri/lh.ribbon.mgz.
+_FREESURFER = frozenset({"label", "mri", "surf", "touch"})
+# Densities of fsLR: CIFTI counts grayordinates, GIFTI the vertices of a hemisphere.
+_DENSITIES = {
+    ("fsLR", "170k"): "fsLR-59k",
+    ("fsLR", "59k"): "fsLR-59k",
+    ("fsaverage", "10k"): "fsaverage5",
+    ("fsaverage", "41k"): "fsaverage6",
+}
 # Entities that become fields of the run table, and their names there.
 _FIELDS = {"sub": "subject", "ses": "session"} | {
     name: name for name in ("task", "acq", "ce", "rec", "dir", "run", "echo", "mod", "mag")
@@ -31,12 +37,14 @@ _FIELDS = {"sub": "subject", "ses": "session"} | {
 # What a column of participants must not be called in the run table.
 _RESERVED = frozenset(
     {*_FIELDS.values(), "key", "dataset", "events", "missing", "qc", "tr", "source_tr", "confounds"}
-    | {"n_frames", "shard", "first_frame", "crc32", "scale_crc32"}
+    | {"n_frames", "shard", "first_frame", "crc32", "scale_crc32", "mean", "std", "frames_TxNxP"}
 )
 
 
 def find_runs(
-    inputs: Sequence[str | os.PathLike], participants: str | os.PathLike | None = None
+    inputs: Sequence[str | os.PathLike],
+    participants: str | os.PathLike | None = None,
+    raw: str | os.PathLike | None = None,
 ) -> list[RunFiles]:
     """Finds the runs in files and directory trees.
 
@@ -44,8 +52,9 @@ def find_runs(
     hemisphere is listed, and told when it is read.
 
     Args:
-      inputs: files, directories to search, or patterns with `*`.
+      inputs: files, directories to search, or patterns with `*` for either.
       participants: a table like BIDS' `participants.tsv`; None looks for one above each run.
+      raw: the raw BIDS dataset of derivatives that lie outside of it.
 
     Returns:
       The runs in key order, in every space that they are found in (see `in_space`).
@@ -53,16 +62,29 @@ def find_runs(
     Raises:
       InputError: an input does not exist, there is no run in it, or a table cannot be read.
     """
-    paths: dict[Path, None] = {}
+    if raw is not None and not Path(raw).is_dir():
+        raise InputError(f"{raw} is no directory: give the raw BIDS dataset.")
+    raw = raw and Path(raw).absolute()
+    paths: dict[Path, Inheritance] = {}
     for item in inputs:
-        found = _search(Path(item))
+        found = _search(Path(item).absolute(), raw)
         if not found:
             raise InputError(_nothing_in(Path(item)))
-        paths |= dict.fromkeys(found)
-    _names.cache_clear()
+        paths = found | paths
     people = functools.cache(read_participants)
-    runs = [_run_files(path, participants, people) for path in paths]
+    runs = [_run_files(path, around, participants, people) for path, around in paths.items()]
     return sorted(runs, key=lambda run: (run.key, str(run.path)))
+
+
+def describe_runs(runs: Sequence[RunFiles]) -> str:
+    """A sentence on what was found, and how much of what belongs to runs."""
+    n_events = sum(run.read_events is not None for run in runs)
+    n_confounds = sum(run.confounds is not None for run in runs)
+    n_people = sum(bool(run.fields.keys() - _FIELDS.values()) for run in runs)
+    return (
+        f"Runs found: {len(runs)}; with events: {n_events}, with confounds: {n_confounds}, in a "
+        f"table of participants: {n_people}."
+    )
 
 
 def in_space(runs: Sequence[RunFiles], space: str | None) -> list[RunFiles]:
@@ -78,17 +100,8 @@ def in_space(runs: Sequence[RunFiles], space: str | None) -> list[RunFiles]:
 def space_of(name: str) -> str | None:
     """The space that the entities `space` and `den` of a file name tell, in our words."""
     entities = parse_entities(name)
-    space, density = entities.get("space"), entities.get("den")
-    if space == "fsLR":
-        # Densities of CIFTI count grayordinates, those of GIFTI the vertices of a hemisphere.
-        return {"170k": "fsLR-59k", "59k": "fsLR-59k"}.get(density, "fsLR-32k")
-    return space
-
-
-def parse_entities(name: str) -> dict[str, str]:
-    """BIDS entities of a file name, in order: "sub-01_task-rest_bold.nii" -> sub, task."""
-    pieces = (piece.partition("-") for piece in name.split(".")[0].split("_"))
-    return {key: value for key, _, value in pieces if key and value}
+    space, density = entities.get("space"), entities.get("den", "")
+    return _DENSITIES.get((space, density), "fsLR-32k" if space == "fsLR" else space)
 
 
 def run_key(name: str) -> str:
@@ -98,21 +111,39 @@ def run_key(name: str) -> str:
         kept = (item for item in entities.items() if item[0] not in _VERSION_ENTITIES)
         return "_".join("-".join(item) for item in kept)
     ending = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
-    return without_hemisphere(name)[: -len(ending) or None]
+    # A CIFTI file has both hemispheres, whatever it says of left and right.
+    bare = name if is_cifti(name) else without_hemisphere(name)
+    return bare[: -len(ending) or None]
 
 
-def _search(path: Path) -> list[Path]:
-    """The left hemispheres and CIFTI files that a path stands for, sorted."""
+def _search(path: Path, raw: Path | None) -> dict[Path, Inheritance]:
+    """The left hemispheres and CIFTI files that a path stands for, and what lies around them."""
     if path.is_dir():
-        # Linked files count; linked directories are not entered, they may lead in circles.
-        files = [file for file in sorted(path.rglob("*")) if _is_run(file.name) and file.is_file()]
-    elif path.exists():
-        files = [path]
-    elif glob.has_magic(str(path)):
-        files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    else:
+        around = Inheritance(path, raw)
+        return {_left(file): around for file in sorted(_walk(path)) if _is_run(file.name)}
+    if path.exists():
+        return {_left(path): Inheritance(path.parent, raw)}
+    if not glob.has_magic(str(path)):
         raise InputError(f"{path} does not exist: check the path.")
-    return list(dict.fromkeys(_left(file) for file in files))
+    found: dict[Path, Inheritance] = {}
+    for name in sorted(glob.glob(str(path), recursive=True)):
+        found |= _search(Path(name), raw)
+    return found
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    """The files below a directory, linked ones included, but for those of FreeSurfer."""
+    seen = set()
+    walk = os.walk(top, followlinks=True)
+    for folder, folders, names in tqdm.tqdm(walk, "search", unit=" folders", leave=False, delay=1):
+        # Links may lead in circles.
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = [name for name in folders if name[0] != "." and name not in _FREESURFER]
+        yield from (Path(folder, name) for name in names)
 
 
 def _nothing_in(path: Path) -> str:
@@ -142,62 +173,27 @@ def _left(path: Path) -> Path:
     return left if left.exists() else path
 
 
-def _run_files(path: Path, participants: str | os.PathLike | None, people: Callable) -> RunFiles:
+def _run_files(
+    path: Path, around: Inheritance, participants: str | os.PathLike | None, people: Callable
+) -> RunFiles:
     entities = parse_entities(path.name)
     fields = {_FIELDS[name]: value for name, value in entities.items() if name in _FIELDS}
-    table = participants or next(
-        (above / "participants.tsv" for above in _above(path) if _has(above, "participants.tsv")),
-        None,
-    )
+    table = participants or around.participants(path)
     if table is not None:
         told = people(table).get(str(fields.get("subject")), {})
         # A column with the name of a field of ours must not take its place.
         fields |= {f"participant_{k}" if k in _RESERVED else k: v for k, v in told.items()}
-    events = _belonging(path, "_events.tsv")
+    events = around.files(path, "_events.tsv")
+    confounds = [
+        file
+        for ending in ("_timeseries.tsv", "_regressors.tsv")  # of fMRIPrep before 20.2
+        for file in around.files(path, ending, "confounds")
+    ]
     return RunFiles(
         run_key(path.name),
         path,
         fields,
-        read_events=events and functools.partial(read_events, events),
-        confounds=_belonging(path, "_timeseries.tsv", "confounds")
-        or _belonging(path, "_regressors.tsv", "confounds"),
-        sidecar_tr=_belonging(path, "_bold.json"),
+        read_events=functools.partial(read_events, events[0]) if events else None,
+        confounds=confounds[0] if confounds else None,
+        sidecar_tr=tuple(around.files(path, "_bold.json")),
     )
-
-
-def _above(path: Path) -> Sequence[Path]:
-    """The directories that may hold what belongs to a run, the nearest first."""
-    return path.absolute().parents[:_LEVELS]
-
-
-@functools.lru_cache(maxsize=4096)
-def _names(directory: Path, ending: str) -> tuple[str, ...]:
-    """The names in a directory with an ending, sorted; of none that cannot be listed."""
-    try:
-        return tuple(sorted(name for name in os.listdir(directory) if name.endswith(ending)))
-    except OSError:
-        return ()
-
-
-def _has(directory: Path, name: str) -> bool:
-    return name in _names(directory, name)
-
-
-def _belonging(path: Path, ending: str, description: str | None = None) -> Path | None:
-    """The file of a kind whose entities agree with those of the run the most, the nearest first."""
-    entities = parse_entities(path.name)
-    place = [f"sub-{entities.get('sub')}"]
-    place += [f"ses-{entities['ses']}"] if "ses" in entities else []
-    best: tuple[int, Path | None] = (0, None)
-    for above in _above(path):
-        for directory in (above, above.joinpath(*place, "func")):
-            for name in _names(directory, ending):
-                theirs = parse_entities(name)
-                if theirs.pop("desc", description) != description:
-                    continue
-                if (
-                    theirs.get("task") == entities.get("task")
-                    and theirs.items() <= entities.items()
-                ):
-                    best = max(best, (len(theirs), directory / name), key=lambda item: item[0])
-    return best[1]

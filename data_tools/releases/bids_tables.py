@@ -42,10 +42,11 @@ def read_participants(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     if rows and "participant_id" not in rows[0]:
         raise InputError(f"{path} has no column participant_id: name the column of subjects so.")
     table = {}
-    for row in rows:
+    for number, row in enumerate(rows, 2):
         name = str(row.pop("participant_id")).strip().removeprefix("sub-")
         if name in table:
-            raise InputError(f"{path} lists {name} twice: leave one line.")
+            # Without the name, which may have to stay in this table.
+            raise InputError(f"Line {number} of {path} is of somebody listed before: leave one.")
         table[name] = {column: table_value(text) for column, text in row.items()}
     return table
 

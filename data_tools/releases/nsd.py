@@ -76,11 +76,12 @@ def find_nsd_runs(
         sessions[folder.name] = len({session for session, _ in pairs})
     if not runs:
         raise nothing_found(root, f"subjNN/{_SERIES}/timeseries_sessionNN_runNN.lh.func.gii")
-    remarks = [
-        f"{subject} has {n_found} of its {SESSIONS[subject]} sessions here."
+    missing = [
+        f"{n_found} of {SESSIONS[subject]}"
         for subject, n_found in sessions.items()
         if n_found < SESSIONS.get(subject, 0)
     ]
+    remarks = [f"Subjects without all of their sessions: {', '.join(missing)}."] if missing else []
     if others:
         remarks.append(f"Left out, as they are of other experiments: {others} runs.")
     if without := sum(run.read_events is None for run in runs):

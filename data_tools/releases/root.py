@@ -7,12 +7,12 @@ from data_tools.errors import InputError
 
 
 def open_root(root: str | os.PathLike) -> Path:
-    """The directory that holds a release.
+    """The directory that holds a release, absolute: other machines may read its files.
 
     Raises:
       InputError: there is no such directory.
     """
-    root = Path(root)
+    root = Path(root).absolute()
     if not root.is_dir():
         raise InputError(f"{root} is no directory: give the one that holds the release.")
     return root

@@ -2,19 +2,23 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_tools import conversion
+from data_tools.conversion_command import _check_fields
 from data_tools.convert import main
 from data_tools.errors import InputError
 from data_tools.inspect import main as inspect
-from data_tools.privacy import read_salt
+from data_tools.privacy import Pseudonyms, read_salt
 from data_tools.releases.bids import find_runs
+from data_tools.run_files import RunFiles
 from data_tools.store import Store
 from tests.data_tools.simulated_trees import simulated_tree, study_of
-from tests.data_tools.surface_files import write_gifti
-from tests.data_tools.test_convert import convert, fails, smooth_run, write_pair
+from tests.data_tools.surface_files import write_gifti, write_mgz
+from tests.data_tools.test_convert import _interrupt, convert, fails, smooth_run, write_pair
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def test_what_belongs_to_a_run_is_found(tree):
     for run in runs:
         assert run.path.name == f"{run.key}_space-fsLR_den-91k_bold.dtseries.nii"
         assert run.confounds.name == f"{run.key}_desc-confounds_timeseries.tsv"
-        assert run.sidecar_tr.name == run.path.name.replace(".dtseries.nii", ".json")
+        assert run.sidecar_tr[0].name == run.path.name.replace(".dtseries.nii", ".json")
         assert {"subject", "task", "run", "age", "sex", "site", "diagnosis"} <= run.fields.keys()
         if run.fields["task"] == "rest":
             assert run.read_events is None
@@ -112,6 +116,8 @@ def test_pseudonyms_hide_people(stores, tree, tmp_path, capsys):
 def test_restricted_columns_are_not_shown(stores, tmp_path, capsys):
     store = Store(stores / "plain")
     assert store.restricted == {"age", "site"} and "age" in store.runs[0]
+    with pytest.raises(InputError, match="No run has a field 'Age' to restrict"):
+        _check_fields(["Age"], [RunFiles("a", Path("a"), {"age": 3})])
     inspect([str(stores / "plain"), f"--report={tmp_path / 'report'}"])
     shown = capsys.readouterr().out + (tmp_path / "report" / "index.html").read_text()
     assert store.runs[0]["diagnosis"] in shown and store.runs[0]["site"] not in shown
@@ -124,7 +130,7 @@ def test_tr_of_header_and_sidecar(tmp_path, capsys):
     source, output = f"--input={tmp_path}", tmp_path / "out" / "store"
     output.parent.mkdir()
     for text, words in (
-        ('{"RepetitionTime": 2.0}', "says a TR of 1 s and its sidecar 2 s"),
+        ('{"RepetitionTime": 2.0}', "says a TR of 1 s and its sidecar or release 2 s"),
         ("{", "is no JSON"),
     ):
         sidecar.write_text(text)
@@ -163,7 +169,7 @@ def test_duplicates_are_skipped_and_others_go_on(tmp_path, capsys):
     assert [run["key"] for run in Store(tmp_path / "store").runs] == ["sub-02_task-x"]
     skipped = (tmp_path / "store" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["path"][0] for line in skipped] == ["a", "b"]
-    assert "2 runs have the name sub-01_task-x: give only one" in skipped[0]
+    assert "2 runs have the name sub-01_task-x: rename them" in skipped[0]
 
 
 def test_shards_merge_to_the_whole(tmp_path, capsys):
@@ -177,16 +183,24 @@ def test_shards_merge_to_the_whole(tmp_path, capsys):
     convert(source, f"--output={tmp_path / 'whole'}")
     for i in range(2):
         convert(source, f"--output={tmp_path / f'part{i}'}", f"--shard={i}/2")
-    capsys.readouterr()
-    merge([str(tmp_path / "part0"), f"--output={tmp_path / 'half'}"])
-    assert "NOTE: not among the parts: shard 1/2." in capsys.readouterr().err
+    # A part is missed, one without a good run is not.
+    convert(source, f"--output={tmp_path / 'bad'}", "--shard=4/5")
+    assert not (tmp_path / "bad" / "store.json").exists()
+    with pytest.raises(SystemExit):
+        merge([str(tmp_path / "part0"), str(tmp_path / "bad"), f"--output={tmp_path / 'half'}"])
+    error = capsys.readouterr().err
+    assert "Not among the parts: shard 1/2, 0/5, 1/5, 2/5, 3/5;" in error
     merge([*(str(tmp_path / f"part{i}") for i in (1, 0)), f"--output={tmp_path / 'merged'}"])
     whole, merged = (
         {p.relative_to(d): p.read_bytes() for p in sorted(d.rglob("*")) if p.is_file()}
         for d in (tmp_path / "whole", tmp_path / "merged")
     )
     assert whole == merged and len(whole) == 5
-    assert "NOTE" not in capsys.readouterr().err
+    for i in range(5):
+        convert(source, f"--output={tmp_path / f'fifth{i}'}", f"--shard={i}/5")
+    merge([*(str(tmp_path / f"fifth{i}") for i in range(5)), f"--output={tmp_path / 'again'}"])
+    assert (tmp_path / "again" / "skipped.jsonl").read_bytes() == whole[Path("skipped.jsonl")]
+    assert (tmp_path / "again" / "store.json").read_bytes() == whole[Path("store.json")]
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
@@ -199,6 +213,53 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert "sub-02_task-x  cannot be converted: " in out and "no right hemisphere" in out
     assert "would hold 1 runs, 55 frames, 10.2 MB; free there: " in out
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_no_run_or_cannot_be_read_harms_nobody(tmp_path, capsys):
+    tree, sides = tmp_path / "in", smooth_run(n_frames=20)
+    for subject in ("01", "02"):
+        (tree / f"sub-{subject}" / "func").mkdir(parents=True)
+        write_pair(tree / f"sub-{subject}" / "func", sides, f"sub-{subject}_task-x", 1000.0)
+    # FreeSurfer's files have hemispheres too, and of a tree that is not fetched links lead nowhere.
+    anatomy = tree / "sourcedata" / "freesurfer" / "sub-01" / "mri"
+    anatomy.mkdir(parents=True)
+    write_mgz(anatomy / "lh.ribbon.mgz", sides[0][:1])
+    confounds = tree / "sub-02" / "func" / "sub-02_task-x_desc-confounds_timeseries.tsv"
+    confounds.symlink_to(tmp_path / "nowhere")
+    (tree / "sub-01" / "func" / "sub-01_task-x_timeseries.tsv").write_text("roi1\n1\n")
+    (tree / "participants.tsv").write_text("participant_id\tmean\nsub-01\t3\n")
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t99\n")
+    convert(f"--input={tree}", f"--output={tmp_path / 'store'}")
+    (run,) = Store(tmp_path / "store").runs
+    assert run["participant_mean"] == 3 and "age" not in run and "confounds" not in run
+    skipped = (tmp_path / "store" / "skipped.jsonl").read_text()
+    assert skipped.count("\n") == 1 and f"{confounds.name} does not exist" in skipped
+
+
+def test_resumed_with_another_table_is_as_if_uninterrupted(tmp_path, monkeypatch, capsys):
+    for subject in ("01", "02"):
+        write_pair(tmp_path, smooth_run(n_frames=20), f"sub-{subject}_task-x", 1000.0)
+    source, output = f"--input={tmp_path}", tmp_path / "out" / "store"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(conversion, "_finish", _interrupt)
+        convert(source, f"--output={output}", "--dataset=one")
+    convert(source, f"--output={output}", "--dataset=two")
+    assert [run["dataset"] for run in Store(output).runs] == ["two", "two"]
+
+
+def test_short_labels_hide_no_other_fields():
+    pseudonyms = Pseudonyms(bytes(range(32)))
+    fields = {"subject": "01", "session": "01", "run": "01", "group": 1, "id": "sub-01"}
+    run = RunFiles("ses-01_sub-01_run-01", Path("a/John Doe_hemi-L_bold.func.gii"), fields)
+    hidden = pseudonyms.run(run)
+    assert hidden.key == f"ses-01_sub-{pseudonyms.subject('01')}_run-01"
+    assert hidden.fields == {
+        "subject": pseudonyms.subject("01"), "session": "01", "run": "01", "group": 1
+    }  # fmt: skip
+    said = pseudonyms.scrub(
+        "a/John Doe_hemi-L_bold.func.gii: put John Doe_hemi-R_bold.func.gii", run
+    )
+    assert "John" not in said and "Doe" not in said
 
 
 def test_dask_gives_the_same_bytes(tmp_path, capsys):
@@ -229,7 +290,7 @@ def test_other_spaces_are_told_what_to_do(tmp_path, capsys):
         path = tmp_path / f"sub-1_task-x_hemi-{side}_space-fsLR_den-59k_bold.func.gii"
         write_gifti(path, np.zeros((17, 59292), np.float32), 1000.0)
     error = fails(capsys, output, f"--input={tmp_path}")
-    assert "is on fsLR-59k" in error and "wb_command -cifti-resample" in error
-    with pytest.raises(InputError, match="lists 1 twice"):
+    assert "are on fsLR-59k" in error and "wb_command -cifti-resample" in error
+    with pytest.raises(InputError, match="Line 3 of .* listed before"):
         (tmp_path / "participants.tsv").write_text("participant_id\nsub-1\n1\n")
         find_runs([tmp_path])
