@@ -25,6 +25,13 @@ if "FMRIFM_TESTS_CACHE" not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ["FMRIFM_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
+# Files whose tests take minutes begin first, so that the two processes end together.
+LONG = ("test_quickstart", "test_loop", "test_processes", "test_recipes", "test_step")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture
 def golden():

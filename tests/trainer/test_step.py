@@ -66,6 +66,20 @@ def test_accumulation_changes_nothing(toy_config, one_device):
     assert_same_training(run_steps(config, jax.devices()[:2]), one_device)
 
 
+RANDOM = {
+    "augment__tr_scale": 0.8, "augment__crop_scale": 0.5, "augment__gray_jitter": 0.2,
+    "model__gauss_sigma": 0.3, "model__drop_path_rate": 0.3, "model__pred_mask_ratio": 0.6,
+    "model__pred_edge_pad": 1, "model__mask_patch_size": 16, "model__target_norm": "frame",
+}  # fmt: skip
+
+
+def test_what_is_random_belongs_to_the_clip(toy_config):
+    """Noise, dropped branches, crops and sparse queries are the same in any layout and parts."""
+    alone = run_steps(toy_config(**RANDOM), jax.devices()[:1])
+    layout = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2, "optim__accumulation": 2}
+    assert_same_training(run_steps(toy_config(**layout, **RANDOM), jax.devices()), alone)
+
+
 def test_recomputation_changes_nothing(toy_config, one_device):
     config = toy_config(model__remat="dots")
     assert_same_training(run_steps(config, jax.devices()[:1]), one_device)
