@@ -9,7 +9,6 @@ processes, run by run; a killed conversion goes on where it stopped. A run that 
 is skipped with its reason (see `conversion`).
 """
 
-import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -72,16 +71,19 @@ def choose_space(runs: Sequence[RunFiles]) -> str:
     for space in ("fsLR-32k", "fsaverage5"):
         if space in told:
             return space
-    for run in runs:
-        with contextlib.suppress(InputError):
-            space = run.read_header(run.path).space
-            if space not in STANDARD_SPACES:
-                fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
-                break
-            return space
-    else:
-        return "fsLR-32k"  # no run can be read, which converting them tells
-    raise InputError(f"The runs are on {space}, for which we have no flat map: {fix}.")
+    # Where no run can be read, converting them tells why.
+    space = next(filter(None, map(_space_in_header, runs)), "fsLR-32k")
+    if space not in STANDARD_SPACES:
+        fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
+        raise InputError(f"The runs are on {space}, for which we have no flat map: {fix}.")
+    return space
+
+
+def _space_in_header(run: RunFiles) -> str | None:
+    try:
+        return run.read_header(run.path).space
+    except InputError:
+        return None
 
 
 def _warn_not_denoised() -> None:
