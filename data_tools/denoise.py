@@ -8,6 +8,7 @@ is a matrix product of seconds. Letters in array names: T frames, X vertices, C 
 """
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from data_tools.errors import InputError
 
@@ -68,26 +69,28 @@ def denoise(
         )
     from nilearn.signal import clean  # slow to import, and most runs are not denoised
 
-    operator_TxT = clean(
-        np.eye(n_frames),
-        detrend=highpass is not None,
-        standardize=None,
-        confounds=confounds_TxC if n_confounds else None,
-        filter="butterworth" if filtered else False,
-        high_pass=highpass,
-        low_pass=lowpass,
-        t_r=tr,
-        butterworth__copy=True,  # all columns at once, not one by one
-    )
-    operator_TxT = (operator_TxT - operator_TxT.mean(0)).astype(np.float32)
-    out = np.empty(x_TxX.shape, np.float32)
-    for start in range(0, x_TxX.shape[1], _COLUMN_BLOCK):
-        block = slice(start, start + _COLUMN_BLOCK)
-        mean = x_TxX[:, block].mean(0, dtype=np.float64).astype(np.float32)
-        x = x_TxX[:, block] - mean
-        y = operator_TxT @ x
-        y[:, _spread(y) <= _ROUNDING[0] * _spread(x) + _ROUNDING[1] * np.abs(mean)] = 0
-        out[:, block] = y + mean
+    # Which thread adds what would show in the last bit: stores shall not depend on the cores.
+    with threadpool_limits(1, "blas"):
+        operator_TxT = clean(
+            np.eye(n_frames),
+            detrend=highpass is not None,
+            standardize=None,
+            confounds=confounds_TxC if n_confounds else None,
+            filter="butterworth" if filtered else False,
+            high_pass=highpass,
+            low_pass=lowpass,
+            t_r=tr,
+            butterworth__copy=True,  # all columns at once, not one by one
+        )
+        operator_TxT = (operator_TxT - operator_TxT.mean(0)).astype(np.float32)
+        out = np.empty(x_TxX.shape, np.float32)
+        for start in range(0, x_TxX.shape[1], _COLUMN_BLOCK):
+            block = slice(start, start + _COLUMN_BLOCK)
+            mean = x_TxX[:, block].mean(0, dtype=np.float64).astype(np.float32)
+            x = x_TxX[:, block] - mean
+            y = operator_TxT @ x
+            y[:, _spread(y) <= _ROUNDING[0] * _spread(x) + _ROUNDING[1] * np.abs(mean)] = 0
+            out[:, block] = y + mean
     return out
 
 
