@@ -59,7 +59,7 @@ def merge_stores(
         tr=parts[0].tr,
         preprocessing=parts[0].preprocessing,
         provenance=_join_provenance(parts),
-        restricted=sorted({name for part in parts for name in part.meta.get("restricted", ())}),
+        restricted=sorted(set().union(*(part.restricted for part in parts))),
         overwrite=overwrite,
     ) as writer:
         begun = writer.begun()

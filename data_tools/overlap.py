@@ -84,7 +84,7 @@ def find_overlaps(sets: Mapping[str, Sequence[Selection]], fields: Sequence[str]
     runs = {name: [run for s in group for run in s.lines] for name, group in sets.items()}
     everything = list(itertools.chain.from_iterable(runs.values()))
     stores = [selection.store for group in sets.values() for selection in group]
-    hidden = _NEVER_SHOWN.union(*(store.meta.get("restricted", ()) for store in stores))
+    hidden = _NEVER_SHOWN.union(*(store.restricted for store in stores))
     compared = {}
     for field in dict.fromkeys(fields):
         parts = _parts(field, everything)

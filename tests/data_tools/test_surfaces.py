@@ -5,8 +5,20 @@ import pytest
 
 from data_tools.errors import InputError
 from data_tools.hemispheres import hemisphere, left_of, right_of, without_hemisphere
-from data_tools.surfaces import read_flat_surface, read_roi, read_surface_run
+from data_tools.surfaces import (
+    read_flat_surface,
+    read_roi,
+    read_surface_header,
+    read_surface_run,
+)
 from tests.data_tools.surface_files import N, series, write_cifti, write_gifti, write_mgz
+
+
+def assert_header_tells(run, path):
+    """The header alone says what the whole run does."""
+    header = read_surface_header(path)
+    assert (header.n_frames, header.n_vertices) == (run.n_frames, run.n_vertices)
+    assert (header.tr, header.space) == (run.tr, run.space)
 
 
 @pytest.mark.parametrize("kind", ["many", "one", "transposed"])
@@ -19,6 +31,7 @@ def test_gifti(tmp_path, kind):
     np.testing.assert_array_equal(run.left, left)
     np.testing.assert_array_equal(run.right, right)
     assert (run.tr, run.space, run.left.dtype) == (1.4, "fsaverage5", np.float32)
+    assert_header_tells(run, tmp_path / "sub-01_hemi-L_bold.func.gii")
 
 
 def test_mgz(tmp_path):
@@ -31,6 +44,7 @@ def test_mgz(tmp_path):
     assert run.tr == 0.735
     write_mgz(tmp_path / "a.rh.mgz", right)
     assert read_surface_run(tmp_path / "a.lh.mgz").tr == 0.735
+    assert_header_tells(run, tmp_path / "a.lh.mgz")
     write_mgz(tmp_path / "a.rh.mgz", right, 1000.0)
     with pytest.raises(InputError, match="TR of 0.735 s and .* 1 s"):
         read_surface_run(tmp_path / "a.lh.mgz")
@@ -45,6 +59,7 @@ def test_cifti(tmp_path):
     np.testing.assert_array_equal(run.right[:, 100:], right[:, 100:])
     assert not run.left[:, :100].any() and not run.right[:, :100].any()
     assert run.tr == 0.72
+    assert_header_tells(run, path)
     write_cifti(path, left, None)
     with pytest.raises(InputError, match="no right cortex"):
         read_surface_run(path)
