@@ -74,7 +74,7 @@ def convert(
     jobs: int = 1,
     overwrite: bool = False,
     strict: bool = False,
-) -> tuple[Store, list[Outcome]]:
+) -> tuple[Store | None, list[Outcome]]:
     """Converts runs to a store.
 
     Args:
