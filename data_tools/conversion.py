@@ -138,7 +138,7 @@ def convert(
         lines = skipped_lines(skipped, root, with_paths=job.pseudonyms is None)
         nothing = len(skipped) == len(runs)
         failed = bool(skipped) and (strict or (nothing and shard[1] == 1))
-        store = None if failed or nothing else _finish(writer, lines)
+        store = None if failed or nothing else finish_store(writer, lines)
     if failed:
         # What an earlier, killed job has finished is not ours to throw away.
         if strict and not resumed:
@@ -175,7 +175,7 @@ def _outcomes(
     if not work:
         return
     results = joblib.Parallel(n_processes(jobs, work), return_as="generator_unordered")(work)
-    with _quietly_closed(results):
+    with quietly_closed(results):
         yield from tqdm.tqdm(results, "convert", len(work), unit="run")
 
 
@@ -285,7 +285,7 @@ def _placed(
 
 
 @contextlib.contextmanager
-def _quietly_closed(results: Generator) -> Iterator[None]:
+def quietly_closed(results: Generator) -> Iterator[None]:
     """Cancels the work that is left when we stop early, without joblib's warning of it."""
     try:
         yield
@@ -306,7 +306,8 @@ def _own_tr(runs: Sequence[RunFiles], job: Job) -> float:
     raise InputError(f"{first} does not say its TR: give it in seconds with --tr.")
 
 
-def _finish(writer: StoreWriter, skipped: bytes) -> Store:
+def finish_store(writer: StoreWriter, skipped: bytes) -> Store:
+    """Lays a store out, with a progress bar, and with the list of what was skipped, if any."""
     with tqdm.tqdm(desc="lay out", unit="frame", leave=False) as bar:
 
         def show(done: int, total: int) -> None:

@@ -29,6 +29,13 @@ class Geometry:
       patch_shape: height and width of a patch in pixels; must divide H and W.
       bbox: (xmin, xmax, ymin, ymax) of the pixel grid in mm, zeros where it means nothing.
       pixel_size: side of a pixel in mm, 0 where it means nothing.
+      regions: names of the parcels, in the order of the patches; empty for other spaces.
+      source_sha256: checksum of the parcellation or mask that defines the space; "" if unknown.
+      picture: (H', W') int32, row-major place on the frame of what each pixel of the flat map
+        shows, -1 where it shows nothing; None for images of the cortex, and where nobody knows.
+      columns: (H, W) int32, the column of published (T, C) data that each pixel is, -1 for none;
+        None where they are the valid pixels in raster order.
+      n_columns: C where `columns` is given, else 0.
     """
 
     space: str
@@ -36,6 +43,11 @@ class Geometry:
     patch_shape: tuple[int, int]
     bbox: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     pixel_size: float = 0.0
+    regions: tuple[str, ...] = ()
+    source_sha256: str = ""
+    picture: np.ndarray | None = None
+    columns: np.ndarray | None = None
+    n_columns: int = 0
 
     def __post_init__(self):
         height, width = self.mask.shape
@@ -47,6 +59,19 @@ class Geometry:
             )
         if not self.mask.any():
             raise InputError(f"The geometry '{self.space}' has no valid pixel.")
+        self._check_places()
+
+    def _check_places(self) -> None:
+        size = self.mask.size
+        places = self.picture is None or (self.picture.min() >= -1 and self.picture.max() < size)
+        regions = not self.regions or len(self.regions) == len(self.mask)
+        columns = self.n_columns == 0
+        if self.columns is not None:
+            columns = self.columns.shape == self.mask.shape
+            columns = columns and (self.columns[self.mask] >= 0).all()
+            columns = columns and self.columns.max() < self.n_columns
+        if not (places and regions and columns):
+            raise InputError(f"The geometry '{self.space}' contradicts itself: make it again.")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -113,10 +138,59 @@ class Geometry:
         patches[..., self._pixel_offset] = pixels
         return patches.reshape(*lead, self.n_patches, self.patch_dim)
 
+    def patches_to_pixels(self, patches: np.ndarray) -> np.ndarray:
+        """(..., N, P) -> (..., V), the valid pixels in raster order of the mask."""
+        return patches.reshape(*patches.shape[:-2], -1)[..., self._pixel_offset]
+
+    @property
+    def width(self) -> int:
+        """C, the number of columns of published data of this space."""
+        return self.n_pixels if self.columns is None else self.n_columns
+
+    def from_columns(self, columns: np.ndarray) -> np.ndarray:
+        """(..., C) as published data have it -> (..., N, P), zeros elsewhere."""
+        pixels = columns if self.columns is None else columns[..., self.columns[self.mask]]
+        return self.pixels_to_patches(pixels)
+
+    def to_columns(self, patches: np.ndarray) -> np.ndarray:
+        """(..., N, P) -> (..., C) as published data have it; zeros where no pixel is a column."""
+        pixels = self.patches_to_pixels(patches)
+        if self.columns is None:
+            return pixels
+        columns = np.zeros((*pixels.shape[:-1], self.n_columns), pixels.dtype)
+        columns[..., self.columns[self.mask]] = pixels
+        return columns
+
+    @property
+    def is_image(self) -> bool:
+        """Whether frames can be shown as images of the cortex."""
+        return bool(self.pixel_size) or self.picture is not None
+
+    @property
+    def image_mask(self) -> np.ndarray:
+        """(H', W') bool: the pixels of `to_image` that show something."""
+        return self.to_image(self.patch_mask, fill=False)
+
+    def to_image(self, patches: np.ndarray, fill: float = np.nan) -> np.ndarray:
+        """(..., N, P) -> (..., H', W'): the picture of frames, `fill` where it shows nothing."""
+        frames = self.to_frames(patches, fill)
+        if self.picture is None:
+            return frames
+        image = frames.reshape(*frames.shape[:-2], -1)[..., self.picture]
+        image[..., self.picture < 0] = fill
+        return image
+
     def to_bytes(self) -> bytes:
         """The bytes of `geometry.npz`; the same geometry gives the same bytes."""
         patch_height, patch_width = self.patch_shape
         square = patch_height == patch_width
+        extra = {
+            "regions": np.array(self.regions) if self.regions else None,
+            "source_sha256": np.array(self.source_sha256) if self.source_sha256 else None,
+            "picture": self.picture,
+            "columns": self.columns,
+            "n_columns": None if self.columns is None else np.int64(self.n_columns),
+        }
         buffer = io.BytesIO()
         np.savez(
             buffer,
@@ -126,6 +200,7 @@ class Geometry:
             patch_index=self.patch_index,
             bbox=np.float64(self.bbox),
             pixel_size=np.float64(self.pixel_size),
+            **{name: value for name, value in extra.items() if value is not None},
         )
         return buffer.getvalue()
 
@@ -135,7 +210,14 @@ class Geometry:
 
     def same_grid(self, other: "Geometry") -> bool:
         """Whether the weights of a model of one geometry fit the other."""
-        return self.mask.shape == other.mask.shape and self.patch_shape == other.patch_shape
+        same_shape = self.mask.shape == other.mask.shape and self.patch_shape == other.patch_shape
+        return same_shape and self.same_source(other)
+
+    def same_source(self, other: "Geometry") -> bool:
+        """Whether both were made from one parcellation or mask, as far as they tell."""
+        return self.source_sha256 == other.source_sha256 or not (
+            self.source_sha256 and other.source_sha256
+        )
 
     def overlap(self, other: "Geometry") -> float:
         """Intersection over union of the valid pixels of two geometries on one grid."""
@@ -161,6 +243,11 @@ def load_geometry(path: str | os.PathLike) -> Geometry:
             patch_shape=(int(patch_size[0]), int(patch_size[1])),
             bbox=tuple(float(x) for x in data["bbox"]),
             pixel_size=float(data["pixel_size"]),
+            regions=tuple(map(str, data.get("regions", ()))),
+            source_sha256=str(data.get("source_sha256", "")),
+            picture=data.get("picture"),
+            columns=data.get("columns"),
+            n_columns=int(data.get("n_columns", 0)),
         )
         stored_index = data["patch_index"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

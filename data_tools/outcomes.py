@@ -25,23 +25,30 @@ class Outcome:
     remark: str | None = None
 
 
-def skipped_lines(skipped: Sequence[Outcome], root: Path, with_paths: bool = True) -> bytes:
+def skipped_lines(
+    skipped: Sequence[Outcome], root: Path | None = None, with_paths: bool = True
+) -> bytes:
     """The bytes of `skipped.jsonl`: key, path and reason of each run.
 
     Args:
       skipped: the runs, in the order of the lines.
-      root: a directory that holds them all; paths are given below it, also in reasons.
+      root: a directory that holds them all; paths are given below it, also in reasons. None
+        leaves them as they are.
       with_paths: whether paths may be told.
     """
     lines = (
         {
             "key": outcome.key,
-            "path": str(outcome.path.relative_to(root)) if with_paths else None,
-            "reason": outcome.reason.replace(f"{root}{os.sep}", ""),
+            "path": _below(str(outcome.path), root) if with_paths else None,
+            "reason": _below(outcome.reason, root),
         }
         for outcome in skipped
     )
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
+def _below(text: str, root: Path | None) -> str:
+    return text if root is None else text.replace(f"{root}{os.sep}", "")
 
 
 def publish_empty_shard(output: Path, shard: tuple[int, int], skipped: bytes) -> None:

@@ -7,6 +7,7 @@ lock            held by the one job that writes (flock, so it ends with its proc
 settings.json   what parts must agree on, checked when a job is resumed
 session-TOKEN/  an empty file for each run added by this job, to notice keys that come twice
 parts/          the runs added (see store_parts)
+sources/        the keys of each source, such as a shard, whose runs were all added
 store/          the store being laid out (see store_layout); becomes STORE by one rename
 old/            the store that is being replaced, for the moment between two renames
 ```
@@ -127,6 +128,14 @@ class StoreWriter:
         # A copy in another process adds runs; the lock and the end of the job stay here.
         return vars(self) | {"_owner": None, "_lock": None}
 
+    def line(self, key: str) -> dict[str, Any] | None:
+        """The line of a run that is there, None if there is none.
+
+        Raises:
+          InputError: the file that tells is damaged.
+        """
+        return self._parts.line(key) or self._laid_out.get(key)
+
     def has(self, key: str) -> bool:
         """Whether a run is there already, whole and matching its checksum."""
         try:
@@ -136,6 +145,27 @@ class StoreWriter:
         if line is not None:
             return self._parts.intact(line)
         return key in self._laid_out and self._layout.intact(self._laid_out[key])
+
+    def has_source(self, name: str) -> bool:
+        """Whether all runs of a source were added, by an earlier, killed job too."""
+        path = self._source_path(name)
+        return path.is_file() and all(
+            self.has(key) for key in parse_json(path.read_bytes(), path)["keys"]
+        )
+
+    def finish_source(self, name: str, keys: Sequence[str]) -> None:
+        """Notes, durably, that all runs of a source were added, so that it need not be read again.
+
+        Args:
+          name: of the source, such as a shard.
+          keys: of its runs.
+        """
+        self._source_path(name).parent.mkdir(exist_ok=True)
+        text = to_json({"name": name, "keys": list(keys)}, f"The source {name}")
+        write_bytes(self._source_path(name), text)
+
+    def _source_path(self, name: str) -> Path:
+        return self._partial / "sources" / f"{hash_key(name)}.json"
 
     def begun(self) -> dict[str, dict[str, Any]]:
         """The lines of the runs that are there, by key, those of an earlier, killed job too."""

@@ -1,23 +1,20 @@
 """The space of weights that come without one, and the components of its maps.
 
 Published weights tell the size of their frames, not which pixels hold data. The mask of the
-published flat map is read from the installed package `cortex_mae`, which is found, never imported.
+published flat map is in `data_tools.published_map`.
 """
 
 import dataclasses
-import importlib.util
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from data_tools import published_map
 from data_tools.errors import InputError
 from data_tools.flatmap import STANDARD_GRID
-from data_tools.geometry import Geometry, load_geometry
-
-PACKAGE = "cortex_mae"
-PACKAGE_FILE = Path("resources") / "flat_pca_n8_224_560.npz"
-FLAT_SPACE = "flat-fsLR-32k"
+from data_tools.geometry import Geometry
+from data_tools.published_map import FLAT_SPACE, PACKAGE, read_geometry
 
 
 def space_geometry(
@@ -41,7 +38,7 @@ def space_geometry(
     standard = shape == STANDARD_GRID.shape
     space = FLAT_SPACE if input_space == "flat" and standard else input_space or "image"
     published = standard and space == FLAT_SPACE
-    if source is None and published and _package_file() is not None:
+    if source is None and published and published_map.package_file() is not None:
         source = PACKAGE
     if source is not None:
         geometry = read_geometry(source)
@@ -62,20 +59,6 @@ def space_geometry(
     return Geometry(space, np.ones(shape, bool), patch_shape, *place)
 
 
-def read_geometry(source: str) -> Geometry:
-    """A geometry.npz, that of a store or model directory, or "cortex_mae" of the installed package.
-
-    Raises:
-      InputError: it is not there, or damaged.
-    """
-    if source == PACKAGE:
-        components = load_components(PACKAGE)
-        mask, grid = (components != 0).any(0), STANDARD_GRID
-        return Geometry(FLAT_SPACE, mask, (16, 16), grid.bbox, grid.pixel_size)
-    path = Path(source)
-    return load_geometry(path / "geometry.npz" if path.is_dir() else path)
-
-
 def load_components(
     source: str, count: int | None = None, shape: tuple[int, int] | None = None
 ) -> np.ndarray:
@@ -93,7 +76,7 @@ def load_components(
     Raises:
       InputError: they are not there, damaged, too few, or of another shape.
     """
-    path = _package_file() if source == PACKAGE else Path(source)
+    path = published_map.package_file() if source == PACKAGE else Path(source)
     if path is None:
         raise InputError(
             "The package cortex_mae is not installed here: pip install --no-deps cortex_mae, or "
@@ -125,15 +108,6 @@ def load_components(
     if not np.isfinite(components).all():
         raise InputError(f"{path} holds components that are not finite: make them again.")
     return components
-
-
-def _package_file() -> Path | None:
-    """The file of the installed package, or None."""
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if (Path(folder) / PACKAGE_FILE).is_file():
-            return Path(folder) / PACKAGE_FILE
-    return None
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -17,11 +17,12 @@ import safetensors.numpy
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
+from data_tools.published_map import read_geometry
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
 from fmrifm.published.licenses import cached_origin, find_license, kept_license
 from fmrifm.published.pickles import PICKLES, read_pickle
 from fmrifm.published.recipe import Recipe, flat_config, read_recipe
-from fmrifm.published.spaces import read_geometry, space_geometry
+from fmrifm.published.spaces import space_geometry
 from fmrifm.published.timm_weights import is_timm, read_timm
 
 WEIGHT_SUFFIXES = (".safetensors", *PICKLES)

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from data_tools.errors import InputError
-from fmrifm.published.spaces import PACKAGE_FILE, load_components, read_geometry, space_geometry
+from data_tools.published_map import read_geometry
+from fmrifm.published.spaces import load_components, space_geometry
 
 
 @pytest.fixture
 def no_package(monkeypatch):
     """cortex_mae is not installed."""
-    monkeypatch.setattr("fmrifm.published.spaces._package_file", lambda: None)
+    monkeypatch.setattr("data_tools.published_map.package_file", lambda: None)
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def package(tmp_path, monkeypatch):
     components = np.zeros((8, 224, 560), np.float32)
     components[0, 20:200, 30:500] = 1
     components[3, 10, 10] = 2
-    np.savez_compressed(folder / PACKAGE_FILE, components=components)
+    np.savez_compressed(folder / "resources/flat_pca_n8_224_560.npz", components=components)
     monkeypatch.syspath_prepend(folder.parent)
     return components
 
