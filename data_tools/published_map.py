@@ -1,0 +1,92 @@
+"""The geometries of published data: the mask of the published flat map, parcels by name.
+
+The mask is read from the installed package `cortex_mae`, which is found, never imported.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.flatmap import STANDARD_GRID
+from data_tools.geometry import Geometry, load_geometry
+
+PACKAGE = "cortex_mae"
+FLAT_SPACE = "flat-fsLR-32k"
+# Valid pixels of the published flat map, and voxels of the published cortex in MNI152 2 mm.
+FLAT_WIDTH, VOLUME_WIDTH = 77_763, 132_032
+# Published parcellations, each a column a parcel.
+PARCELS = {"schaefer400": 400, "schaefer1000": 1000, "schaefer400_tians3": 450, "a424": 424}
+_FILE = Path("resources") / "flat_pca_n8_224_560.npz"
+
+
+def read_geometry(source: str | os.PathLike) -> Geometry:
+    """A geometry by file or name.
+
+    Args:
+      source: a geometry.npz, a store or model directory that has one, "cortex_mae" for the mask of
+        the published flat map in the installed package, or a published parcellation by name.
+
+    Raises:
+      InputError: it is not there, or damaged.
+    """
+    if source == PACKAGE:
+        return published_flat_map()
+    if source in PARCELS:
+        return parcels(str(source), PARCELS[source])
+    path = Path(source)
+    return load_geometry(path / "geometry.npz" if path.is_dir() else path)
+
+
+def geometry_of_width(width: int) -> Geometry:
+    """The geometry of published data that come without one, told by their number of columns.
+
+    Raises:
+      InputError: it is none of a published space, or only a file tells this geometry.
+    """
+    if width == FLAT_WIDTH:
+        return published_flat_map()
+    for name, n_parcels in PARCELS.items():
+        if width == n_parcels:
+            return parcels(name, n_parcels)
+    what = "the published cortex volume" if width == VOLUME_WIDTH else "no published space"
+    raise InputError(
+        f"Data of {width:,} columns are of {what}: give --geometry of their space, see "
+        "python -m data_tools.make_geometry --help."
+    )
+
+
+def parcels(space: str, n_parcels: int) -> Geometry:
+    """The geometry of parcel averages of which nothing but the number is known."""
+    return Geometry(space, np.ones((n_parcels, 1), bool), (1, 1))
+
+
+def published_flat_map() -> Geometry:
+    """The published flat map of fsLR in patches of 16 x 16 pixels.
+
+    Raises:
+      InputError: the package is not installed, or damaged.
+    """
+    path = package_file()
+    if path is None:
+        raise InputError(
+            "The mask of the published flat map is in the package cortex_mae, which is not "
+            "installed: pip install --no-deps cortex_mae, or give --geometry."
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mask = (file["components"] != 0).any(0)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}): install cortex_mae again.") from error
+    return Geometry(FLAT_SPACE, mask, (16, 16), STANDARD_GRID.bbox, STANDARD_GRID.pixel_size)
+
+
+def package_file() -> Path | None:
+    """The file of the installed package that holds the mask, or None."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / _FILE).is_file():
+            return Path(folder) / _FILE
+    return None
