@@ -1,8 +1,8 @@
-"""The chain from a surface run to the frames of a store: denoise, z-score, resample, map to pixels.
+"""The chain from a run to the frames of a store: denoise, z-score, resample, map to pixels.
 
 Denoising is off unless asked for; `Recipe.chain` says whether mapping comes before z-scoring.
-Letters in array names: T frames, X vertices (left, then right), V valid pixels, N cortical patches,
-P pixels of a patch.
+Letters in array names: T frames, X values of the run (vertices left, then right), V valid pixels,
+N cortical patches, P pixels of a patch.
 """
 
 import dataclasses
@@ -19,19 +19,21 @@ from data_tools.confounds import (
 )
 from data_tools.denoise import denoise
 from data_tools.errors import InputError
-from data_tools.flatmap import FlatMap
+from data_tools.geometry import Geometry
 from data_tools.preprocess import mean_and_std, to_float16, zscore
 from data_tools.quality import global_signal_spikes
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.resampling import resample
+from data_tools.space_map import Sample, SpaceMap
 from data_tools.surface_run import SurfaceHeader, SurfaceRun
+from data_tools.volume_run import VolumeHeader, VolumeRun
 
 _FRAME_BLOCK = 16  # as much as the cache of a core holds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frames:
-    """A run on the flat map.
+    """A run as the frames of a space.
 
     Attributes:
       frames: (T, N, P) float16, 0 off the cortex and at missing pixels.
@@ -57,8 +59,8 @@ class Frames:
 
 
 def process_run(
-    run: SurfaceRun,
-    flat_map: FlatMap,
+    run: SurfaceRun | VolumeRun,
+    space_map: SpaceMap,
     recipe: Recipe,
     name: str = "The run",
     *,
@@ -69,7 +71,7 @@ def process_run(
 
     Args:
       run: its time series.
-      flat_map: of the mesh that it is on.
+      space_map: the map of the mesh that it is on.
       recipe: what to do.
       name: of the run.
       sidecar_tr: seconds between frames as the file beside it says.
@@ -78,22 +80,22 @@ def process_run(
     Raises:
       InputError: the run is on another mesh, its TR is not known, or its data are unfit.
     """
-    check_mesh(run, flat_map, name)
+    check_mesh(run, space_map, name)
     tr = resolve_tr(run.tr, sidecar_tr, recipe.tr, name)
     target_tr = recipe.target_tr or tr
     if confounds is not None:
         check_n_frames(confounds, run.n_frames, name)
     window = kept_frames(run.n_frames, tr, recipe, confounds, name)
-    series = np.concatenate([run.left[window], run.right[window]], axis=1)
+    series = run.series(window)
     # What the map does not use can neither spoil a run nor slow it down.
-    series[:, ~flat_map.kept] = 0
+    series[:, ~space_map.kept] = 0
     n_bad = int((~np.isfinite(series).all(0)).sum())
     if n_bad:
         raise InputError(
             f"{name} holds NaN or infinite values at {n_bad:,} vertices: clean it, or leave it out."
         )
     mean, std = mean_and_std(series)
-    lost = flat_map.sample_nearest(std == 0)
+    sample, lost = space_map.without(std == 0)
     _check_missing(lost.mean(), recipe.max_missing, name)
     qc: dict[str, float | None] = {
         "missing_share": round(float(lost.mean()), 6),
@@ -107,12 +109,12 @@ def process_run(
         wanted = _wanted(confounds, recipe, name)
         series = denoise(series, tr, wanted, recipe.highpass, recipe.lowpass, name)
         # A vertex that the confounds explain to the last bit has no data any more.
-        lost |= flat_map.sample_nearest(mean_and_std(series)[1] == 0)
+        sample, lost = space_map.without((std == 0) | (mean_and_std(series)[1] == 0))
         _check_missing(lost.mean(), recipe.max_missing, name)
         qc["missing_share"] = round(float(lost.mean()), 6)
 
     if recipe.chain == "pixel":
-        series = flat_map.sample(series)
+        series = sample(series)
     series, mean, std = zscore(series)
     series = resample(series, tr, target_tr, recipe.kind)
     if len(series) < recipe.min_frames:
@@ -121,8 +123,10 @@ def process_run(
             f"{recipe.min_frames}: leave it out, or lower --min-frames."
         )
     hidden = lost if recipe.missing == "record" else np.zeros_like(lost)
-    frames, largest = _to_patches(series, flat_map, hidden, recipe.chain == "pixel", name)
-    to_patches = flat_map.geometry.pixels_to_patches
+    to_patches = space_map.geometry.pixels_to_patches
+    frames, largest = _to_patches(
+        series, None if recipe.chain == "pixel" else sample, space_map.geometry, hidden, name
+    )
     return Frames(
         frames=frames,
         mean=to_patches(mean) if recipe.chain == "pixel" else None,
@@ -136,13 +140,13 @@ def process_run(
     )
 
 
-def check_mesh(run: SurfaceRun | SurfaceHeader, flat_map: FlatMap, name: str) -> None:
-    """Refuses a run on another mesh than that of the flat map."""
-    if run.n_vertices != (flat_map.left, flat_map.right):
-        raise InputError(
-            f"{name} is on {run.space} and the flat map is '{flat_map.geometry.space}': give the "
-            f"flat surfaces of {run.space} with --surfaces=LEFT RIGHT."
-        )
+def check_mesh(
+    run: SurfaceRun | SurfaceHeader | VolumeRun | VolumeHeader, space_map: SpaceMap, name: str
+) -> None:
+    """Refuses a run on another mesh, or with other voxels, than those of the map."""
+    same = run.n_vertices[: len(space_map.n_vertices)] == space_map.n_vertices
+    if not same or space_map.voxels_sha256 not in ("", run.voxels_sha256):
+        raise InputError(f"{name} is on {run.grayordinates} and {space_map.refusal(run.space)}")
 
 
 def kept_frames(
@@ -200,15 +204,17 @@ def _check_missing(share: float, limit: float, name: str) -> None:
 
 
 def _to_patches(
-    series: np.ndarray, flat_map: FlatMap, hidden: np.ndarray, mapped: bool, name: str
+    series: np.ndarray, sample: Sample | None, geometry: Geometry, hidden: np.ndarray, name: str
 ) -> tuple[np.ndarray, float]:
-    """(T, N, P) float16 frames of a series and their largest absolute value."""
-    geometry = flat_map.geometry
+    """(T, N, P) float16 frames of a series and their largest absolute value.
+
+    Without a function to sample it, the series is at the pixels already.
+    """
     frames = np.empty((len(series), geometry.n_patches, geometry.patch_dim), np.float16)
     largest = 0.0
     for start in range(0, len(series), _FRAME_BLOCK):
         block = slice(start, start + _FRAME_BLOCK)
-        pixels = series[block] if mapped else flat_map.sample(series[block])
+        pixels = series[block] if sample is None else sample(series[block])
         pixels[:, hidden] = 0
         largest = max(largest, float(pixels.max()), -float(pixels.min()))
         frames[block] = geometry.pixels_to_patches(to_float16(pixels, name))

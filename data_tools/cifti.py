@@ -1,8 +1,9 @@
-"""Reads CIFTI dense time series: the cortex of both hemispheres.
+"""Reads CIFTI dense time series: the cortex of both hemispheres, and voxels below it.
 
-Letters in array names: T frames, X vertices of a hemisphere.
+Letters in array names: T frames, X vertices of a hemisphere, G voxels below the cortex.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -33,24 +34,63 @@ def cifti_header(image: Cifti2Image, name: str) -> SurfaceHeader:
             raise _no_cortex(name, structure)
     # Any other unit leaves the TR unknown.
     tr = float(series.step) if series.unit.upper() == "SECOND" else None
-    return SurfaceHeader(len(series), left, right, told_tr(tr))
+    n_voxels, checksum = voxels_below(models)
+    return SurfaceHeader(len(series), left, right, told_tr(tr), n_voxels, checksum)
 
 
-def cifti_run(image: Cifti2Image, name: str) -> SurfaceRun:
+def cifti_run(image: Cifti2Image, name: str, whole: bool = False) -> SurfaceRun:
     """The cortex of an open CIFTI dense time series; errors call it by `name`.
 
     Vertices that the file leaves out (the medial wall) are 0.
+
+    Args:
+      image: the open file.
+      name: of it.
+      whole: whether the voxels below the cortex are wanted too.
 
     Raises:
       InputError: it is no dense time series, or lacks a cortex.
     """
     header, (_, models) = cifti_header(image, name), _cifti_axes(image, name)
-    sides = {}
+    left, right, voxels = split_grayordinates(image.dataobj, models, whole)
+    checksum = header.voxels_sha256 if voxels is not None else ""
+    return SurfaceRun(left, right, header.tr, voxels, checksum)
+
+
+def split_grayordinates(
+    data_TxI: np.ndarray, models: BrainModelAxis, whole: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Values of grayordinates by place: left and right cortex, and with `whole` voxels below.
+
+    Args:
+      data_TxI: as the file has them, in memory or not.
+      models: what its columns are.
+      whole: whether voxels are wanted.
+
+    Returns:
+      (T, X_left), (T, X_right) and (T, G) float32, or None in place of the last where there are no
+      voxels, or none are wanted. Vertices that the file leaves out are 0.
+    """
+    sides, below = {}, []
     for structure, columns, model in models.iter_structures():
         if structure in _CORTICES:
-            sides[structure] = np.zeros((header.n_frames, models.nvertices[structure]), np.float32)
-            sides[structure][:, model.vertex] = image.dataobj[:, columns]
-    return SurfaceRun(*(sides[structure] for structure in _CORTICES), header.tr)
+            shape = (data_TxI.shape[0], models.nvertices[structure])
+            sides[structure] = np.zeros(shape, np.float32)
+            sides[structure][:, model.vertex] = data_TxI[:, columns]
+        elif whole and model.volume_mask.all():
+            below.append(np.asarray(data_TxI[:, columns], np.float32))
+    left, right = (sides[structure] for structure in _CORTICES)
+    return left, right, np.concatenate(below, axis=1) if below else None
+
+
+def voxels_below(models: BrainModelAxis) -> tuple[int, str]:
+    """How many voxels there are below the cortex, and a checksum of where; 0 and "" for none."""
+    checksum, count = hashlib.sha256(), 0
+    for structure, _, model in models.iter_structures():
+        if structure not in _CORTICES and model.volume_mask.all():
+            checksum.update(structure.encode() + np.int32(model.voxel).tobytes())
+            count += len(model.voxel)
+    return count, checksum.hexdigest() if count else ""
 
 
 def _cifti_axes(image: Cifti2Image, name: str) -> tuple[SeriesAxis, BrainModelAxis]:

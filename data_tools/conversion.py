@@ -21,11 +21,11 @@ import tqdm
 from data_tools.chain import Frames, process_run
 from data_tools.confounds import frame_figures, read_confounds
 from data_tools.errors import InputError, as_input_errors
-from data_tools.flatmap import FlatMap
 from data_tools.outcomes import Outcome, publish_empty_shard, remove_empty_shard, skipped_lines
 from data_tools.privacy import Pseudonyms
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.run_files import RunFiles, sidecar_tr
+from data_tools.space_map import SpaceMap
 from data_tools.store import SKIPPED, Store
 from data_tools.store_writer import StoreWriter
 
@@ -35,13 +35,13 @@ class Job:
     """What all runs of a conversion share, beside the runs and the writer.
 
     Attributes:
-      flat_map: the map of the surfaces that the runs are on.
+      space_map: the map from the runs to the space of the store.
       recipe: how runs become frames.
       dataset: name of the dataset for the run table.
       pseudonyms: what replaces subjects, None to keep them.
     """
 
-    flat_map: FlatMap
+    space_map: SpaceMap
     recipe: Recipe
     dataset: str = ""
     pseudonyms: Pseudonyms | None = None
@@ -108,7 +108,7 @@ def convert(
         provenance = (provenance or {}) | {"shard": list(shard)}
     with StoreWriter(
         output,
-        job.flat_map.geometry,
+        job.space_map.geometry,
         tr=tr,
         preprocessing=job.recipe.describe(),
         provenance=provenance or {},
@@ -222,8 +222,8 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
         events = None if run.read_events is None else run.read_events()
         tr = sidecar_tr(run)
     frames = process_run(
-        run.read(run.path),
-        job.flat_map,
+        run.read(run.path, **job.space_map.reading),
+        job.space_map,
         job.recipe,
         name,
         sidecar_tr=tr,

@@ -26,10 +26,11 @@ from data_tools.recipe import CHAINS, MISSING, Recipe
 from data_tools.resampling import KINDS
 from data_tools.run_files import RunFiles
 from data_tools.sizes import print_sizes
-from data_tools.standard_maps import read_flat_map, surfaces_provenance
+from data_tools.spaces import read_space_map, space_provenance
 from data_tools.store import SKIPPED
+from data_tools.volume_run import is_volume
 
-_LISTS = ("--input", "--surfaces", "--roi", "--confounds", "--restricted")
+_LISTS = ("--input", "--surfaces", "--roi", "--parcels", "--confounds", "--restricted")
 
 
 def conversion_parser(
@@ -44,7 +45,7 @@ def conversion_parser(
     add("--tr", type=float, help="seconds between frames, where the header is wrong or silent")
     add("--target-tr", type=float, default=1.0, help="the store's TR, 0 keeps (%(default)s)")
     add("--kind", choices=KINDS, default="pchip", help="how to resample in time (%(default)s)")
-    add("--chain", choices=CHAINS, default="vertex", help="what to z-score (%(default)s)")
+    add("--chain", choices=CHAINS, help="what to z-score (vertex; of other spaces pixel)")
     add("--missing", choices=MISSING, default="record", help="constant vertices (%(default)s)")
     add(
         "--max-missing", type=float, default=max_missing, help="refuse a larger share (%(default)s)"
@@ -53,6 +54,8 @@ def conversion_parser(
     add("--min-frames", type=_positive, default=16, help="refuse shorter runs (%(default)s)")
     add("--surfaces", **pair, help="flat surfaces, GIFTI (default: those that ship with us)")
     add("--roi", **pair, help="vertices to keep: GIFTI or MGZ, values above 0")
+    add("--parcels", nargs="+", metavar="FILE", help="average parcels: .dlabel.nii, or LEFT RIGHT")
+    add("--cortex", metavar="FILE", help="take volumes: labels or mask of the cortex in MNI152")
     add("--patch-size", type=_positive, default=16, help="side of a patch in pixels (%(default)s)")
     presets = ", ".join(PRESETS)
     add(
@@ -110,17 +113,21 @@ def run_command(
       args: of `parse`, with the attribute `input`: a path, or several.
       runs: what the converter found.
       tool: name of the converter.
-      space: that the runs are on, for which we have a flat map; not used with --surfaces.
+      space: that the runs are on, for which we have a flat map; not used with --surfaces,
+        --parcels or --cortex.
       dataset: name for the run table, unless the user gives one.
       restricted: fields that must not be shown, whatever the user says.
 
     Raises:
       InputError: as `conversion.convert`.
     """
-    recipe = _recipe(args)
-    flat_map = read_flat_map(args.surfaces, args.roi, args.patch_size, space=space)
+    files = {"parcels": args.parcels, "cortex": args.cortex}
+    files |= {"surfaces": args.surfaces, "roi": args.roi, "space": space}
+    space_map = read_space_map(**files, patch_size=args.patch_size)
+    _check_volumes(runs, args.cortex)
+    recipe = _recipe(args, args.chain or space_map.default_chain)
     job = Job(
-        flat_map,
+        space_map,
         recipe,
         args.dataset or dataset,
         read_salt(args.pseudonymise) if args.pseudonymise else None,
@@ -141,7 +148,7 @@ def run_command(
                 # Names without directories, which say little elsewhere; of people none.
                 "input": None if job.pseudonyms else [Path(x).resolve().name for x in inputs],
                 "pseudonymised": job.pseudonyms is not None,
-                **surfaces_provenance(args.surfaces, args.roi, space, names=job.pseudonyms is None),
+                **space_provenance(**files, names=job.pseudonyms is None),
             },
             restricted=[*restricted, *hidden],
             shard=args.shard,
@@ -171,9 +178,18 @@ def _check_fields(names: Sequence[str], runs: Sequence[RunFiles]) -> None:
         )
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def _check_volumes(runs: Sequence[RunFiles], cortex: str | None) -> None:
+    """Refuses surface runs where volumes are asked for."""
+    if cortex is not None and not all(is_volume(run.path) for run in runs):
+        raise InputError(
+            "These runs are on the surface and --cortex is for volumes: leave it out, or give "
+            "volumes in MNI152 space to data_tools.convert or convert_hcp."
+        )
+
+
+def _recipe(args: argparse.Namespace, chain: str) -> Recipe:
     return Recipe(
-        chain=args.chain,
+        chain=chain,
         kind=args.kind,
         target_tr=args.target_tr,
         tr=args.tr,

@@ -1,4 +1,4 @@
-"""Turns surface runs into a store.
+"""Turns runs into a store.
 
     python -m data_tools.convert --input=PATH [PATH ...] --output=STORE
 
@@ -6,7 +6,8 @@ A path is a CIFTI `.dtseries.nii`, one or both files of a left/right pair of GIF
 time series, or a BIDS-like tree (fMRIPrep's, say) that is searched for such files; what BIDS keeps
 beside them (events, TR, confounds, participants) is found and kept. The work is spread over
 processes, run by run; a killed conversion goes on where it stopped. A run that cannot be converted
-is skipped with its reason (see `conversion`).
+is skipped with its reason (see `conversion`). A store is of the flat map, unless `--parcels` or
+`--cortex` ask for averages of parcels, or for the cortex of volumes in MNI152 space.
 """
 
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 
 from data_tools.conversion_command import conversion_parser, parse, run_command
 from data_tools.errors import InputError, kind_errors
+from data_tools.parcellation import read_parcellation
 from data_tools.releases.bids import describe_runs, find_runs, in_space, space_of
 from data_tools.run_files import RunFiles
 from data_tools.standard_maps import STANDARD_SPACES
@@ -25,16 +27,20 @@ _FIX = {
     "fsLR-59k": "run fMRIPrep with --cifti-output 91k, or resample each run to the 91,282 "
     "grayordinates with wb_command -cifti-resample",
 }
+# Of volumes; the first is the published one.
+_VOLUME_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; see the module's docstring."""
-    parser = conversion_parser("data_tools.convert", "Turns surface fMRI runs into a store.")
+    parser = conversion_parser("data_tools.convert", "Turns fMRI runs into a store.")
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH", help="runs, or trees to search"
     )
     parser.add_argument(
-        "--space", choices=STANDARD_SPACES, help="of a tree with several (what the names tell)"
+        "--space",
+        choices=(*STANDARD_SPACES, *_VOLUME_SPACES),
+        help="of a tree with several (what the names tell)",
     )
     parser.add_argument(
         "--participants", metavar="FILE", help="table like participants.tsv (that of the tree)"
@@ -44,10 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parse(parser, argv)
     with kind_errors():
-        found = find_runs(args.input, args.participants, args.bids)
+        found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
         if args.surfaces:
-            n_vertices = len(read_flat_surface(args.surfaces[0])[0])
-            space = SPACES.get(n_vertices)
+            space = SPACES.get(len(read_flat_surface(args.surfaces[0])[0]))
+        elif args.parcels:
+            space = SPACES.get(read_parcellation(args.parcels).n_vertices[0])
+        elif args.cortex:
+            space = args.space or _choose_volumes(found)
         else:
             space = args.space or choose_space(found)
         if not (args.confounds or args.highpass or args.lowpass):
@@ -77,6 +86,12 @@ def choose_space(runs: Sequence[RunFiles]) -> str:
         fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
         raise InputError(f"The runs are on {space}, for which we have no flat map: {fix}.")
     return space
+
+
+def _choose_volumes(runs: Sequence[RunFiles]) -> str | None:
+    """The space of volumes that their names tell, the published one before others."""
+    told = {space_of(run.path.name) for run in runs}
+    return next((space for space in _VOLUME_SPACES if space in told), None)
 
 
 def _space_in_header(run: RunFiles) -> str | None:

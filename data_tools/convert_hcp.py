@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parse_args(argv)
     with kind_errors():
         runs, remarks = find_hcp_runs(
-            args.input, suffix=args.suffix, subjects=args.subjects, tasks=args.tasks
+            args.input,
+            suffix=args.suffix,
+            volumes=bool(args.cortex),
+            subjects=args.subjects,
+            tasks=args.tasks,
         )
         runs, more = add_batches(
             runs, args.input, args.restricted_csv, args.batches_table, args.batches
@@ -122,8 +126,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--input", required=True, metavar="ROOT", help="directory with a folder a subject")
     add(
         "--suffix",
-        default=SUFFIX,
-        help="of the series, also _Atlas_MSMAll_hp2000_clean (%(default)s)",
+        help=f"of the series, also _Atlas_MSMAll_hp2000_clean ({SUFFIX}; of volumes none)",
     )
     add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
     add("--tasks", metavar="LIST", help="tasks to take, such as REST1,REST2 or MOVIE*")

@@ -9,6 +9,7 @@ right), F triangles.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -18,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.raster import PixelGrid, rasterise
+from data_tools.space_map import Sample, sample_linear
 
 STANDARD_GRID = PixelGrid(bbox=(-336.0, 336.0, -122.8, 146.0), pixel_size=1.2)
 # Half of the gap between the hemispheres, in mm.
@@ -26,8 +28,6 @@ _HALF_GAP = 8.0
 _MAX_HEIGHT = 1e-5
 # A longer side bridges a cut of the flat surface and covers no cortex, in mm.
 _MAX_SIDE = 16.0
-# Frames sampled at a time: keeps the temporary copies small beside the result.
-_FRAME_BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,14 +49,36 @@ class FlatMap:
     right: int
     kept: np.ndarray
 
+    voxels_sha256 = ""
+    default_chain = "vertex"
+
+    @property
+    def n_vertices(self) -> tuple[int, int]:
+        """Of the left and the right hemisphere."""
+        return self.left, self.right
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments for the function that reads a run: none."""
+        return {}
+
+    def without(self, lost_X: np.ndarray) -> tuple[Sample, np.ndarray]:
+        """How to sample a run that lacks vertices; see `SpaceMap`.
+
+        A pixel is lost where its nearest vertex is; others are interpolated as ever.
+        """
+        return self.sample, self.sample_nearest(lost_X)
+
+    def refusal(self, space: str) -> str:
+        """What to do about a run on another mesh."""
+        return (
+            f"the flat map is '{self.geometry.space}': give the flat surfaces of {space} with "
+            "--surfaces=LEFT RIGHT."
+        )
+
     def sample(self, series_TxX: np.ndarray) -> np.ndarray:
         """(T, X) values at the vertices -> (T, V) linearly interpolated values at the pixels."""
-        dtype = np.result_type(self.linear.dtype, series_TxX.dtype)
-        pixels = np.empty((len(series_TxX), self.linear.shape[0]), dtype)
-        for start in range(0, len(series_TxX), _FRAME_BLOCK):
-            block = slice(start, start + _FRAME_BLOCK)
-            pixels[block] = (self.linear @ series_TxX[block].T).T
-        return pixels
+        return sample_linear(self.linear, series_TxX)
 
     def sample_nearest(self, series_TxX: np.ndarray) -> np.ndarray:
         """(..., X) values at the vertices -> (..., V) values of the vertex closest to a pixel."""

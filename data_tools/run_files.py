@@ -13,6 +13,7 @@ from typing import Any
 from data_tools.releases.bids_tables import read_repetition_time
 from data_tools.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.surfaces import read_surface_header, read_surface_run
+from data_tools.volume_run import VolumeHeader, VolumeRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class RunFiles:
       key: name of the run, such as "sub-01_ses-02_task-rest_run-01".
       path: what it is read from; of a pair of hemispheres the left, or an archive.
       fields: metadata for the run table: subject, session, task, ...
-      read: reads the run from the path.
+      read: reads the run from the path, and what else a map asks for (`SpaceMap.reading`).
       read_header: reads what its header tells from the path.
       read_events: gives its events as BIDS has them (onset, duration, trial_type, ...), or None.
       confounds: its table of confounds, as fMRIPrep writes it, or None.
@@ -34,8 +35,8 @@ class RunFiles:
     key: str
     path: Path
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
-    read: Callable[[str | os.PathLike], SurfaceRun] = read_surface_run
-    read_header: Callable[[str | os.PathLike], SurfaceHeader] = read_surface_header
+    read: Callable[..., SurfaceRun | VolumeRun] = read_surface_run
+    read_header: Callable[[str | os.PathLike], SurfaceHeader | VolumeHeader] = read_surface_header
     read_events: Callable[[], list[dict[str, Any]]] | None = None
     confounds: Path | None = None
     sidecar_tr: float | tuple[Path, ...] | None = None

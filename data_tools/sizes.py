@@ -11,11 +11,11 @@ from data_tools.chain import check_mesh, kept_frames
 from data_tools.confounds import read_confounds
 from data_tools.conversion import Job, check_single, n_processes
 from data_tools.errors import InputError, as_input_errors
-from data_tools.flatmap import FlatMap
 from data_tools.inspection.facts import format_bytes
 from data_tools.recipe import Recipe, resolve_tr
 from data_tools.resampling import n_resampled
 from data_tools.run_files import RunFiles, sidecar_tr
+from data_tools.space_map import SpaceMap
 from data_tools.store import FRAME_DTYPE
 
 
@@ -63,19 +63,19 @@ def _try_estimate(run: RunFiles, job: Job, times: int) -> tuple[int, int] | str:
     try:
         check_single(job.public(run).key, times)
         with as_input_errors():
-            return estimate(run, job.recipe, job.flat_map)
+            return estimate(run, job.recipe, job.space_map)
     except InputError as error:
         return job.shown(str(error), run)
 
 
-def estimate(run: RunFiles, recipe: Recipe, flat_map: FlatMap) -> tuple[int, int]:
+def estimate(run: RunFiles, recipe: Recipe, space_map: SpaceMap) -> tuple[int, int]:
     """Frames and bytes that a run will have in a store.
 
     Raises:
       InputError: its header cannot be read, or tells that it cannot be converted.
     """
-    header, geometry = run.read_header(run.path), flat_map.geometry
-    check_mesh(header, flat_map, str(run.path))
+    header, geometry = run.read_header(run.path), space_map.geometry
+    check_mesh(header, space_map, str(run.path))
     tr = resolve_tr(header.tr, sidecar_tr(run), recipe.tr, str(run.path))
     tells_dummies = recipe.drop_dummies == "auto" and run.confounds is not None
     confounds = read_confounds(run.confounds) if tells_dummies else None

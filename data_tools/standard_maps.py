@@ -108,8 +108,8 @@ def surfaces_provenance(
             surfaces, cortex = (*surfaces, _FSLR), _FSLR
         rois = rois or (cortex,)
     return {
-        "surfaces": _checksums(surfaces, names),
-        "roi": _checksums(rois, names) if rois else None,
+        "surfaces": checksums(surfaces, names),
+        "roi": checksums(rois, names) if rois else None,
     }
 
 
@@ -207,7 +207,8 @@ def _fsaverage5_spheres() -> list[Surface]:
     ]
 
 
-def _checksums(paths: Sequence[str | os.PathLike], names: bool) -> list[dict[str, str]]:
+def checksums(paths: Sequence[str | os.PathLike], names: bool) -> list[dict[str, str]]:
+    """The SHA-256 of files, and with `names` what they are called, without directories."""
     return [
         ({"file": Path(path).name} if names else {})
         | {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

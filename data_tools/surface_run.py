@@ -1,6 +1,7 @@
 """A run on the surface, whatever file it comes from: its header and its time series.
 
-Letters in array names: T frames, X vertices of a hemisphere.
+CIFTI files hold voxels below the cortex too, which only parcellations of all grayordinates need.
+Letters in array names: T frames, X vertices of a hemisphere, G voxels below the cortex.
 """
 
 import contextlib
@@ -32,22 +33,31 @@ class SurfaceHeader:
       n_frames: number of frames.
       left, right: number of vertices of each hemisphere.
       tr: seconds between frames, None where it does not say.
+      voxels: number of voxels below the cortex.
+      voxels_sha256: checksum of their structures and places, "" where there are none.
     """
 
     n_frames: int
     left: int
     right: int
     tr: float | None
+    voxels: int = 0
+    voxels_sha256: str = ""
 
     @property
-    def n_vertices(self) -> tuple[int, int]:
-        """Of the left and the right hemisphere."""
-        return self.left, self.right
+    def n_vertices(self) -> tuple[int, int, int]:
+        """Of the left and the right hemisphere, and voxels below."""
+        return self.left, self.right, self.voxels
 
     @property
     def space(self) -> str:
         """The space that this number of vertices belongs to."""
-        return _space(*self.n_vertices)
+        return space_name(self.left, self.right)
+
+    @property
+    def grayordinates(self) -> str:
+        """The space, and how many voxels there are below the cortex."""
+        return space_name(*self.n_vertices)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,25 +68,40 @@ class SurfaceRun:
       left: (T, X_left) float32.
       right: (T, X_right) float32.
       tr: seconds between frames as the header says, None where it does not.
+      voxels: (T, G) float32 below the cortex, None where they are not wanted or not there.
+      voxels_sha256: as in `SurfaceHeader`.
     """
 
     left: np.ndarray
     right: np.ndarray
     tr: float | None
+    voxels: np.ndarray | None = None
+    voxels_sha256: str = ""
 
     @property
     def n_frames(self) -> int:
         return len(self.left)
 
     @property
-    def n_vertices(self) -> tuple[int, int]:
-        """Of the left and the right hemisphere."""
-        return self.left.shape[1], self.right.shape[1]
+    def n_vertices(self) -> tuple[int, int, int]:
+        """Of the left and the right hemisphere, and voxels below that were read."""
+        n_voxels = 0 if self.voxels is None else self.voxels.shape[1]
+        return self.left.shape[1], self.right.shape[1], n_voxels
 
     @property
     def space(self) -> str:
         """The space that this number of vertices belongs to."""
-        return _space(*self.n_vertices)
+        return space_name(*self.n_vertices[:2])
+
+    @property
+    def grayordinates(self) -> str:
+        """The space, and how many voxels below the cortex were read."""
+        return space_name(*self.n_vertices)
+
+    def series(self, window: slice) -> np.ndarray:
+        """(t, X_left + X_right [+ G]) the values of some frames, a copy."""
+        parts = (self.left, self.right, self.voxels)
+        return np.concatenate([part[window] for part in parts if part is not None], axis=1)
 
 
 def told_tr(tr: float | None) -> float | None:
@@ -106,7 +131,9 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _space(n_left: int, n_right: int) -> str:
+def space_name(n_left: int, n_right: int, n_voxels: int = 0) -> str:
+    """The space that these numbers of vertices and voxels belong to."""
+    below = f" with {n_voxels:,} voxels below the cortex" if n_voxels else ""
     if n_left == n_right and n_left in SPACES:
-        return SPACES[n_left]
-    return f"a mesh of {n_left:,} + {n_right:,} vertices"
+        return SPACES[n_left] + below
+    return f"a mesh of {n_left:,} + {n_right:,} vertices{below}"

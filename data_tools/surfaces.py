@@ -25,13 +25,16 @@ _MS = 1e-3
 _GIFTI_HEAD = 2**20
 
 
-def read_surface_run(path: str | os.PathLike, right: str | os.PathLike | None = None) -> SurfaceRun:
+def read_surface_run(
+    path: str | os.PathLike, right: str | os.PathLike | None = None, *, whole: bool = False
+) -> SurfaceRun:
     """Reads a run.
 
     Args:
       path: a CIFTI `.dtseries.nii`, or the left hemisphere as GIFTI or MGZ (MGH).
       right: the right hemisphere; by default the file beside `path` that has the same name but for
         the hemisphere.
+      whole: whether the voxels below the cortex, which CIFTI has, are wanted too.
 
     Raises:
       InputError: a file is missing, damaged or no surface time series, or the hemispheres do not
@@ -40,7 +43,7 @@ def read_surface_run(path: str | os.PathLike, right: str | os.PathLike | None = 
     path = Path(path)
     if is_cifti(path):
         with readable(path):
-            return cifti_run(nibabel.load(path), str(path))
+            return cifti_run(nibabel.load(path), str(path), whole)
     if right is None:
         right = _find_right(path)
     left_series, left_tr = _read_hemisphere(path)

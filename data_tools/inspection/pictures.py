@@ -78,7 +78,7 @@ def draw_maps(store: Store) -> bytes | None:
     every_axes = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (title, values, colours, limits) in zip(every_axes, maps, strict=True):
         values = np.where(store.geometry.patch_mask, values, np.nan)
-        image = _show(store.geometry.to_frames(values, fill=np.nan), axes, colours, *limits)
+        image = _show(store.geometry.to_image(values), axes, colours, *limits)
         axes.set_title(title, fontsize=9, color=INK)
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.5, pad=0.02)
         bar.ax.locator_params(nbins=4)
@@ -172,7 +172,7 @@ def _draw_run(store: Store, run: int, part, heights: tuple[float, float, float])
 def _draw_map(store: Store, run: int, frame: int, axes):
     """Draws one frame, grey where there are no data; returns the image."""
     patches = store.read(run, frame, 1)[0].astype(np.float32)
-    image = store.geometry.to_frames(np.where(store.valid(run), patches, np.nan), fill=np.nan)
+    image = store.geometry.to_image(np.where(store.valid(run), patches, np.nan))
     axes.set_title(f"{frame * store.tr:,.1f} s", fontsize=8, color=INK, pad=3)
     return _show(image, axes, "RdBu_r", -_RANGE, _RANGE)
 
@@ -196,7 +196,7 @@ def _show(image_HxW: np.ndarray, axes, colours: str, low: float, high: float):
 
 
 def _aspect(store: Store) -> float:
-    height, width = store.geometry.mask.shape
+    height, width = store.geometry.image_mask.shape
     return height / width if _is_image(height, width) else 0.5
 
 

@@ -3,6 +3,7 @@
 import functools
 import glob
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,10 +15,16 @@ from data_tools.hemispheres import hemisphere, left_of, without_hemisphere
 from data_tools.releases.bids_inheritance import Inheritance, parse_entities
 from data_tools.releases.bids_tables import read_events, read_participants
 from data_tools.run_files import RunFiles
+from data_tools.volume_run import is_volume, read_volume_header, read_volume_run
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
-_ENDINGS = (".dtseries.nii", ".func.gii.gz", ".func.gii", ".gii.gz", ".gii", ".mgz", ".mgh")
+_ENDINGS = (
+    *(".dtseries.nii", ".func.gii.gz", ".func.gii", ".gii.gz", ".gii", ".mgz", ".mgh"),
+    *(".nii.gz", ".nii"),
+)
+# The volumes of a tree that lie in MNI152 space.
+_VOLUMES = re.compile(r"_space-MNI152.*_bold\.nii(\.gz)?$")
 # Entities that tell versions of one run apart rather than runs.
 _VERSION_ENTITIES = frozenset({"hemi", "space", "den", "res", "desc"})
 # Where FreeSurfer keeps what is no run, as in sourcedata/freesurfer/sub-01/mri/lh.ribbon.mgz.
@@ -45,6 +52,7 @@ def find_runs(
     inputs: Sequence[str | os.PathLike],
     participants: str | os.PathLike | None = None,
     raw: str | os.PathLike | None = None,
+    volumes: bool = False,
 ) -> list[RunFiles]:
     """Finds the runs in files and directory trees.
 
@@ -55,6 +63,7 @@ def find_runs(
       inputs: files, directories to search, or patterns with `*` for either.
       participants: a table like BIDS' `participants.tsv`; None looks for one above each run.
       raw: the raw BIDS dataset of derivatives that lie outside of it.
+      volumes: whether to find volumes in MNI152 space in place of surface runs.
 
     Returns:
       The runs in key order, in every space that they are found in (see `in_space`).
@@ -67,9 +76,9 @@ def find_runs(
     raw = raw and Path(raw).absolute()
     paths: dict[Path, Inheritance] = {}
     for item in inputs:
-        found = _search(Path(item).absolute(), raw)
+        found = _search(Path(item).absolute(), raw, volumes)
         if not found:
-            raise InputError(_nothing_in(Path(item)))
+            raise InputError(_nothing_in(Path(item), volumes))
         paths = found | paths
     people = functools.cache(read_participants)
     runs = [_run_files(path, around, participants, people) for path, around in paths.items()]
@@ -111,23 +120,24 @@ def run_key(name: str) -> str:
         kept = (item for item in entities.items() if item[0] not in _VERSION_ENTITIES)
         return "_".join("-".join(item) for item in kept)
     ending = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
-    # A CIFTI file has both hemispheres, whatever it says of left and right.
-    bare = name if is_cifti(name) else without_hemisphere(name)
+    # CIFTI files and volumes have both hemispheres, whatever they say of left and right.
+    bare = name if is_cifti(name) or is_volume(name) else without_hemisphere(name)
     return bare[: -len(ending) or None]
 
 
-def _search(path: Path, raw: Path | None) -> dict[Path, Inheritance]:
-    """The left hemispheres and CIFTI files that a path stands for, and what lies around them."""
+def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritance]:
+    """The left hemispheres and whole files that a path stands for, and what lies around them."""
     if path.is_dir():
         around = Inheritance(path, raw)
-        return {_left(file): around for file in sorted(_walk(path)) if _is_run(file.name)}
+        is_run = _VOLUMES.search if volumes else _is_run
+        return {_left(file): around for file in sorted(_walk(path)) if is_run(file.name)}
     if path.exists():
         return {_left(path): Inheritance(path.parent, raw)}
     if not glob.has_magic(str(path)):
         raise InputError(f"{path} does not exist: check the path.")
     found: dict[Path, Inheritance] = {}
     for name in sorted(glob.glob(str(path), recursive=True)):
-        found |= _search(Path(name), raw)
+        found |= _search(Path(name), raw, volumes)
     return found
 
 
@@ -146,12 +156,18 @@ def _walk(top: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names)
 
 
-def _nothing_in(path: Path) -> str:
+def _nothing_in(path: Path, volumes: bool) -> str:
     """Why there is no run in an input, and what makes one."""
+    if volumes:
+        return (
+            f"There is no volume in MNI152 space in {path}: give *_space-MNI152*_bold.nii.gz, "
+            "which fMRIPrep makes with --output-spaces MNI152NLin6Asym:res-2."
+        )
     if path.is_dir() and any(path.rglob("*_bold.nii.gz")):
         return (
             f"{path} holds volumes and no surface runs: run fMRIPrep with --cifti-output 91k, "
-            "which adds *_space-fsLR_den-91k_bold.dtseries.nii."
+            "which adds *_space-fsLR_den-91k_bold.dtseries.nii, or take the cortex of the volumes "
+            "with --cortex."
         )
     return (
         f"There is no surface run in {path}: give CIFTI .dtseries.nii files, or pairs named like "
@@ -167,7 +183,7 @@ def _is_run(name: str) -> bool:
 
 def _left(path: Path) -> Path:
     """The left hemisphere beside a right one, where there is one."""
-    if is_cifti(path) or hemisphere(path.name) != "right":
+    if is_cifti(path) or is_volume(path) or hemisphere(path.name) != "right":
         return path
     left = path.with_name(left_of(path.name))
     return left if left.exists() else path
@@ -189,10 +205,12 @@ def _run_files(
         for ending in ("_timeseries.tsv", "_regressors.tsv")  # of fMRIPrep before 20.2
         for file in around.files(path, ending, "confounds")
     ]
+    readers = {"read": read_volume_run, "read_header": read_volume_header}
     return RunFiles(
         run_key(path.name),
         path,
         fields,
+        **(readers if is_volume(path) else {}),
         read_events=functools.partial(read_events, events[0]) if events else None,
         confounds=confounds[0] if confounds else None,
         sidecar_tr=tuple(around.files(path, "_bold.json")),

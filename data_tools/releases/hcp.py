@@ -21,6 +21,7 @@ from data_tools.errors import InputError
 from data_tools.releases.root import nothing_found, open_root
 from data_tools.run_files import RunFiles
 from data_tools.selection import chooser
+from data_tools.volume_run import is_volume, read_volume_header, read_volume_run
 
 SUFFIX = "_Atlas_MSMAll"
 _RESULTS = "MNINonLinear/Results"
@@ -35,7 +36,8 @@ _NO_CONDITIONS = frozenset({"Sync"})
 def find_hcp_runs(
     root: str | os.PathLike,
     *,
-    suffix: str = SUFFIX,
+    suffix: str | None = None,
+    volumes: bool = False,
     subjects: str | None = None,
     tasks: str | None = None,
 ) -> tuple[list[RunFiles], list[str]]:
@@ -46,7 +48,9 @@ def find_hcp_runs(
 
     Args:
       root: the directory that holds a folder a subject.
-      suffix: what stands between the name of an acquisition and `.dtseries.nii`.
+      suffix: what stands between the name of an acquisition and `.dtseries.nii`, or `.nii.gz`;
+        None for what the release has by default.
+      volumes: whether to find volumes in MNI152 space in place of surface runs.
       subjects, tasks: which to take, see `selection.chooser`.
 
     Returns:
@@ -58,12 +62,14 @@ def find_hcp_runs(
     """
     root = open_root(root)
     take_subject, take_task = chooser(subjects), chooser(tasks)
+    ending = ".nii.gz" if volumes else ".dtseries.nii"
+    ending = ("" if volumes else SUFFIX) + ending if suffix is None else suffix + ending
     runs, merged, without_events = [], collections.Counter(), 0
     for subject in tqdm.tqdm(hcp_subjects(root), "subjects", unit="", leave=False, delay=1):
         if not take_subject(subject):
             continue
         for folder in sorted((root / subject / _RESULTS).glob("?fMRI_*")):
-            path = folder / f"{folder.name}{suffix}.dtseries.nii"
+            path = folder / f"{folder.name}{ending}"
             if not path.is_file():
                 continue
             match = _ACQUISITION.fullmatch(folder.name)
@@ -78,9 +84,7 @@ def find_hcp_runs(
                 without_events += 1
             runs.append(run)
     if not runs:
-        raise nothing_found(
-            root, f"SUBJECT/{_RESULTS}/ACQUISITION/ACQUISITION{suffix}.dtseries.nii"
-        )
+        raise nothing_found(root, f"SUBJECT/{_RESULTS}/ACQUISITION/ACQUISITION{ending}")
     remarks = [
         f"Left out, as it is no single acquisition: {name} ({count} runs)."
         for name, count in sorted(merged.items())
@@ -136,10 +140,12 @@ def read_evs(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _run_files(subject: str, path: Path, names: dict[str, str]) -> RunFiles:
     evs = path.parent / "EVs"
+    readers = {"read": read_volume_run, "read_header": read_volume_header}
     return RunFiles(
         key=f"sub-{subject}_" + "_".join(f"{name}-{value}" for name, value in names.items()),
         path=path,
         fields={"subject": subject} | names,
+        **(readers if is_volume(path) else {}),
         read_events=functools.partial(read_evs, evs) if evs.is_dir() else None,
         sidecar_tr=_TR[names["mag"]],
     )

@@ -81,7 +81,7 @@ def find_ukbb_runs(
     return sorted(runs, key=lambda run: (run.key, str(run.path))), remarks
 
 
-def read_ukbb_run(path: str | os.PathLike, member: str) -> SurfaceRun:
+def read_ukbb_run(path: str | os.PathLike, member: str, *, whole: bool = False) -> SurfaceRun:
     """Reads the run that is a member of an archive; see `cifti.cifti_run`.
 
     Raises:
@@ -89,7 +89,7 @@ def read_ukbb_run(path: str | os.PathLike, member: str) -> SurfaceRun:
     """
     data = read_member(path, member)
     with readable(Path(path)):
-        return cifti_run(Cifti2Image.from_bytes(data), str(path))
+        return cifti_run(Cifti2Image.from_bytes(data), str(path), whole)
 
 
 def read_ukbb_header(path: str | os.PathLike, member: str) -> SurfaceHeader:

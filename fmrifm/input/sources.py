@@ -86,6 +86,11 @@ def union_geometry(sources: list[Source]) -> Geometry:
 
 def check_grid(found: Geometry, expected: Geometry, name: str, expected_name: str) -> None:
     """Raises InputError unless weights of one geometry fit the other."""
+    if not found.same_source(expected):
+        raise InputError(
+            f"{name} is of '{found.space}' and {expected_name} of '{expected.space}', which are not "
+            "the same parcels or voxels: convert the runs with one parcellation or mask."
+        )
     if not found.same_grid(expected):
         raise InputError(
             f"{name} has a grid of {_size(found)}, {expected_name} one of {_size(expected)}: "

@@ -21,17 +21,17 @@ def draw_reconstruction(
 ) -> None:
     """Writes a PNG: rows masked input, prediction, truth; columns evenly spaced frames.
 
-    Parcels and voxels, which do not lie side by side, are drawn as carpets instead: a row a patch,
-    a column a frame.
+    Parcels and voxels are painted on the flat map. Where nobody knows where they lie, they are
+    drawn as carpets instead: a row a patch, a column a frame.
 
     Args:
       clip: `masked`, `prediction` and `truth`, each (T, N, P) float; NaN marks hidden pixels.
     """
-    if not geometry.pixel_size:
+    if not geometry.is_image:
         save_figure(_carpets(geometry, clip, title), path)
         return
     frames = np.linspace(0, len(clip["truth"]) - 1, columns).round().astype(int)
-    height, width = geometry.mask.shape
+    height, width = geometry.image_mask.shape
     figure = Figure(figsize=(3.2 * columns, 3.0 * 3 * height / width + 0.8), layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)
     for row, (key, name) in zip(axes, NAMES.items(), strict=True):
@@ -67,11 +67,12 @@ def _carpets(geometry: Geometry, clip: dict[str, np.ndarray], title: str) -> Fig
 
 def show_frame(axis, geometry: Geometry, patches: np.ndarray, limit: float = RANGE):
     """Draws one (N, P) frame on an axis: the medial wall grey, hidden cortex lighter."""
-    frame = geometry.to_frames(patches.astype(np.float32), fill=np.nan)
-    backdrop = np.where(geometry.mask, float(HIDDEN), float(OFF_CORTEX))
+    frame = geometry.to_image(patches.astype(np.float32), fill=np.nan)
+    mask = geometry.image_mask
+    backdrop = np.where(mask, float(HIDDEN), float(OFF_CORTEX))
     axis.imshow(backdrop, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     image = axis.imshow(
-        np.where(geometry.mask, frame, np.nan),
+        np.where(mask, frame, np.nan),
         cmap=COLORS,
         vmin=-limit,
         vmax=limit,

@@ -31,8 +31,13 @@ def write_mgz(path, data, tr_ms=0.0):
     nibabel.save(image, path)
 
 
-def write_cifti(path, left, right, tr=0.72, drop=0, subcortex=0):
-    """Leaves out the first `drop` vertices of each side, and adds a subcortical structure."""
+def write_cifti(path, left, right, tr=0.72, drop=0, below=None, along=0):
+    """Leaves out the first `drop` vertices of each side, and adds a structure of voxels in a row.
+
+    Args:
+      below: (T, G) values of the voxels, which lie side by side along an axis of the volume.
+      along: this axis.
+    """
     vertices = np.arange(drop, N)
     models = [
         cifti2.BrainModelAxis.from_surface(vertices, N, f"CIFTI_STRUCTURE_CORTEX_{side}")
@@ -40,10 +45,10 @@ def write_cifti(path, left, right, tr=0.72, drop=0, subcortex=0):
         if data is not None
     ]
     data = [x[:, drop:] for x in (left, right) if x is not None]
-    if subcortex:
-        voxels = np.ones((subcortex, 1, 1), bool)
+    if below is not None:
+        voxels = np.ones(np.roll((below.shape[1], 1, 1), along), bool)
         models.insert(1, cifti2.BrainModelAxis.from_mask(voxels, "thalamus_left", affine=np.eye(4)))
-        data.insert(1, np.full((len(data[0]), subcortex), 99, np.float32))
+        data.insert(1, below.astype(np.float32))
     axis = sum(models[1:], models[0])
     header = cifti2.Cifti2Header.from_axes((cifti2.SeriesAxis(0, tr, len(data[0]), "SECOND"), axis))
     nibabel.save(cifti2.Cifti2Image(np.concatenate(data, 1), header), path)

@@ -63,7 +63,13 @@ def test_every_format_gives_the_same_store(tmp_path):
     write_pair(tmp_path / "gifti", (left, right))
     write_mgz(tmp_path / "mgz" / f"{STEM}.lh.mgz", left, 1400.0)
     write_mgz(tmp_path / "mgz" / f"{STEM}.rh.mgz", right, 1400.0)
-    write_cifti(tmp_path / "cifti" / f"{STEM}_bold.dtseries.nii", left, right, 1.4, subcortex=5)
+    write_cifti(
+        tmp_path / "cifti" / f"{STEM}_bold.dtseries.nii",
+        left,
+        right,
+        1.4,
+        below=np.ones((len(left), 5)),
+    )
     frames = []
     for folder in ("gifti", "mgz", "cifti"):
         convert(f"--input={tmp_path / folder}", f"--output={tmp_path / folder}.store")
@@ -98,7 +104,7 @@ def test_jobs_order_and_resuming_change_nothing(tmp_path, monkeypatch, capsys):
     convert("--input", tmp_path / "in", f"--output={tmp_path / 'one'}")
     main([f"--input={inputs[0]}", *inputs[1:], f"--output={tmp_path / 'two'}", "--jobs=2"])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(conversion, "_finish", _interrupt)
+        patch.setattr(conversion, "finish_store", _interrupt)
         convert(f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'three'}")
     assert stopped.value.code == 130 and capsys.readouterr().err.endswith("Interrupted.\n")
     assert not (tmp_path / "three").exists()

@@ -265,7 +265,7 @@ def test_resumed_with_another_table_is_as_if_uninterrupted(tmp_path, monkeypatch
         write_pair(tmp_path, smooth_run(n_frames=20), f"sub-{subject}_task-x", 1000.0)
     source, output = f"--input={tmp_path}", tmp_path / "out" / "store"
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(conversion, "_finish", _interrupt)
+        patch.setattr(conversion, "finish_store", _interrupt)
         convert(source, f"--output={output}", "--dataset=one")
     convert(source, f"--output={output}", "--dataset=two")
     assert [run["dataset"] for run in Store(output).runs] == ["two", "two"]

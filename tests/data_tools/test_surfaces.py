@@ -17,7 +17,7 @@ from tests.data_tools.surface_files import N, series, write_cifti, write_gifti, 
 def assert_header_tells(run, path):
     """The header alone says what the whole run does."""
     header = read_surface_header(path)
-    assert (header.n_frames, header.n_vertices) == (run.n_frames, run.n_vertices)
+    assert (header.n_frames, header.n_vertices[:2]) == (run.n_frames, run.n_vertices[:2])
     assert (header.tr, header.space) == (run.tr, run.space)
 
 
@@ -53,13 +53,19 @@ def test_mgz(tmp_path):
 def test_cifti(tmp_path):
     left, right = series(0), series(1)
     path = tmp_path / "rest.dtseries.nii"
-    write_cifti(path, left, right, drop=100, subcortex=7)
+    write_cifti(path, left, right, drop=100, below=np.full((5, 7), 99))
     run = read_surface_run(path)
     np.testing.assert_array_equal(run.left[:, 100:], left[:, 100:])
     np.testing.assert_array_equal(run.right[:, 100:], right[:, 100:])
     assert not run.left[:, :100].any() and not run.right[:, :100].any()
-    assert run.tr == 0.72
+    assert run.tr == 0.72 and run.voxels is None
     assert_header_tells(run, path)
+    whole, header = read_surface_run(path, whole=True), read_surface_header(path)
+    np.testing.assert_array_equal(whole.voxels, np.full((5, 7), 99))
+    np.testing.assert_array_equal(whole.right, run.right)
+    assert whole.n_vertices == header.n_vertices == (N, N, 7)
+    assert whole.voxels_sha256 == header.voxels_sha256 != ""
+    assert header.space == "fsaverage5" and "with 7 voxels" in header.grayordinates
     write_cifti(path, left, None)
     with pytest.raises(InputError, match="no right cortex"):
         read_surface_run(path)

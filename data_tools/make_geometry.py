@@ -1,0 +1,61 @@
+"""Writes the geometry of a space to a file, for data that are published without one.
+
+    python -m data_tools.make_geometry --cortex=Schaefer2018_..._FSLMNI152_2mm.nii.gz --output=FILE
+    python -m data_tools.make_geometry --parcels=Schaefer2018_..._order.dlabel.nii --output=FILE
+
+The importers and `fmrifm.port` take the file with `--geometry=FILE`. Without `--parcels` or
+`--cortex` it is that of the flat map that `convert` would use.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_tools.conversion_command import parse
+from data_tools.errors import InputError, kind_errors
+from data_tools.files import write_bytes
+from data_tools.spaces import read_space_map
+from data_tools.standard_maps import STANDARD_SPACES
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parse_args(argv)
+    with kind_errors():
+        if args.output.suffix != ".npz":
+            raise InputError(f"{args.output} does not end in .npz: give the geometry such a name.")
+        geometry = read_space_map(
+            parcels=args.parcels,
+            cortex=args.cortex,
+            surfaces=args.surfaces,
+            roi=args.roi,
+            patch_size=args.patch_size,
+            space=args.space,
+        ).geometry
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(args.output, geometry.to_bytes())
+        print(
+            f"{args.output}: {geometry.space}, {geometry.n_patches} patches of "
+            f"{geometry.patch_dim}, {geometry.n_pixels:,} valid of {geometry.width:,} columns"
+        )
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.make_geometry",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    pair = {"nargs": 2, "metavar": ("LEFT", "RIGHT")}
+    add("--output", required=True, type=Path, metavar="FILE", help="geometry.npz to write")
+    add("--parcels", nargs="+", metavar="FILE", help="parcellation: .dlabel.nii, or LEFT RIGHT")
+    add("--cortex", metavar="FILE", help="labels or a mask of the cortex in MNI152 space")
+    add("--surfaces", **pair, help="flat surfaces, GIFTI")
+    add("--roi", **pair, help="vertices of them to keep")
+    add("--space", choices=STANDARD_SPACES, default="fsLR-32k", help="of the flat map that ships")
+    add("--patch-size", type=int, default=16, help="side of its patches in pixels (%(default)s)")
+    return parse(parser, argv)
+
+
+if __name__ == "__main__":
+    main()
