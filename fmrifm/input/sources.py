@@ -88,8 +88,8 @@ def check_grid(found: Geometry, expected: Geometry, name: str, expected_name: st
     """Raises InputError unless weights of one geometry fit the other."""
     if not found.same_source(expected):
         raise InputError(
-            f"{name} is of '{found.space}' and {expected_name} of '{expected.space}', which are not "
-            "the same parcels or voxels: convert the runs with one parcellation or mask."
+            f"{name} is of '{found.space}' and {expected_name} of '{expected.space}', which are "
+            "other parcels or voxels: convert the runs with one parcellation or mask."
         )
     if not found.same_grid(expected):
         raise InputError(
