@@ -42,4 +42,6 @@ def get_config(arg: str = "newer") -> ConfigDict:
         raise InputError(f"{recipe!r} is no published recipe: choose one of {', '.join(RECIPES)}.")
     config = newer_default(rest)
     config.update_from_flattened_dict(RECIPES[recipe])
+    if config.optim.base_lr is not None:
+        config.optim.lr = None  # the recipe's own rate, also where runlocal has set one
     return config

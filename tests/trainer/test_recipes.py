@@ -107,7 +107,8 @@ def test_published_recipes(name):
         not older,
     )
     assert o.t_pred_stride == 2 and config.total_steps == 625_000
-    assert get_config(f"{name},runlocal").total_steps == 20
+    local = get_config(f"{name},runlocal")
+    assert local.total_steps == 20 and (local.optim.lr is None) != (local.optim.base_lr is None)
     if name == "cross_edge4":
         assert (o.decoding, o.pred_edge_pad) == ("cross", 4)
 
