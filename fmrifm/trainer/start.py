@@ -160,23 +160,38 @@ def origin_of(facts: dict) -> dict:
 
 def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
     """What a checkpoint says of its model, as JSON; `geometry` in the model's patches."""
-    mask = base64.b64encode(zlib.compress(np.packbits(geometry.mask).tobytes())).decode()
+    arrays = {name: _pack(getattr(geometry, name)) for name in ("picture", "columns")}
+    arrays |= {"mask": _pack(np.packbits(geometry.mask)), "shape": geometry.mask.shape}
+    if geometry.picture is not None:
+        arrays["picture_shape"] = geometry.picture.shape
     return {
         "options": dataclasses.asdict(options),
-        "geometry": {**dataclasses.asdict(geometry), "shape": geometry.mask.shape, "mask": mask},
+        "geometry": dataclasses.asdict(geometry) | arrays,
     }
 
 
 def model_of(meta: dict) -> tuple[ModelOptions, Geometry]:
     """The reverse of `describe_model`, from what lies beside a checkpoint."""
     geometry = dict(meta["model"]["geometry"])
-    height, width = geometry.pop("shape")
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(geometry["mask"])), np.uint8)
-    geometry["mask"] = np.unpackbits(bits, count=height * width).reshape(height, width) == 1
-    for name in ("patch_shape", "bbox"):
-        geometry[name] = tuple(geometry[name])
+    shape = geometry.pop("shape")
+    bits = _unpack(geometry["mask"], np.uint8)
+    geometry["mask"] = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape) == 1
+    shapes = {"columns": shape, "picture": geometry.pop("picture_shape", None)}
+    for name, size in shapes.items():
+        if geometry.get(name) is not None:
+            geometry[name] = _unpack(geometry[name], np.int32).reshape(size)
+    for name in ("patch_shape", "bbox", "regions"):
+        geometry[name] = tuple(geometry.get(name, ()))
     geometry = Geometry(**geometry)
     return read_options(meta["model"]["options"], geometry, "The checkpoint"), geometry
+
+
+def _pack(array: np.ndarray | None) -> str | None:
+    return None if array is None else base64.b64encode(zlib.compress(array.tobytes())).decode()
+
+
+def _unpack(text: str, dtype: type) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
 
 
 def _check_sizes(params, shapes, path: str) -> None:

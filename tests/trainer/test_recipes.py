@@ -22,8 +22,14 @@ from fmrifm.trainer.start import warm_start
 from tests.conftest import toy_geometry
 
 STANDARD = Geometry("flat", np.ones((224, 560), bool), (16, 16))
-PARCELS = Geometry("schaefer40", np.ones((40, 1), bool), (1, 1))
-CUBES = Geometry("mni_cortex", np.random.default_rng(0).random((12, 8)) < 0.8, (1, 8))
+PICTURE = np.random.default_rng(0).integers(-1, 40, (14, 35)).astype(np.int32)
+PARCELS = Geometry(
+    "schaefer40", np.ones((40, 1), bool), (1, 1), picture=PICTURE,
+    regions=tuple(f"parcel {i}" for i in range(40)), source_sha256="a",
+)  # fmt: skip
+CUBE_MASK = np.random.default_rng(0).random((12, 8)) < 0.8
+COLUMNS = np.where(CUBE_MASK, np.cumsum(CUBE_MASK).reshape(12, 8), -1).astype(np.int32)
+CUBES = Geometry("mni_cortex", CUBE_MASK, (1, 8), picture=PICTURE, columns=COLUMNS, n_columns=99)
 
 
 def write_store(path, geometry):
@@ -86,6 +92,8 @@ def test_options_and_spaces_train(toy_config, one_device, tmp_path, name):
 
     model = fmrifm.from_pretrained(workdir)
     np.testing.assert_array_equal(model.geometry.mask, geometry.mask)
+    if name != "flat":  # whose patches the model cuts anew
+        assert model.geometry.to_bytes() == geometry.to_bytes()
     if name == "flat":  # given, not learned
         np.testing.assert_array_equal(model.params["target_norm"]["components"], components)
     sources = parse_sources(str(store))
