@@ -52,6 +52,10 @@ def facts(store: Store) -> Iterator[tuple[str, str]]:
             "",
             f"of {geometry.pixel_size:g} mm; x {xmin:g} to {xmax:g}, y {ymin:g} to {ymax:g} mm",
         )
+    if geometry.regions:
+        yield "", f"parcels in this order: {geometry.regions[0]} ... {geometry.regions[-1]}"
+    if geometry.source_sha256:
+        yield "", f"made from parcels or voxels of checksum {geometry.source_sha256[:12]}"
     yield (
         "patches",
         f"{geometry.n_patches:,} cortical of {rows * columns:,} ({rows} x {columns} grid), each "
