@@ -51,12 +51,12 @@ def conversion_parser(
         "--max-missing", type=float, default=max_missing, help="refuse a larger share (%(default)s)"
     )
     add("--seconds", type=_seconds, default=":", metavar="START:STOP", help="part to keep")
-    add("--min-frames", type=_positive, default=16, help="refuse shorter runs (%(default)s)")
+    add("--min-frames", type=positive, default=16, help="refuse shorter runs (%(default)s)")
     add("--surfaces", **pair, help="flat surfaces, GIFTI (default: those that ship with us)")
     add("--roi", **pair, help="vertices to keep: GIFTI or MGZ, values above 0")
     add("--parcels", nargs="+", metavar="FILE", help="average parcels: .dlabel.nii, or LEFT RIGHT")
     add("--cortex", metavar="FILE", help="take volumes: labels or mask of the cortex in MNI152")
-    add("--patch-size", type=_positive, default=16, help="side of a patch in pixels (%(default)s)")
+    add("--patch-size", type=positive, default=16, help="side of a patch in pixels (%(default)s)")
     presets = ", ".join(PRESETS)
     add(
         "--confounds",
@@ -239,7 +239,8 @@ def _seconds(text: str) -> tuple[float, float]:
     raise argparse.ArgumentTypeError(f"{text} is not START:STOP in seconds, such as 30:600")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of 1 or more on a command line."""
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")

@@ -40,6 +40,7 @@ class PublishedRun:
       events: as BIDS has them, onsets from the first frame; None if nothing is known of events.
       mean_C, std_C: the scale before z-scoring, both or None.
       missing_C: bool, the columns without data as the source tells; None if it does not.
+      mask_HxW: bool, the pixels that the columns are in raster order, where it came with the run.
     """
 
     key: str
@@ -50,6 +51,7 @@ class PublishedRun:
     mean_C: np.ndarray | None = None
     std_C: np.ndarray | None = None
     missing_C: np.ndarray | None = None
+    mask_HxW: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +62,12 @@ class Source:
       name: as messages and the field `source` of its runs call it, unique among the sources.
       read: yields its runs, and an `Outcome` with a reason for each that is no good; raises
         InputError where nothing more can be read. Picklable.
+      scan: yields key, frames and columns of its runs from headers alone, otherwise as `read`.
     """
 
     name: str
     read: Callable[[], Iterator[PublishedRun | Outcome]]
+    scan: Callable[[], Iterator[tuple[str, int, int] | Outcome]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +188,11 @@ def _import_source(
             for run in source.read():
                 if isinstance(run, PublishedRun):
                     try:
+                        if run.key in keys:
+                            raise InputError(
+                                f"{source.name} holds two runs named {run.key}: give every run its "
+                                "own key, or only one."
+                            )
                         _add(run, source, job, writer)
                         keys.append(run.key)
                         continue
@@ -238,6 +247,11 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
 
 def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:
     """Refuses a run whose arrays are not of the columns of the geometry."""
+    if run.mask_HxW is not None and not np.array_equal(run.mask_HxW, geometry.mask):
+        raise InputError(
+            f"{name} has another mask than the space '{geometry.space}' of the store: import "
+            "shards of one mask together, or give the --geometry that they have."
+        )
     for what, array in (("bold", run.bold_TxC), ("mean", run.mean_C), ("std", run.std_C)):
         if array is None:
             continue

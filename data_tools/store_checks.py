@@ -10,7 +10,7 @@ from data_tools.geometry import Geometry
 from data_tools.store import FRAME_DTYPE, SCALE_DTYPE
 from data_tools.store_parts import to_json
 
-_SET_BY_WRITER = ("n_frames", "shard", "first_frame", "crc32", "scale_crc32")
+SET_BY_WRITER = frozenset({"n_frames", "shard", "first_frame", "crc32", "scale_crc32"})
 _ALWAYS_THERE = ("dataset", "subject", "session", "task")
 
 
@@ -73,7 +73,7 @@ def checked_line(
     """
     if not isinstance(key, str) or not key.strip():
         raise InputError(f"{key!r} cannot be the key of a run: give it a name.")
-    if taken := sorted(set(fields) & set(_SET_BY_WRITER)):
+    if taken := sorted(set(fields) & SET_BY_WRITER):
         raise InputError(f"Run {key} has the field '{taken[0]}', which the store itself sets.")
     line = dict.fromkeys(_ALWAYS_THERE, "") | fields | {"key": key}
     line["tr"] = tr if line.get("tr") is None else float(line["tr"])

@@ -1,0 +1,132 @@
+"""Turns a store into tar shards of the published forms.
+
+    python -m data_tools.export_webdataset STORE --output=DIR --form=newer
+
+leaves DIR/NAME-00000.tar, ... as the releases CortexMAE (`newer`: with the mean and the standard
+deviation before z-scoring, which the store must have) and fmri-fm (`older`: with the mask) read
+them; values are the same bits. The same store gives the same bytes.
+"""
+
+import argparse
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from data_tools.conversion_command import positive
+from data_tools.errors import InputError, kind_errors
+from data_tools.files import publish_directory
+from data_tools.selection import Selection, open_selection
+from data_tools.store import Store
+from data_tools.store_checks import SET_BY_WRITER
+from data_tools.webdataset import FIELDS, FORMS, write_run
+
+_NAMES = {ours: theirs for theirs, ours in FIELDS.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parse_args(argv)
+    with kind_errors():
+        selection = open_selection(args.store)
+        _check(selection.store, args)
+        prefix = args.prefix or selection.store.path.name
+        with publish_directory(args.output) as directory:
+            n_shards = write_shards(selection, directory, args.form, args.runs_per_shard, prefix)
+        print(f"{args.output}: {len(selection.runs)} runs in {n_shards} shards.")
+        geometry = selection.store.geometry
+        if geometry.columns is not None and geometry.width > geometry.n_pixels:
+            print(
+                f"The store holds {geometry.n_pixels:,} of {geometry.width:,} columns; the others "
+                "are 0 in the shards."
+            )
+
+
+def write_shards(
+    selection: Selection, directory: Path, form: str, runs_per_shard: int, prefix: str
+) -> int:
+    """Writes runs of a store to `directory/PREFIX-00000.tar` and so on.
+
+    Args:
+      selection: the runs.
+      directory: where to; it exists.
+      form: "older" or "newer", see `webdataset`.
+      runs_per_shard: most runs of a shard.
+      prefix: of the names.
+
+    Returns:
+      The number of shards.
+    """
+    shards = range(0, len(selection.runs), runs_per_shard)
+    with tqdm.tqdm(total=len(selection.runs), desc="export", unit="run") as progress:
+        for number, first in enumerate(shards):
+            with tarfile.open(directory / f"{prefix}-{number:05d}.tar", "w") as archive:
+                for run in selection.runs[first : first + runs_per_shard]:
+                    _write(archive, selection.store, int(run), form)
+                    progress.update()
+    return len(shards)
+
+
+def _write(archive: tarfile.TarFile, store: Store, run: int, form: str) -> None:
+    line, geometry = store.runs[run], store.geometry
+    scale = store.scale(run)
+    write_run(
+        archive,
+        _meta(store, run),
+        geometry.to_columns(store.read(run, 0, line["n_frames"])),
+        line.get("events") or [],
+        mask_HxW=geometry.mask if form == "older" else None,
+        scale=tuple(map(geometry.to_columns, scale)) if form == "newer" and scale else None,
+    )
+
+
+def _meta(store: Store, run: int) -> dict[str, Any]:
+    """What the metadata of a run say: its line, but for what is elsewhere or of the store."""
+    line = store.runs[run]
+    dropped = SET_BY_WRITER | {"events", "missing", "source"}
+    meta = {_NAMES.get(name, name): value for name, value in line.items() if name not in dropped}
+    meta["n_frames"] = line["n_frames"]
+    if store.missing(run) is not None:
+        lost = np.zeros(store.geometry.patch_mask.shape, bool)
+        lost.reshape(-1)[store.missing(run)] = True
+        meta["missing"] = np.flatnonzero(store.geometry.to_columns(lost)).tolist()
+    return meta
+
+
+def _check(store: Store, args: argparse.Namespace) -> None:
+    if args.output.exists():
+        raise InputError(f"{args.output} exists already: choose another path or delete it.")
+    if args.form == "newer" and not store.has_scale:
+        raise InputError(
+            f"{store.path} does not hold the mean and standard deviation before z-scoring, which "
+            "the newer form has: convert the runs with --chain=pixel, or give --form=older."
+        )
+    if args.form == "older" and not store.geometry.pixel_size:
+        raise InputError(
+            f"{store.path} is no flat map, and the older form is of flat maps: give --form=newer."
+        )
+    if names := sorted(run["key"] for run in store.runs if "/" in run["key"] or "." in run["key"]):
+        raise InputError(
+            f"The key {names[0]} holds '/' or '.', which names in shards cannot: rename the run."
+        )
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.export_webdataset",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("store", metavar="STORE", help="a store, also as STORE?field=pattern")
+    add("--output", required=True, type=Path, metavar="DIR", help="directory to make")
+    add("--form", choices=tuple(FORMS), default="newer", help="of which release (%(default)s)")
+    add("--runs-per-shard", type=positive, default=8, metavar="N", help="(%(default)s)")
+    add("--prefix", help="of the names of shards (the store's name)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

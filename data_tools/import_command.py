@@ -1,0 +1,137 @@
+"""The command line that the importers share: their flags, and what is done with them."""
+
+import argparse
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import joblib
+import tqdm
+
+from data_tools.conversion import n_processes
+from data_tools.errors import InputError, as_input_errors
+from data_tools.geometry import Geometry
+from data_tools.importing import ImportJob, PublishedRun, Source
+from data_tools.inspection.facts import format_bytes
+from data_tools.outcomes import Outcome
+from data_tools.published_map import geometry_of_width, read_geometry
+from data_tools.recipe import MISSING
+from data_tools.resampling import KINDS
+from data_tools.store import FRAME_DTYPE, SKIPPED, Store
+
+
+def import_parser(tool: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the flags that all importers have; read with `conversion_command.parse`."""
+    parser = argparse.ArgumentParser(
+        f"python -m {tool}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--geometry", metavar="SOURCE", help="of the columns: geometry.npz, store, model, or name")
+    add("--dataset", help="name of the dataset, for the run table")
+    add("--target-tr", type=float, default=0.0, help="the store's TR, 0 keeps (%(default)s)")
+    add("--kind", choices=KINDS, default="linear", help="how to resample to it (%(default)s)")
+    add("--missing", choices=MISSING, default="record", help="columns of zeros (%(default)s)")
+    add(
+        "--restricted",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="fields of the run table that reports, logs and models must not show",
+    )
+    add("--jobs", type=int, default=-1, help="processes, -1 for one a core (%(default)s)")
+    add("--dry-run", action="store_true", help="list the runs and their size, write nothing")
+    add("--overwrite", action="store_true", help="replace an earlier store")
+    add("--skip-damaged", action="store_true", help="leave out what cannot be read, and list it")
+    return parser
+
+
+def import_job(args: argparse.Namespace, geometry: Geometry, dataset: str = "") -> ImportJob:
+    """What the flags of `import_parser` ask for."""
+    return ImportJob(
+        geometry,
+        args.dataset or dataset,
+        args.missing,
+        args.target_tr,
+        args.kind,
+        args.skip_damaged,
+    )
+
+
+def first_run(sources: Sequence[Source], skip_damaged: bool) -> PublishedRun:
+    """The first run that can be read: it tells the form, columns and TR of all.
+
+    Raises:
+      InputError: there is none, or, unless damaged ones are skipped, one before it is damaged.
+    """
+    problem = None
+    for source in sources:
+        try:
+            with as_input_errors():
+                for run in source.read():
+                    if isinstance(run, PublishedRun):
+                        return run
+                    if not skip_damaged:
+                        raise InputError(run.reason)
+                    problem = problem or run.reason
+        except InputError as error:
+            if not skip_damaged:
+                raise
+            problem = problem or str(error)
+    raise InputError(f"No run can be read; the first: {problem}")
+
+
+def geometry_of(run: PublishedRun, source: str | None) -> Geometry:
+    """The geometry of published data: a given one, or what the width of their columns tells."""
+    return read_geometry(source) if source else geometry_of_width(run.bold_TxC.shape[-1])
+
+
+def print_sizes(sources: Sequence[Source], geometry: Geometry, output: Path, jobs: int) -> None:
+    """Prints the size of each run in a store and of the whole, and what cannot be imported."""
+    frame_bytes = geometry.n_patches * geometry.patch_dim * FRAME_DTYPE.itemsize
+    work = [joblib.delayed(_scan)(source, geometry) for source in sources]
+    scans = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
+    n_runs, n_frames, n_bad = 0, 0, 0
+    for runs in tqdm.tqdm(scans, "headers", len(sources), unit="source", leave=False):
+        for run in runs:
+            if isinstance(run, Outcome):
+                n_bad += 1
+                tqdm.tqdm.write(f"{run.key}  cannot be imported: {run.reason}")
+            else:
+                n_runs, n_frames = n_runs + 1, n_frames + run[1]
+                size = format_bytes(run[1] * frame_bytes)
+                tqdm.tqdm.write(f"{run[0]}  {run[1]:,} frames  {size}")
+    above = next(path for path in output.absolute().parents if path.exists())
+    print(
+        f"{output} would hold {n_runs:,} runs, {n_frames:,} frames, "
+        f"{format_bytes(n_frames * frame_bytes)}; free there: "
+        f"{format_bytes(shutil.disk_usage(above).free)}. What cannot be imported: {n_bad:,}."
+    )
+
+
+def _scan(source: Source, geometry: Geometry) -> list[tuple[str, int, int] | Outcome]:
+    return list(_checked(source, geometry))
+
+
+def _checked(source: Source, geometry: Geometry) -> Iterator[tuple[str, int, int] | Outcome]:
+    place = Path(source.name)
+    try:
+        with as_input_errors():
+            for run in source.scan():
+                if not isinstance(run, Outcome) and run[2] != geometry.width:
+                    reason = f"it has {run[2]:,} columns and its space {geometry.width:,}."
+                    run = Outcome(run[0], place, reason)
+                yield run
+    except InputError as error:
+        yield Outcome(source.name, place, str(error))
+
+
+def print_store(store: Store, skipped: Sequence[Outcome]) -> None:
+    """Says what came of an import."""
+    print(
+        f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
+        f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
+    )
+    if skipped:
+        print(f"Left out: {len(skipped)}, see {store.path / SKIPPED}")

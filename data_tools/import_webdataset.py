@@ -1,0 +1,108 @@
+"""Turns published tar shards into a store, without unpacking them.
+
+    python -m data_tools.import_webdataset --input='hcp-flat_{0000..1799}.tar' --output=STORE
+
+Shards are those of the releases fmri-fm (with a mask in them) and CortexMAE (with the mean and the
+standard deviation; their mask is in the package cortex_mae, or is given by --geometry), here, on
+web servers and in buckets (`s3://`, with AWS_ENDPOINT_URL_S3). A directory of `.pt` files holds
+clips that the older release had extracted. Shards are imported in parallel; a killed import goes on
+with the shards that it had not finished.
+"""
+
+import argparse
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_tools.conversion_command import parse
+from data_tools.errors import kind_errors
+from data_tools.flatmap import STANDARD_GRID
+from data_tools.geometry import Geometry
+from data_tools.import_command import (
+    first_run,
+    geometry_of,
+    import_job,
+    import_parser,
+    print_sizes,
+    print_store,
+)
+from data_tools.importing import PublishedRun, Source, import_sources
+from data_tools.published_clips import clip_sources, find_clips
+from data_tools.published_map import FLAT_SPACE, read_geometry
+from data_tools.recipe import Recipe
+from data_tools.remote import base_name, expand
+from data_tools.webdataset import read_shard, scan_shard
+
+_TOOL = "data_tools.import_webdataset"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parse_args(argv)
+    with kind_errors():
+        places = expand(args.input)
+        clips = find_clips(places)
+        if clips:
+            geometry = read_geometry(args.geometry or "cortex_mae")
+            sources, form = clip_sources(clips, geometry, args.tr or 1.0), "clips"
+        else:
+            sources = [shard_source(place, args.tr) for place in places]
+        first = first_run(sources, args.skip_damaged)
+        if not clips:
+            geometry = _geometry(first, args.geometry, args.patch_size)
+            form = "older" if first.mean_C is None else "newer"
+        if args.dry_run:
+            print_sizes(sources, geometry, args.output, args.jobs)
+            return
+        store, skipped = import_sources(
+            sources,
+            args.output,
+            import_job(args, geometry),
+            tr=first.tr,
+            preprocessing={
+                "chain": "pixel" if form == "newer" else "vertex",
+                "zscore": Recipe().describe()["zscore"],
+                "imported": "clips" if clips else "webdataset",
+            },
+            provenance={
+                "tool": _TOOL,
+                "input": [base_name(pattern) for pattern in args.input],
+                "form": form,
+            },
+            restricted=args.restricted,
+            jobs=args.jobs,
+            overwrite=args.overwrite,
+        )
+        print_store(store, skipped)
+
+
+def shard_source(place: str, tr: float | None = None) -> Source:
+    """A tar shard as the importers' driver takes it."""
+    read = functools.partial(read_shard, place, tr)
+    return Source(base_name(place), read, functools.partial(scan_shard, place))
+
+
+def _geometry(run: PublishedRun, given: str | None, patch_size: int) -> Geometry:
+    """The geometry of shards: that of the mask in them, a given one, or what their width tells."""
+    if given or run.mask_HxW is None:
+        return geometry_of(run, given)
+    patches = (patch_size, patch_size)
+    if run.mask_HxW.shape != STANDARD_GRID.shape:
+        return Geometry("flat", run.mask_HxW, patches)
+    grid = STANDARD_GRID
+    return Geometry(FLAT_SPACE, run.mask_HxW, patches, grid.bbox, grid.pixel_size)
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = import_parser(_TOOL, __doc__)
+    add = parser.add_argument
+    add(
+        "--input", nargs="+", required=True, metavar="PATTERN", help="shards, with {0..9}, {a,b}, *"
+    )
+    add("--output", required=True, type=Path, metavar="STORE", help="where the store shall appear")
+    add("--tr", type=float, help="seconds between frames, where the shards do not say (1)")
+    add("--patch-size", type=int, default=16, help="side of a patch in pixels (%(default)s)")
+    return parse(parser, argv)
+
+
+if __name__ == "__main__":
+    main()

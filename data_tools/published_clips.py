@@ -1,0 +1,131 @@
+"""Clips that the older release had extracted: a PyTorch file each, with the image and its label.
+
+A file holds a dictionary: `__key__` of the run, `image` (16, H, W) with zeros off the mask, `start`
+(frame), metadata of the run, the fields of the event that it belongs to, and `target`.
+Letters in array names: T frames, H x W pixels, C valid pixels.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.geometry import Geometry
+from data_tools.importing import PublishedRun, Source
+from data_tools.outcomes import Outcome
+from data_tools.webdataset import FIELDS
+
+_SUFFIX = ".pt"
+_A_SOURCE = 500
+# What tells of the run; everything else is of the event.
+_OF_RUN = frozenset({"sub", "ses", "run", "mod", "task", "mag", "dir", "path"})
+_STRUCTURE = frozenset({"__key__", "image", "start", "onset", "duration", "n_frames"})
+
+
+def find_clips(places: Sequence[str]) -> list[str]:
+    """The files of clips among places and in directories, sorted; none where these are shards.
+
+    Raises:
+      InputError: there are shards besides.
+    """
+    found = {place: _files(place) for place in places}
+    clips = sorted(file for files in found.values() for file in files)
+    if clips and not all(found.values()):
+        other = next(place for place, files in found.items() if not files)
+        raise InputError(f"{other} holds no clips (.pt) and others do: import them apart.")
+    return clips
+
+
+def clip_sources(clips: Sequence[str], geometry: Geometry, tr: float) -> list[Source]:
+    """Sources of some hundred clips each, as the importers' driver takes them.
+
+    Args:
+      clips: their files.
+      geometry: of the pixels to take; all others must be 0.
+      tr: seconds between frames.
+    """
+    sources = []
+    for first in range(0, len(clips), _A_SOURCE):
+        part = list(clips[first : first + _A_SOURCE])
+        name = f"{Path(part[0]).name} to {Path(part[-1]).name}"
+        read = functools.partial(read_clips, part, geometry, tr)
+        sources.append(Source(name, read, functools.partial(_scan, part, geometry, tr)))
+    return sources
+
+
+def read_clips(
+    files: Sequence[str], geometry: Geometry, tr: float
+) -> Iterator[PublishedRun | Outcome]:
+    """Yields each clip as a run of its own, with one event from its first frame to its last.
+
+    Raises:
+      InputError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise InputError("Clips are PyTorch files: pip install 'fmrifm[torch]'.") from None
+    for file in files:
+        try:
+            try:
+                # Only tensors and plain values are read, whatever the file says.
+                clip = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:
+                raise InputError(
+                    f"{file} is damaged, or no file of tensors ({type(error).__name__}): get it "
+                    "again."
+                ) from error
+            yield _run(clip, Path(file), geometry, tr)
+        except InputError as error:
+            yield Outcome(Path(file).stem, Path(file), str(error))
+
+
+def _files(place: str) -> list[str]:
+    path = Path(place)
+    if path.is_dir():
+        return [str(file) for file in path.glob(f"*{_SUFFIX}")]
+    return [place] if path.suffix == _SUFFIX else []
+
+
+def _run(clip: Any, file: Path, geometry: Geometry, tr: float) -> PublishedRun:
+    if not isinstance(clip, dict) or not hasattr(clip.get("image"), "numpy"):
+        raise InputError(f"{file} holds no clip, no dictionary with an image: get it again.")
+    image_TxHxW = clip["image"].numpy()
+    if image_TxHxW.ndim != 3 or image_TxHxW.shape[1:] != geometry.mask.shape:
+        raise InputError(
+            f"{file} has an image of {image_TxHxW.shape} and the space '{geometry.space}' frames "
+            f"of {geometry.mask.shape}: give --geometry of its own space."
+        )
+    if image_TxHxW[:, ~geometry.mask].any():
+        raise InputError(
+            f"{file} has values off the mask of '{geometry.space}': give --geometry of its own "
+            "space."
+        )
+    scalars = {name: _scalar(value) for name, value in clip.items() if name not in _STRUCTURE}
+    scalars = {name: value for name, value in scalars.items() if value is not None}
+    start = _scalar(clip.get("start")) or 0
+    about = {FIELDS.get(name, name): scalars.pop(name) for name in _OF_RUN & scalars.keys()}
+    return PublishedRun(
+        f"{clip.get('__key__', 'clip')}_start-{int(start):05d}_{file.stem}",
+        np.asarray(image_TxHxW[:, geometry.mask], np.float16),
+        tr,
+        about | {"start": start} | scalars,
+        [{"onset": 0.0, "duration": len(image_TxHxW) * tr} | scalars],
+    )
+
+
+def _scalar(value: Any) -> str | int | float | None:
+    """A plain value of one element, None for anything else."""
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    return value if isinstance(value, str | int | float) else None
+
+
+def _scan(
+    files: Sequence[str], geometry: Geometry, tr: float
+) -> Iterator[tuple[str, int, int] | Outcome]:
+    for run in read_clips(files, geometry, tr):
+        yield run if isinstance(run, Outcome) else (run.key, *run.bold_TxC.shape)

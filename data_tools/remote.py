@@ -1,0 +1,178 @@
+"""Files here and elsewhere: patterns of names, and reading from disks, web servers and buckets.
+
+A place is a path, or a URL that fsspec can open (`https://`, `s3://`, ...). The endpoint of a
+bucket that is not Amazon's is in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, the credentials where
+boto3 looks for them; without credentials buckets are read anonymously.
+"""
+
+import contextlib
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data_tools.errors import InputError, as_input_errors
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+# Packages whose errors say that something elsewhere cannot be read.
+_REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})
+
+
+def is_url(place: str | os.PathLike) -> bool:
+    """Whether a place is a URL."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", str(place)) is not None
+
+
+def base_name(place: str | os.PathLike) -> str:
+    """The last part of a place."""
+    return str(place).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The places that patterns stand for.
+
+    Args:
+      patterns: paths or URLs, with braces (`hcp_{0000..1999}.tar`, `{a,b}.tar`) and, but for web
+        servers, `*`, `?` and `[...]`.
+
+    Returns:
+      In the order of the patterns and braces; what a `*` stands for is sorted.
+
+    Raises:
+      InputError: a pattern matches nothing, or a file is not there.
+    """
+    places = []
+    for pattern in patterns:
+        for text in _braces(str(pattern)):
+            places += _matches(text)
+    return places
+
+
+def list_directory(place: str, pattern: str) -> list[str]:
+    """The places in a directory whose names match a pattern, sorted; none if there is no such."""
+    if not is_url(place):
+        return [str(path) for path in sorted(Path(place).glob(pattern))]
+    with _remote_errors(place):
+        files, path = _filesystem(place)
+        if not files.isdir(path):
+            return []
+        names = sorted(files.ls(path.rstrip("/"), detail=False))
+        return [
+            files.unstrip_protocol(name)
+            for name in names
+            if fnmatch.fnmatchcase(base_name(name), pattern)
+        ]
+
+
+@contextlib.contextmanager
+def open_binary(place: str | os.PathLike, seekable: bool = True) -> Iterator[BinaryIO]:
+    """Opens a file to be read.
+
+    Args:
+      place: path or URL.
+      seekable: whether jumps are needed; read from its start to its end, a file on a web server
+        comes in one piece, also from servers that know no ranges.
+
+    Raises:
+      InputError: it is not there, or cannot be read.
+    """
+    if not is_url(place):
+        with as_input_errors(), open(place, "rb") as file:
+            yield file
+        return
+    with _remote_errors(str(place)):
+        files, path = _filesystem(str(place))
+        streamed = not seekable and str(place).startswith("http")
+        with files.open(path, "rb", **({"block_size": 0} if streamed else {})) as file:
+            yield file
+
+
+def n_bytes(place: str | os.PathLike) -> int | None:
+    """The size of a file; None where a server does not tell.
+
+    Raises:
+      InputError: it is not there.
+    """
+    if not is_url(place):
+        with as_input_errors():
+            return Path(place).stat().st_size
+    with _remote_errors(str(place)):
+        files, path = _filesystem(str(place))
+        return files.size(path)
+
+
+def s3_options() -> dict[str, Any]:
+    """How to reach a bucket: its endpoint, and whether to ask without credentials."""
+    from botocore.session import Session
+
+    endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
+    return {"endpoint_url": endpoint, "anon": Session().get_credentials() is None}
+
+
+def _filesystem(place: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+
+        options = s3_options() if place.startswith(("s3://", "s3a://")) else {}
+        return fsspec.core.url_to_fs(place, **options)
+    except ImportError:
+        raise InputError(f"Reading {place} needs fsspec: pip install 'fmrifm[remote]'.") from None
+    except ValueError as error:
+        raise InputError(f"{place} is no URL that can be read ({error}): check it.") from error
+
+
+@contextlib.contextmanager
+def _remote_errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{place} does not exist, or may not be seen: check it.") from None
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _REMOTE:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{place} cannot be read ({reason}): check the address, the network and, for a bucket, "
+            f"credentials and {_ENDPOINTS[0]}."
+        ) from error
+
+
+def _braces(text: str) -> list[str]:
+    """What a text with braces stands for, as shells have it."""
+    match = re.search(r"\{([^{}]*)\}", text)
+    if match is None:
+        return [text]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if span:
+        width = max(map(len, span.groups())) if match[1].startswith("0") else 0
+        choices = [f"{i:0{width}d}" for i in range(int(span[1]), int(span[2]) + 1)]
+    else:
+        choices = match[1].split(",")
+    if not choices or len(choices) == 1 and not span:
+        raise InputError(f"The braces of {text} are no {{0000..0009}} and no {{a,b}}: mend them.")
+    before, after = text[: match.start()], text[match.end() :]
+    found = (text for choice in choices for text in _braces(before + choice + after))
+    return list(dict.fromkeys(found))  # braces in braces are opened from within, some twice
+
+
+def _matches(text: str) -> list[str]:
+    if not glob.has_magic(text.split("?")[0] if text.startswith("http") else text):
+        if not is_url(text) and not os.path.exists(text):
+            raise InputError(f"{text} does not exist: check the path.")
+        return [text]
+    if text.startswith("http"):
+        raise InputError(f"A web server does not list what {text} means: name files with braces.")
+    if is_url(text):
+        with _remote_errors(text):
+            files, path = _filesystem(text)
+            found = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]
+    else:
+        found = sorted(glob.glob(text, recursive=True))
+    if not found:
+        raise InputError(f"Nothing matches {text}: check the pattern.")
+    return found
