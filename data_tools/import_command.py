@@ -2,16 +2,14 @@
 
 import argparse
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import joblib
 import tqdm
 
-from data_tools.conversion import n_processes
 from data_tools.errors import InputError, as_input_errors
 from data_tools.geometry import Geometry
-from data_tools.importing import ImportJob, PublishedRun, Source
+from data_tools.importing import ImportJob, PublishedRun, Source, scan_sources
 from data_tools.inspection.facts import format_bytes
 from data_tools.outcomes import Outcome
 from data_tools.published_map import geometry_of_width, read_geometry
@@ -90,10 +88,8 @@ def geometry_of(run: PublishedRun, source: str | None) -> Geometry:
 def print_sizes(sources: Sequence[Source], geometry: Geometry, output: Path, jobs: int) -> None:
     """Prints the size of each run in a store and of the whole, and what cannot be imported."""
     frame_bytes = geometry.n_patches * geometry.patch_dim * FRAME_DTYPE.itemsize
-    work = [joblib.delayed(_scan)(source, geometry) for source in sources]
-    scans = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
     n_runs, n_frames, n_bad = 0, 0, 0
-    for runs in tqdm.tqdm(scans, "headers", len(sources), unit="source", leave=False):
+    for runs in scan_sources(sources, geometry, jobs):
         for run in runs:
             if isinstance(run, Outcome):
                 n_bad += 1
@@ -108,23 +104,6 @@ def print_sizes(sources: Sequence[Source], geometry: Geometry, output: Path, job
         f"{format_bytes(n_frames * frame_bytes)}; free there: "
         f"{format_bytes(shutil.disk_usage(above).free)}. What cannot be imported: {n_bad:,}."
     )
-
-
-def _scan(source: Source, geometry: Geometry) -> list[tuple[str, int, int] | Outcome]:
-    return list(_checked(source, geometry))
-
-
-def _checked(source: Source, geometry: Geometry) -> Iterator[tuple[str, int, int] | Outcome]:
-    place = Path(source.name)
-    try:
-        with as_input_errors():
-            for run in source.scan():
-                if not isinstance(run, Outcome) and run[2] != geometry.width:
-                    reason = f"it has {run[2]:,} columns and its space {geometry.width:,}."
-                    run = Outcome(run[0], place, reason)
-                yield run
-    except InputError as error:
-        yield Outcome(source.name, place, str(error))
 
 
 def print_store(store: Store, skipped: Sequence[Outcome]) -> None:

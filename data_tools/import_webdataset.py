@@ -30,7 +30,7 @@ from data_tools.importing import PublishedRun, Source, import_sources
 from data_tools.published_clips import clip_sources, find_clips
 from data_tools.published_map import FLAT_SPACE, read_geometry
 from data_tools.recipe import Recipe
-from data_tools.remote import base_name, expand
+from data_tools.remote import base_name, expand, is_url
 from data_tools.webdataset import read_shard, scan_shard
 
 _TOOL = "data_tools.import_webdataset"
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def shard_source(place: str, tr: float | None = None) -> Source:
     """A tar shard as the importers' driver takes it."""
     read = functools.partial(read_shard, place, tr)
-    return Source(base_name(place), read, functools.partial(scan_shard, place))
+    scan = functools.partial(scan_shard, place)
+    return Source(base_name(place), read, scan, is_local=not is_url(place))
 
 
 def _geometry(run: PublishedRun, given: str | None, patch_size: int) -> Geometry:

@@ -3,7 +3,8 @@
 An importer knows a format and gives sources (a tar shard, an Arrow file), each of which yields its
 runs; this file lays their columns out as patches and writes them, source by source, in parallel and
 resumable. Something wrong in a source stops the import, unless what cannot be read is to be
-skipped; sources that were done stay in `STORE.partial` and are not read again.
+skipped: where headers cost little to read, before anything is written. Sources that were done stay
+in `STORE.partial` and are not read again.
 Letters in array names: T frames, C columns, N cortical patches, P pixels of a patch.
 """
 
@@ -63,11 +64,13 @@ class Source:
       read: yields its runs, and an `Outcome` with a reason for each that is no good; raises
         InputError where nothing more can be read. Picklable.
       scan: yields key, frames and columns of its runs from headers alone, otherwise as `read`.
+      is_local: whether headers can be read without reading all that lies between.
     """
 
     name: str
     read: Callable[[], Iterator[PublishedRun | Outcome]]
     scan: Callable[[], Iterator[tuple[str, int, int] | Outcome]]
+    is_local: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +142,9 @@ def import_sources(
         restricted=restricted,
         overwrite=overwrite,
     ) as writer:
-        skipped, failure, n_done = [], None, 0
-        for problems, done in _results(sources, job, writer, jobs):
+        skipped, n_done = [], 0
+        failure = None if job.skip_damaged else _foreseen(sources, job, writer, jobs)
+        for problems, done in () if failure else _results(sources, job, writer, jobs):
             n_done += done
             skipped += problems
             if problems and not job.skip_damaged:
@@ -166,6 +170,57 @@ def import_sources(
     raise InputError(f"No run could be imported{first}")
 
 
+def scan_sources(
+    sources: Sequence[Source], geometry: Geometry, jobs: int
+) -> Iterator[list[tuple[str, int, int] | Outcome]]:
+    """What the headers of each source tell: key, frames and columns of its runs, or what is wrong.
+
+    Args:
+      sources: to be read, in processes of their own.
+      geometry: that their columns should be of.
+      jobs: number of processes, -1 for one a core.
+    """
+    work = [joblib.delayed(_scan)(source, geometry) for source in sources]
+    scans = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
+    with quietly_closed(scans):
+        yield from tqdm.tqdm(scans, "headers", len(work), unit="source", leave=False)
+
+
+def _scan(source: Source, geometry: Geometry) -> list[tuple[str, int, int] | Outcome]:
+    place, found = Path(source.name), []
+    try:
+        with as_input_errors():
+            for run in source.scan():
+                if not isinstance(run, Outcome) and run[2] != geometry.width:
+                    reason = _wrong_width(
+                        f"Run {run[0]} of {source.name}", "bold", run[2], geometry
+                    )
+                    run = Outcome(run[0], place, reason)
+                found.append(run)
+    except InputError as error:
+        found.append(Outcome(source.name, place, str(error)))
+    return found
+
+
+def _foreseen(
+    sources: Sequence[Source], job: ImportJob, writer: StoreWriter, jobs: int
+) -> Outcome | None:
+    """The first thing wrong that the headers of sources tell which are not done, if any."""
+    left = [source for source in sources if source.is_local and not writer.has_source(source.name)]
+    if not left:
+        return None
+    owners: dict[str, str] = {}
+    scans = scan_sources(left, job.geometry, jobs)
+    for source, runs in zip(left, scans, strict=True):
+        for run in runs:
+            if isinstance(run, Outcome):
+                return run
+            other = owners.setdefault(run[0], source.name)
+            if other != source.name or run[0] in [x[0] for x in runs[: runs.index(run)]]:
+                return Outcome(run[0], Path(source.name), _twice(run[0], source.name, other))
+    return None
+
+
 def _results(
     sources: Sequence[Source], job: ImportJob, writer: StoreWriter, jobs: int
 ) -> Iterator[tuple[list[Outcome], bool]]:
@@ -189,10 +244,7 @@ def _import_source(
                 if isinstance(run, PublishedRun):
                     try:
                         if run.key in keys:
-                            raise InputError(
-                                f"{source.name} holds two runs named {run.key}: give every run its "
-                                "own key, or only one."
-                            )
+                            raise InputError(_twice(run.key, source.name, source.name))
                         _add(run, source, job, writer)
                         keys.append(run.key)
                         continue
@@ -213,9 +265,7 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
     name = f"Run {run.key} of {source.name}"
     begun = writer.line(run.key)
     if begun is not None and begun.get("source") != source.name:
-        raise InputError(
-            f"{name} is in {begun.get('source')} too: give every run its own key, or only one."
-        )
+        raise InputError(_twice(run.key, source.name, str(begun.get("source"))))
     if begun is not None and writer.has(run.key):
         return
     _check_columns(run, job.geometry, name)
@@ -258,11 +308,19 @@ def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:
         if array.ndim != (2 if what == "bold" else 1) or not len(array):
             raise InputError(f"{name} has a {what} of the shape {array.shape}: get it again.")
         if array.shape[-1] != geometry.width:
-            raise InputError(
-                f"{name} has a {what} of {array.shape[-1]:,} columns and its space "
-                f"'{geometry.space}' has {geometry.width:,}: give --geometry of its own space, or "
-                "get it again."
-            )
+            raise InputError(_wrong_width(name, what, array.shape[-1], geometry))
+
+
+def _wrong_width(name: str, what: str, width: int, geometry: Geometry) -> str:
+    return (
+        f"{name} has a {what} of {width:,} columns and its space '{geometry.space}' has "
+        f"{geometry.width:,}: give --geometry of its own space, or get it again."
+    )
+
+
+def _twice(key: str, source: str, other: str) -> str:
+    also = "twice" if source == other else f"and in {other} too"
+    return f"Run {key} is in {source} {also}: give every run its own key, or only one of them."
 
 
 def _sources(writer: StoreWriter) -> set[str]:

@@ -52,7 +52,9 @@ def clip_sources(clips: Sequence[str], geometry: Geometry, tr: float) -> list[So
         part = list(clips[first : first + _A_SOURCE])
         name = f"{Path(part[0]).name} to {Path(part[-1]).name}"
         read = functools.partial(read_clips, part, geometry, tr)
-        sources.append(Source(name, read, functools.partial(_scan, part, geometry, tr)))
+        scan = functools.partial(_scan, part, geometry, tr)
+        # A clip has no header that tells its size.
+        sources.append(Source(name, read, scan, is_local=False))
     return sources
 
 

@@ -1,0 +1,174 @@
+"""Arrow files of published runs: a row a run, or a clip of one.
+
+Columns are `bold` (T, C), `mean` and `std` (1, C), lists of lists however the library `datasets`
+calls them, and plain values, of which `tr` must be one. Files are of Arrow's stream or file format,
+mapped where they lie, and read batch by batch. Letters in array names: T frames, C columns.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.remote import is_url, open_binary
+
+ARRAYS = ("bold", "mean", "std")
+_FILE_FORMAT = b"ARROW1"
+
+Row = dict[str, Any]
+
+
+def read_values(place: str, name: str) -> list[Row]:
+    """The plain values of the rows of a file, without its arrays; classes by their names.
+
+    Args:
+      place: path or URL.
+      name: what messages call it.
+
+    Raises:
+      InputError: pyarrow is not installed, or the file is no Arrow file of runs.
+    """
+    return [row for batch in _batches(place, name) for row in _plain_values(batch)]
+
+
+def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
+    """Yields plain values and arrays of each row of a file, as `read_values` does.
+
+    Arrays are views of the file: copy what shall stay.
+    """
+    for batch in _batches(place, name):
+        columns = {array: batch.column(array) for array in ARRAYS if array in batch.schema.names}
+        for i, values in enumerate(_plain_values(batch)):
+            yield (
+                values,
+                {
+                    array: _matrix(column, i, f"The {array} of row {i} of {name}")
+                    for array, column in columns.items()
+                    if column[i].is_valid
+                },
+            )
+
+
+def read_sizes(place: str, name: str) -> Iterator[tuple[Row, tuple[int, int]]]:
+    """Yields plain values and (T, C) of each row of a file, as `read_values` does."""
+    for batch in _batches(place, name):
+        for i, values in enumerate(_plain_values(batch)):
+            yield values, _matrix(batch.column("bold"), i, f"Row {i} of {name}").shape
+
+
+def _batches(place: str, name: str) -> Iterator[Any]:
+    try:
+        import pyarrow
+    except ImportError:
+        raise InputError(f"Reading {name} needs pyarrow: pip install 'fmrifm[arrow]'.") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            if is_url(place):
+                source = stack.enter_context(open_binary(place))
+            else:
+                source = stack.enter_context(pyarrow.memory_map(str(place)))
+            start = source.read(len(_FILE_FORMAT))
+            source.seek(0)
+            if start == _FILE_FORMAT:
+                reader = pyarrow.ipc.open_file(source)
+                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            else:
+                batches = reader = pyarrow.ipc.open_stream(source)
+            _check_schema(reader.schema, name)
+            yield from batches
+        except (pyarrow.ArrowException, EOFError) as error:
+            reason = " ".join(str(error).split()).rstrip(".").replace(". ", "; ")
+            raise InputError(
+                f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
+            ) from error
+
+
+def _check_schema(schema: Any, name: str) -> None:
+    """Refuses a file that is not of runs."""
+    import pyarrow
+
+    found = ", ".join(schema.names)
+    for column in ("bold", "tr"):
+        if column not in schema.names:
+            raise InputError(
+                f"{name} has no column '{column}', only {found}: give the files of a dataset of "
+                "runs."
+            )
+    for column in ARRAYS:
+        if column not in schema.names:
+            continue
+        depth, kind = 0, _storage(schema.field(column).type)
+        while pyarrow.types.is_nested(kind) and hasattr(kind, "value_type"):
+            depth, kind = depth + 1, kind.value_type
+        if depth != 2 or not pyarrow.types.is_floating(kind):
+            raise InputError(
+                f"The column '{column}' of {name} is {schema.field(column).type}, not frames x "
+                "columns of numbers: give the files of a dataset of runs."
+            )
+
+
+def _storage(kind: Any) -> Any:
+    """What a type is made of; `datasets` gives lists of lists a name of its own."""
+    return getattr(kind, "storage_type", kind)
+
+
+def _plain_values(batch: Any) -> list[Row]:
+    """The values of every row of a batch, but for lists and the like."""
+    import pyarrow.types as types
+
+    names, columns = _class_names(batch.schema), {}
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        kind = _storage(field.type)
+        if field.name in ARRAYS or types.is_nested(kind) or types.is_binary(kind):
+            continue
+        values = column.to_pylist()
+        if types.is_float32(kind):
+            # 0.72 is no float32; the shortest number that is the same one is meant.
+            values = [None if value is None else float(str(np.float32(value))) for value in values]
+        if field.name in names:
+            values = [_class_name(value, names[field.name]) for value in values]
+        columns[field.name] = values
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _class_name(value: int | None, names: list[str]) -> str | None:
+    return names[value] if value is not None and 0 <= value < len(names) else None
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Names of the classes of columns that hold their numbers, as `datasets` writes them down."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: feature["names"]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _matrix(column: Any, row: int, what: str) -> np.ndarray:
+    """(T, C) of a row, a view of the file."""
+    lists = getattr(column, "storage", column)
+    first, last = _span(lists, row)
+    inner = lists.values
+    ends = [_span(inner, i - inner.offset) for i in (first, last - 1)] if last > first else []
+    if not ends:
+        raise InputError(f"{what} has no frame: get the file again.")
+    start, stop = ends[0][0], ends[1][1]
+    values = inner.values.slice(start, stop - start)
+    if values.null_count or (stop - start) % (last - first):
+        raise InputError(f"{what} is not frames x columns of numbers: get the file again.")
+    return values.to_numpy(zero_copy_only=True).reshape(last - first, -1)
+
+
+def _span(lists: Any, row: int) -> tuple[int, int]:
+    """Where the list of a row begins and ends among the values."""
+    size = getattr(lists.type, "list_size", None)
+    if size is not None:
+        return (lists.offset + row) * size, (lists.offset + row + 1) * size
+    return lists.offsets[row].as_py(), lists.offsets[row + 1].as_py()

@@ -1,0 +1,184 @@
+"""How the rows of a published dataset become runs: their keys, fields, labels and events."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.arrow_files import Row
+from data_tools.errors import InputError
+from data_tools.importing import PublishedRun
+from data_tools.store_checks import SET_BY_WRITER
+from data_tools.surface_run import told_tr
+
+UNLABELLED = ("refuse", "drop", "keep")
+# What tells runs apart, in the order of our keys.
+_ENTITIES = ("sub", "ses", "visit", "mod", "task", "mag", "dir", "acq", "run", "segment")
+# What tells clips of one run apart, beside their start.
+_TRIALS = {"trial_id": "trial", "cond": "cond", "trial_type": "cond"}
+_NO_LABELS = frozenset({*_ENTITIES, "key", "__key__", "site", "dataset", "path"}) | {
+    *("start", "end", "tr", "n_frames")
+}
+_RESERVED = SET_BY_WRITER | {"key", "missing", "qc", "events", "source"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Join:
+    """Labels that are kept in a file beside a dataset: {key: label}.
+
+    Attributes:
+      name: of the label.
+      labels: by key, letters and digits alone.
+      columns: whose values make the key of a row.
+    """
+
+    name: str
+    labels: dict[str, str | int | float]
+    columns: tuple[str, ...]
+
+    def label(self, row: Row) -> str | int | float | None:
+        """The label of a row, None if the file has none."""
+        return self.labels.get(_bare("".join(str(row.get(name, "")) for name in self.columns)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RowForm:
+    """What rows are, and which of their columns are labels.
+
+    Attributes:
+      clips: whether they are clips of runs, rather than whole runs.
+      labels: columns that are labels; None takes all that are none of the usual others.
+      joins: labels from elsewhere.
+      unlabelled: what to do with rows that lack a label: refuse, drop or keep them.
+    """
+
+    clips: bool = False
+    labels: tuple[str, ...] | None = None
+    joins: tuple[Join, ...] = ()
+    unlabelled: str = "refuse"
+
+    def with_joins(self, row: Row) -> Row:
+        """The row with the labels that are kept elsewhere."""
+        return row | {join.name: join.label(row) for join in self.joins}
+
+    def label_names(self, row: Row) -> list[str]:
+        """The labels of a row that has its joins."""
+        if self.labels is not None:
+            return [*dict.fromkeys([*self.labels, *(join.name for join in self.joins)])]
+        return [name for name in row if name not in _NO_LABELS]
+
+    def lacks(self, row: Row) -> list[str]:
+        """The labels that a row with its joins does not have."""
+        return [name for name in self.label_names(row) if not _says(row.get(name))]
+
+    def key(self, row: Row) -> str:
+        """The name of a row as a run."""
+        for name in ("key", "__key__"):
+            if _says(row.get(name)):
+                return str(row[name])
+        parts = [f"{name}-{row[name]}" for name in _ENTITIES if _says(row.get(name))]
+        if self.clips:
+            start = row.get("start")
+            if _says(start):
+                parts.append(f"start-{_start_frame(row):05d}")
+            trial = next((name for name in _TRIALS if _says(row.get(name))), None)
+            if trial:
+                parts.append(f"{_TRIALS[trial]}-{row[trial]}")
+        return "_".join(parts) or "run"
+
+    def run(self, row: Row, arrays: dict[str, np.ndarray]) -> PublishedRun:
+        """A row as a run.
+
+        Raises:
+          InputError: it has no bold, or no TR.
+        """
+        key, tr = self.key(row), told_tr(row.get("tr"))
+        if "bold" not in arrays or tr is None:
+            raise InputError(f"Row {key} has no {'TR' if 'bold' in arrays else 'bold'}: mend it.")
+        row = self.with_joins(row)
+        labels = {name: row[name] for name in self.label_names(row) if _says(row.get(name))}
+        fields = {_field(name, row): value for name, value in row.items() if _says(value)}
+        events = None
+        if self.clips:
+            kind = row.get("trial_type", row.get("cond"))
+            event = {"onset": 0.0, "duration": round(len(arrays["bold"]) * tr, 6)}
+            events = [event | ({"trial_type": kind} if _says(kind) else {}) | labels]
+        scale = [arrays[part].reshape(-1) if part in arrays else None for part in ("mean", "std")]
+        return PublishedRun(key, arrays["bold"], tr, fields, events, *scale)
+
+
+def are_clips(rows: Iterable[Row]) -> bool:
+    """Whether rows are clips: some begin at other times than others."""
+    return len({row["start"] for row in rows if _says(row.get("start"))}) > 1
+
+
+def read_join(text: str) -> Join:
+    """The labels that `NAME=FILE.json[@COLUMN[+COLUMN]]` stands for.
+
+    Raises:
+      InputError: it is none, or the file is no JSON object of labels.
+    """
+    match = re.fullmatch(r"([\w.-]+)=(.+?)(?:@([\w+]+))?", text)
+    if not match:
+        raise InputError(f"--join={text} is not NAME=FILE.json@COLUMN: mend it.")
+    name, path, columns = match.groups()
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist: check --join={text}.")
+    try:
+        values = json.loads(Path(path).read_text())
+        labels = {_bare(key): value for key, value in values.items() if _says(value)}
+    except (ValueError, AttributeError):
+        raise InputError(f"{os.fspath(path)} is no JSON object of labels: give another.") from None
+    return Join(name, labels, tuple((columns or "sub").split("+")))
+
+
+def check_labels(rows: Sequence[Row], form: RowForm, split: str) -> int:
+    """How many rows of a split lack labels and are to be dropped.
+
+    Raises:
+      InputError: some do and that is refused, or a label is not a column.
+    """
+    rows = [form.with_joins(row) for row in rows]
+    names = form.label_names(rows[0]) if rows else []
+    if unknown := [name for name in names if rows and name not in rows[0]]:
+        raise InputError(
+            f"The split '{split}' has no column '{unknown[0]}': choose labels of "
+            f"{', '.join(name for name in rows[0] if name not in _NO_LABELS)}."
+        )
+    lacking = [lacks for row in rows if (lacks := form.lacks(row))]
+    if lacking and form.unlabelled == "refuse":
+        name = lacking[0][0]
+        count = sum(name in lacks for lacks in lacking)
+        raise InputError(
+            f"The label '{name}' is missing in {count:,} of {len(rows):,} rows of the split "
+            f"'{split}': name the labels you need with --labels, or give --unlabelled=drop or keep."
+        )
+    return len(lacking) if form.unlabelled == "drop" else 0
+
+
+def _field(name: str, row: Row) -> str:
+    """What the run table calls a column."""
+    if name == "sub":
+        return "subject"
+    if name == "ses" or (name == "visit" and "ses" not in row):
+        return "session"
+    return f"row_{name}" if name in _RESERVED else name
+
+
+def _start_frame(row: Row) -> int:
+    """The first frame of a clip: in frames as it stands, or in seconds where it is no integer."""
+    start = row["start"]
+    return round(start / row["tr"]) if isinstance(start, float) else int(start)
+
+
+def _says(value: object) -> bool:
+    return value not in (None, "") and not (isinstance(value, float) and math.isnan(value))
+
+
+def _bare(text: object) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(text).lower())
