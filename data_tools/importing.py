@@ -8,6 +8,7 @@ in `STORE.partial` and are not read again.
 Letters in array names: T frames, C columns, N cortical patches, P pixels of a patch.
 """
 
+import contextlib
 import dataclasses
 import shutil
 import sys
@@ -144,14 +145,16 @@ def import_sources(
     ) as writer:
         skipped, n_done = [], 0
         failure = None if job.skip_damaged else _foreseen(sources, job, writer, jobs)
-        for problems, done in () if failure else _results(sources, job, writer, jobs):
-            n_done += done
-            skipped += problems
-            if problems and not job.skip_damaged:
-                failure = problems[0]
-                break
-            for problem in problems:
-                tqdm.tqdm.write(f"skipped {problem.key}: {problem.reason}", file=sys.stderr)
+        if failure is None:
+            with contextlib.closing(_results(sources, job, writer, jobs)) as results:
+                for problems, done in results:
+                    n_done += done
+                    skipped += problems
+                    if problems and not job.skip_damaged:
+                        failure = problems[0]
+                        break
+                    for problem in problems:
+                        tqdm.tqdm.write(f"skipped {problem.key}: {problem.reason}", file=sys.stderr)
         strangers = sorted(_sources(writer) - {source.name for source in sources})
         if failure is None and not strangers and writer.begun():
             skipped.sort(key=lambda problem: (problem.key, str(problem.path)))
@@ -210,14 +213,16 @@ def _foreseen(
     if not left:
         return None
     owners: dict[str, str] = {}
-    scans = scan_sources(left, job.geometry, jobs)
-    for source, runs in zip(left, scans, strict=True):
-        for run in runs:
-            if isinstance(run, Outcome):
-                return run
-            other = owners.setdefault(run[0], source.name)
-            if other != source.name or run[0] in [x[0] for x in runs[: runs.index(run)]]:
-                return Outcome(run[0], Path(source.name), _twice(run[0], source.name, other))
+    with contextlib.closing(scan_sources(left, job.geometry, jobs)) as scans:
+        for source, runs in zip(left, scans, strict=True):
+            seen = set()
+            for run in runs:
+                if isinstance(run, Outcome):
+                    return run
+                owner = owners.setdefault(run[0], source.name)
+                if owner != source.name or run[0] in seen:
+                    return Outcome(run[0], Path(source.name), _twice(run[0], source.name, owner))
+                seen.add(run[0])
     return None
 
 

@@ -1,6 +1,7 @@
 """Arrow folders become stores: clips and whole runs, labels, resuming, and what is wrong."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def fails(capsys, output, *arguments):
     with pytest.raises(SystemExit) as exit_:
         run(*arguments, f"--output={output}")
     assert exit_.value.code == 1
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    (line,) = re.findall("error: .*", capsys.readouterr().err)
     assert not [path for path in output.rglob("*") if path.is_file()]
     assert line.count(". ") == 0 and line.endswith(".")
     return line

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 
 import numpy as np
@@ -35,7 +36,7 @@ def fails(capsys, output, *arguments):
     with pytest.raises(SystemExit) as exit_:
         run(*arguments, f"--output={output}")
     assert exit_.value.code == 1
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    (line,) = re.findall("error: .*", capsys.readouterr().err)
     assert sorted(output.parent.iterdir()) == before
     assert line.count(". ") == 0 and line.endswith(".")
     return line
