@@ -10,6 +10,11 @@ table, such as a family. Lists are the same whenever stores, seed and shares are
 Groups come in an order drawn from the seed, and each goes to the split that lacks most subjects. So
 every split misses its share by less than the largest group, provided that each is due as many
 subjects as that group has.
+
+    python -m data_tools.split STORE [STORE ...] --output=DIR --published=task21
+
+splits as a benchmark does (`configs/splits`, or a file of that form): lists of run keys, to be used
+as `STORE?key=DIR/train.txt`, and labels.json, the classes of its target.
 """
 
 import argparse
@@ -25,6 +30,7 @@ import numpy as np
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
+from data_tools.published_split import choose_runs, compare_counts, count_split, read_split
 from data_tools.selection import Selection, field_names, is_known, open_selection
 
 Subject = tuple[str, str]  # dataset and label
@@ -227,26 +233,66 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
     add("--groups", metavar="FIELD", help="field that keeps subjects together, such as family")
+    add("--published", metavar="NAME", help="a published split, or its file, in place of shares")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse_args(argv)
     with kind_errors():
-        shares = parse_shares(args.shares)
         if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
             raise InputError(f"{args.output} exists already: choose another path or delete it.")
         selections = [open_selection(text) for text in args.stores]
         if len({selection.store.path.resolve() for selection in selections}) < len(selections):
             raise InputError("A store is given twice: name every store once.")
+        if args.published:
+            _split_as_published(args, selections)
+            return
+        shares = parse_shares(args.shares)
         runs = [run for selection in selections for run in selection.lines]
         splits = split_subjects(runs, shares, seed=args.seed, groups=args.groups)
         description = describe_split(selections, splits, shares, args.seed, args.groups)
-        with publish_directory(args.output) as directory:
-            for name, labels in splits.items():
-                (directory / f"{name}.txt").write_text("".join(f"{label}\n" for label in labels))
-            (directory / "split.json").write_text(json.dumps(description, indent=2) + "\n")
+        _write(args.output, splits, description)
         _report(args, runs, splits, description)
+
+
+def _write(
+    output: Path,
+    lists: Mapping[str, Sequence[str]],
+    description: dict[str, Any],
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    with publish_directory(output) as directory:
+        for name, words in lists.items():
+            (directory / f"{name}.txt").write_text("".join(f"{word}\n" for word in words))
+        for name, value in (("split.json", description), ("labels.json", labels)):
+            if value:
+                (directory / name).write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _split_as_published(args: argparse.Namespace, selections: Sequence[Selection]) -> None:
+    split = read_split(args.published)
+    chosen = choose_runs(split, [run for some in selections for run in some.lines])
+    lists = {name: [run["key"] for run in runs] for name, runs in chosen.items()}
+    keys = [key for some in lists.values() for key in some]
+    if unfit := [key for key in keys if len(key.split()) != 1]:
+        raise InputError(f"The key '{unfit[0]}' holds spaces, which lists cannot: rename the run.")
+    counts = {name: count_split(split, runs) for name, runs in chosen.items()}
+    stores = [selection.store.path.name for selection in selections]
+    about = {"about": split.about, "target": split.target, "splits": counts, "stores": stores}
+    _write(args.output, lists, {"tool": "data_tools.split"} | about, split.labels)
+    print(split.about)
+    columns = ("subjects", "sessions", "runs", "frames", "clips", "classes")
+    print(f"{'split':<12}" + "".join(f"{column:>11}" for column in columns))
+    for name, count in counts.items():
+        print(f"{name:<12}" + "".join(f"{count[column]:>11,}" for column in columns))
+    for sentence in compare_counts(split, counts):
+        print(sentence)
+    first = next(iter(lists))
+    print(
+        f"Lists are in {args.output}; use them as STORE?key={args.output / first}.txt with the "
+        f"target {split.target}"
+    )
 
 
 def _report(args, runs, splits, description) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
-from fmrifm.evaluation.suite import probe_events
 from fmrifm.report import (
     Report,
     draw_accuracy,
@@ -32,6 +31,7 @@ RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.
 TR = 1.4  # seconds, by the protocol; the file's header says otherwise
 SPLIT_SECOND = 700  # of 913: the model never sees what comes after
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
+PROBE_CONFIG = CONFIG.with_name("probe.py")
 
 
 class Steps:
@@ -90,8 +90,6 @@ def quickstart(workdir: Path) -> Path:
         f"--config.data.eval=held_out={stores / 'rest_heldout'}",
     )  # fmt: skip
     tasks = stores / "simulated"
-    splits = {name: str(tasks / name) for name in ("train", "val", "test")}
-    model = task / "model"
     steps.run(
         "Ten simulated subjects do a task",
         "data_tools.simulate", f"--output={tasks}", "--subjects=10", "--runs=3", "--rest-runs=0",
@@ -104,14 +102,11 @@ def quickstart(workdir: Path) -> Path:
         f"--config.init_from={rest / 'model'}", f"--config.data.train={tasks / 'train'}",
         f"--config.data.eval=held_out={tasks / 'val'}",
     )  # fmt: skip
-    call = f"probe_events({str(model)!r}, {splits!r}, 'trial_type', {str(workdir / 'probe')!r})"
-    steps.announce(
+    steps.run(
         "A linear probe reads the task from frozen features, on subjects the model has not seen",
-        f'python -c "from fmrifm.evaluation.suite import probe_events; {call}"',
-    )
-    probe_begin = time.monotonic()
-    probe_events(model, splits, "trial_type", workdir / "probe")
-    steps.seconds.append(time.monotonic() - probe_begin)
+        "fmrifm.probe", f"--config={PROBE_CONFIG}", f"--workdir={workdir / 'probe'}",
+        f"--config.model={task / 'model'}", f"--config.data.folder={tasks}",
+    )  # fmt: skip
     report = workdir / "report.html"
     write_report(report, workdir, steps, time.monotonic() - begin)
     return report
@@ -159,9 +154,10 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
     report.text(
         f"Which of {len(results['classes'])} conditions a clip shows, in {test[0]['n']} clips of "
         f"{test[0]['n_subjects']} subjects, {test[0]['seen_in_pretraining']} of them seen in "
-        "pretraining. Baselines are grey: an untrained encoder, the input itself (the mean of each "
-        "patch), and the commonest class. Tokens side by side (patch) keep where things happen; an "
-        "average over the cortex (avg_patch) or a class token (cls) must have learned what "
+        "pretraining. Baselines are grey: which patches go together (connectome), an untrained "
+        "encoder, the input itself (the mean of each patch), and the commonest class. Tokens side "
+        "by side (patch) keep where things happen; an average over the cortex (avg_patch) or a "
+        "class token (cls) must have learned what "
         "matters, which takes more than minutes."
     )
     report.picture(workdir / "probe.png", "With 95 % intervals from 500 bootstrap resamples.")

@@ -1,14 +1,17 @@
 """Eight CPU devices in one process, toy stores, and the real config made small."""
 
+import contextlib
 import functools
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from scipy.ndimage import gaussian_filter
 
 from data_tools.geometry import Geometry
@@ -138,3 +141,26 @@ def one_device():
 @pytest.fixture(scope="session")
 def toy_config(stores):
     return functools.partial(make_toy_config, stores)
+
+
+@contextlib.contextmanager
+def fields_read(config: ConfigDict, unless: Sequence = ()) -> Iterator[set[str]]:
+    """Collects the fields of a config that are read inside, but for while `unless` holds something.
+
+    A field of a sub-config is called "data.train".
+    """
+    places = {id(config): ""} | {
+        id(value): f"{name}." for name, value in config.items() if isinstance(value, ConfigDict)
+    }
+    read, get = set(), ConfigDict.__getitem__
+
+    def record(self, name):
+        if not unless:
+            read.add(f"{places.get(id(self), '?')}{name}")
+        return get(self, name)
+
+    ConfigDict.__getitem__ = record
+    try:
+        yield read
+    finally:
+        ConfigDict.__getitem__ = get

@@ -6,30 +6,21 @@ import re
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from configs.probe import get_config as get_probe_config
 from data_tools.geometry import Geometry
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import SIZES, ModelOptions, options_from_config
 from fmrifm.trainer import loop
 from fmrifm.trainer.start import flatten
-from tests.conftest import ROOT, load_config
+from tests.conftest import ROOT, fields_read, load_config
 
 
 def test_every_field_is_read(toy_config, one_device, tmp_path, monkeypatch):
     """A run looks at each field, apart from writing them all to config.json."""
     config = toy_config(total_steps=8)
-    places = {id(config): ""} | {
-        id(value): f"{name}." for name, value in config.items() if isinstance(value, ConfigDict)
-    }
-    read, get, dump = set(), ConfigDict.__getitem__, loop.config_dict
-    dumping = []
-
-    def record(self, name):
-        if not dumping:
-            read.add(f"{places.get(id(self), '?')}{name}")
-        return get(self, name)
+    dump, dumping = loop.config_dict, []
 
     def dump_unseen(config):
         dumping.append(True)
@@ -39,9 +30,8 @@ def test_every_field_is_read(toy_config, one_device, tmp_path, monkeypatch):
             dumping.clear()
 
     monkeypatch.setattr(loop, "config_dict", dump_unseen)
-    monkeypatch.setattr(ConfigDict, "__getitem__", record)
-    assert loop.train(config, tmp_path) == 0
-    monkeypatch.undo()
+    with fields_read(config, unless=dumping) as read:
+        assert loop.train(config, tmp_path) == 0
     fields = set(flatten(dump(config)))
     assert len(fields) > 50 and fields - read == set()
 
@@ -58,15 +48,16 @@ def test_every_model_option_is_used():
     assert [name for name in fields if not re.search(rf"\.{name}\b", text)] == []
 
 
-def test_every_field_is_explained():
+@pytest.mark.parametrize("name, get", [("pretrain", load_config), ("probe", get_probe_config)])
+def test_every_field_is_explained(name, get):
     """Where it is first set; arguments of get_config may set it again."""
     explained = set()
-    for line in (ROOT / "configs" / "pretrain.py").read_text().splitlines():
-        for name in re.findall(r"(config\.[\w.]+) = ", line.partition("#")[0]):
-            if "ConfigDict()" not in line and name not in explained:
+    for line in (ROOT / "configs" / f"{name}.py").read_text().splitlines():
+        for field in re.findall(r"(config\.[\w.]+) = ", line.partition("#")[0]):
+            if "ConfigDict()" not in line and field not in explained:
                 assert re.search(r"  # \w", line), line
-                explained.add(name)
-    assert explained == {f"config.{name}" for name in flatten(loop.config_dict(load_config()))}
+                explained.add(field)
+    assert explained == {f"config.{field}" for field in flatten(loop.config_dict(get()))}
 
 
 @pytest.mark.parametrize(

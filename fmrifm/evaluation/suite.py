@@ -1,6 +1,7 @@
-"""A frozen probe of the events of three stores, and what comes of it on disk."""
+"""A frozen probe of labelled clips beside its baselines, and what comes of it on disk."""
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -8,103 +9,221 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
+from data_tools.overlap import check_overlap
 from fmrifm.evaluation.closed_form import fit_logistic, fit_majority
+from fmrifm.evaluation.connectome import Parcels, connectomes
 from fmrifm.evaluation.features import clip_features
 from fmrifm.evaluation.statistics import score
-from fmrifm.evaluation.targets import Samples, event_samples
-from fmrifm.input.sources import parse_sources
+from fmrifm.evaluation.targets import Samples, event_samples, parse_target
+from fmrifm.input.sources import Source, parse_named_sources, parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.published.open import open_model
 
-SPLITS = ("train", "val", "test")
+REPRESENTATIONS = ("patch", "avg_patch", "cls")
+HEADS = ("logistic",)
+BASELINES = ("connectome", "untrained", "input", "majority")
+UNITS = ("clip",)
+# Names of splits of published datasets that are for choosing hyperparameters.
+_VALIDATION = ("validation", "val")
 
 
-def probe_events(model: str | Path, splits: dict[str, str], field: str, output: Path) -> dict:
-    """Reads an event's field from frozen features by logistic regression.
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Sources and labelled clips by the name of their split; "train" and "val" come first."""
 
-    The same is done with an untrained encoder, with the input itself and with the commonest class.
+    sources: dict[str, list[Source]]
+    samples: dict[str, Samples]
+
+    @property
+    def tests(self) -> list[str]:
+        """The names of the test splits."""
+        return list(self.sources)[2:]
+
+
+def probe(config: ConfigDict, output: Path) -> dict:
+    """Reads a target from frozen features, and from what baselines see of the same clips.
 
     Args:
-      model: what `fmrifm.from_pretrained` takes.
-      splits: train, val and test: sources as in `data.train`.
-      field: of the events, such as "trial_type".
+      config: as in configs/probe.py.
       output: directory for results.json, results.csv and predictions_*.npz.
 
     Returns:
       What results.json holds.
 
     Raises:
-      InputError: a subject is in two splits, or a split has no sample.
+      InputError: the config makes no sense, splits share what they must not, or one has no sample.
     """
-    files = open_model(model)
-    sources = {name: parse_sources(splits[name]) for name in SPLITS}
+    _check_choices(config)
+    target = parse_target(config.target)
+    files = open_model(config.model)
     num_frames = files.options.num_frames
     if num_frames is None or files.options.in_chans != 1:
-        raise InputError(f"{model} is a model of images, not of clips of brain activity.")
-    samples = {name: event_samples(sources[name], field, num_frames) for name in SPLITS}
-    _refuse_shared_subjects(samples)
-    classes = np.unique(samples["train"].labels)
-    for name in ("val", "test"):
-        strange = sorted(set(samples[name].labels) - set(classes))
-        if strange:
-            raise InputError(f"{field} '{strange[0]}' is in {name} and not in train: filter it.")
-    trained = {n: clip_features(files, sources[n], samples[n].clips) for n in SPLITS}
-    blank = {n: clip_features(_untrained(files), sources[n], samples[n].clips) for n in SPLITS}
+        raise InputError(f"{config.model} is a model of images, not of clips of brain activity.")
+    sources = _open_splits(config.data)
+    samples = {
+        name: event_samples(some, target, num_frames, config.data.hrf_delay)
+        for name, some in sources.items()
+    }
+    splits = Splits(sources, samples)
+    parcels = Parcels(config.data.parcels) if config.data.parcels else None
+    check_overlap(sources, tuple(config.leak_keys))
+    classes = _classes(splits, target.text)
 
-    output.mkdir(parents=True, exist_ok=True)
     rows = []
-
-    def add(name: str, kind: str, head: str, features: dict, baseline: bool) -> None:
-        train, val, test = ((features[n][kind], samples[n].labels) for n in SPLITS)
-        if head == "majority":
-            classifier, hparams = fit_majority(train), {}
-        else:
-            classifier, hparams = fit_logistic(train, val)
-        predictions, scores = classifier.predict(test[0]), classifier.predict_proba(test[0])
-        test_samples = samples["test"]
-        rows.append(
-            {
-                "dataset": sources["test"][0].store.path.parent.name,
-                "representation": name,
-                "head": head,
-                "baseline": baseline,
-                "hparams": hparams,
-                "diverged": 0,
-                "splits": {
-                    "test": {
-                        "n": len(test[1]),
-                        "n_subjects": len(set(test_samples.subjects)),
-                        "seen_in_pretraining": _seen(files, set(test_samples.subjects)),
-                        "metrics": score(test[1], predictions, scores, classes),
-                    }
-                },
-            }
-        )
-        _save_predictions(
-            output / f"predictions_{name}_{head}.npz", test_samples, predictions, scores
-        )
-
-    for kind in ("patch", "avg_patch", "cls"):
-        if kind in trained["train"]:
-            add(kind, kind, "logistic", trained, False)
-            add(f"untrained_{kind}", kind, "logistic", blank, True)
-    add("input", "input", "logistic", trained, True)
-    add("none", "input", "majority", trained, True)
+    for name, head, features, baseline in _features(config, files, splits, parcels):
+        fitted, hparams = _fit(head, features, splits, config.seed)
+        row, predictions = _evaluate(fitted, features, splits, files, classes)
+        about = {"representation": name, "head": head, "baseline": baseline, "hparams": hparams}
+        dataset = sources[splits.tests[0]][0].store.path.parent.name
+        rows.append({"dataset": dataset, **about, "diverged": 0, "splits": row})
+        output.mkdir(parents=True, exist_ok=True)
+        write_bytes(output / f"predictions_{name}_{head}.npz", predictions)
     results = {
         "version": 1,
-        "model": str(model),
-        "target": f"event:{field}",
-        "unit": "clip",
+        "model": str(config.model),
+        "target": config.target,
+        "unit": config.unit,
         "classes": classes.tolist(),
         "results": rows,
     }
     write_bytes(output / "results.json", json.dumps(results, indent=1).encode())
     write_bytes(output / "results.csv", _as_csv(rows).encode())
     return results
+
+
+def describe_results(results: dict) -> str:
+    """A table of accuracies, the model first, with 95 % intervals."""
+    lines = [f"{results['target']}: {len(results['classes'])} classes, chance is a guess at random"]
+    for row in results["results"]:
+        cells = []
+        for name, split in row["splits"].items():
+            accuracy = split["metrics"]["accuracy"]
+            interval = f"{accuracy['low']:.1%} to {accuracy['high']:.1%}"
+            cells.append(f"{name} {accuracy['value']:6.1%} ({interval}, n = {split['n']:,})")
+        kind = "baseline" if row["baseline"] else "model"
+        lines.append(f"  {kind:<9}{row['representation']:<22}{row['head']:<10}{'  '.join(cells)}")
+    return "\n".join(lines)
+
+
+def _features(config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Parcels | None):
+    """Yields name, head, features by split, and whether it is a baseline."""
+    trained = _encode(files, splits)
+    wanted = [kind for kind in config.representations if kind in trained["train"]]
+    baselines = config.baselines
+    blank = _encode(_untrained(files, config.seed), splits) if "untrained" in baselines else None
+    for head in config.heads:
+        for kind in wanted:
+            yield kind, head, _pick(trained, kind), False
+            if blank is not None:
+                yield f"untrained_{kind}", head, _pick(blank, kind), True
+        if "connectome" in baselines:
+            found = {
+                name: connectomes(some, splits.samples[name], files.options.num_frames, parcels)
+                for name, some in splits.sources.items()
+            }
+            yield f"connectome_{parcels.name if parcels else 'patches'}", head, found, True
+        if "input" in baselines:
+            yield "input", head, _pick(trained, "input"), True
+    if "majority" in baselines:
+        yield "none", "majority", _pick(trained, "input"), True
+
+
+def _encode(files: ModelFiles, splits: Splits) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        name: clip_features(files, sources, splits.samples[name].clips)
+        for name, sources in splits.sources.items()
+    }
+
+
+def _pick(features: dict[str, dict[str, np.ndarray]], kind: str) -> dict[str, np.ndarray]:
+    return {name: some[kind] for name, some in features.items()}
+
+
+def _fit(head: str, features: dict[str, np.ndarray], splits: Splits, seed: int):
+    train, val = ((features[name], splits.samples[name].labels) for name in ("train", "val"))
+    if head == "majority":
+        return fit_majority(train), {}
+    return fit_logistic(train, val, seed)
+
+
+def _evaluate(classifier, features, splits: Splits, files: ModelFiles, classes: np.ndarray):
+    """Results of every test split, and the bytes of the predictions."""
+    row, predictions = {}, []
+    for name in splits.tests:
+        samples = splits.samples[name]
+        guesses = classifier.predict(features[name])
+        scores = classifier.predict_proba(features[name])
+        subjects = set(samples.subjects)
+        row[name] = {
+            "n": len(guesses),
+            "n_subjects": len(subjects),
+            "seen_in_pretraining": _seen(files, subjects),
+            "metrics": score(samples.labels, guesses, scores, classes),
+        }
+        predictions.append(
+            {
+                "key": samples.keys,
+                "start": samples.clips.start,
+                "split": np.full(len(guesses), name),
+                "target": samples.labels,
+                "prediction": guesses,
+                "score": scores,
+            }
+        )
+    buffer = io.BytesIO()
+    np.savez(buffer, **{k: np.concatenate([p[k] for p in predictions]) for k in predictions[0]})
+    return row, buffer.getvalue()
+
+
+def _open_splits(data: ConfigDict) -> dict[str, list[Source]]:
+    """The sources of "train", "val" and the test splits, as the config or a folder names them."""
+    train, val, test = data.train, data.val, data.test
+    if data.folder:
+        folder = Path(data.folder)
+        names = sorted(path.parent.name for path in folder.glob("*/store.json"))
+        held = next((name for name in _VALIDATION if name in names), None)
+        if "train" not in names or held is None:
+            raise InputError(
+                f"{folder} holds no stores train and validation: import a dataset there, or set "
+                "data.train, data.val and data.test."
+            )
+        train, val = train or f"{folder}/train", val or f"{folder}/{held}"
+        others = [name for name in names if name not in ("train", held)]
+        test = test or ",".join(f"{name}={folder}/{name}" for name in others)
+    if not (train and val and test):
+        raise InputError("A probe needs data.train, data.val and data.test: set them to stores.")
+    first = test.split("?")[0].split(",")[0]
+    tests = parse_named_sources(test) if "=" in first else {"test": parse_sources(test)}
+    if taken := {"train", "val"} & tests.keys():
+        raise InputError(f"A test split is called '{taken.pop()}': give it another name.")
+    return {"train": parse_sources(train), "val": parse_sources(val), **tests}
+
+
+def _check_choices(config: ConfigDict) -> None:
+    choices = {"representations": REPRESENTATIONS, "heads": HEADS, "baselines": BASELINES}
+    asked = {name: tuple(config[name]) for name in choices} | {"unit": (config.unit,)}
+    for name, values in asked.items():
+        allowed = choices.get(name, UNITS)
+        if unknown := [value for value in values if value not in allowed]:
+            raise InputError(f"{name} has no '{unknown[0]}': choose of {', '.join(allowed)}.")
+    if not config.model:
+        raise InputError("A probe needs a model: set model to a workdir, a directory or a hub id.")
+
+
+def _classes(splits: Splits, target: str) -> np.ndarray:
+    """The classes of the training set, sorted; others must not have more."""
+    classes = np.unique(splits.samples["train"].labels)
+    if len(classes) < 2:
+        raise InputError(f"{target} has one class only in train: choose another target.")
+    for name, samples in splits.samples.items():
+        if strange := sorted(set(samples.labels) - set(classes)):
+            raise InputError(f"{target} '{strange[0]}' is in {name} and not in train: filter it.")
+    return classes
 
 
 def _seen(files: ModelFiles, subjects: set[str]) -> int | None:
@@ -114,34 +233,11 @@ def _seen(files: ModelFiles, subjects: set[str]) -> int | None:
     return sum(files.has_seen(subject) for subject in subjects)
 
 
-def _untrained(files: ModelFiles) -> ModelFiles:
+def _untrained(files: ModelFiles, seed: int) -> ModelFiles:
     """The same model with fresh weights."""
     model = MaskedAutoencoder(files.options)
-    params = jax.jit(lambda key: nn.unbox(init_params(model, key)))(jax.random.key(0))
+    params = jax.jit(lambda key: nn.unbox(init_params(model, key)))(jax.random.key(seed))
     return files.with_params(params)
-
-
-def _refuse_shared_subjects(samples: dict[str, Samples]) -> None:
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = sorted(set(samples[a].subjects) & set(samples[b].subjects))
-        if shared:
-            raise InputError(
-                f"Subject {shared[0]} is in {a} and {b} ({len(shared)} such): split by subject."
-            )
-
-
-def _save_predictions(path: Path, samples: Samples, predictions, scores) -> None:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        key=samples.keys,
-        start=samples.clips.start,
-        split=np.full(len(predictions), "test"),
-        target=samples.labels,
-        prediction=predictions,
-        score=scores,
-    )
-    write_bytes(path, buffer.getvalue())
 
 
 def _as_csv(rows: list[dict]) -> str:

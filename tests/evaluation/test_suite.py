@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from configs.probe import get_config
 from data_tools.errors import InputError
 from data_tools.store_writer import StoreWriter
+from fmrifm.evaluation import suite
 from fmrifm.evaluation.features import clip_features
-from fmrifm.evaluation.suite import probe_events
+from fmrifm.evaluation.suite import describe_results, probe
 from fmrifm.input.clips import list_clips
 from fmrifm.input.sources import parse_sources
 from fmrifm.model.files import ModelFiles, hash_subject, load_model, save_model
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.options import ModelOptions
-from tests.conftest import toy_geometry
+from fmrifm.trainer.start import flatten
+from tests.conftest import fields_read, toy_geometry
 
 
 def write_task_store(path, subjects, effect):
@@ -55,11 +58,19 @@ def model(tmp_path_factory):
     return path
 
 
+def probe_config(model, splits=None, **changes):
+    config = get_config()
+    config.model = str(model)
+    config.data.update(splits or {})
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
 @pytest.mark.parametrize("effect, low, high", [(0.0, 0.25, 0.75), (1.0, 0.95, 1.0)])
 def test_probe_finds_an_effect_and_only_that(model, tmp_path, effect, low, high):
     groups = {"train": range(1, 7), "val": range(7, 9), "test": (0, 9, 10)}
     splits = {n: write_task_store(tmp_path / n, s, effect) for n, s in groups.items()}
-    probe_events(model, splits, "trial_type", tmp_path / "probe")
+    probe(probe_config(model, splits), tmp_path / "probe")
     results = json.loads((tmp_path / "probe" / "results.json").read_text())
     assert results["version"] == 1 and results["classes"] == ["a", "b"]
     for row in results["results"]:
@@ -79,10 +90,10 @@ def test_probe_finds_an_effect_and_only_that(model, tmp_path, effect, low, high)
 def test_a_subject_in_two_splits_is_refused(model, tmp_path):
     groups = {"train": (1, 2), "val": (3,), "test": (2, 4)}
     splits = {n: write_task_store(tmp_path / n, s, 1.0) for n, s in groups.items()}
-    with pytest.raises(InputError, match="toy/02 is in train and test"):
-        probe_events(model, splits, "trial_type", tmp_path / "probe")
+    with pytest.raises(InputError, match="train and test share 1 value of 'subject' \\(toy/02\\)"):
+        probe(probe_config(model, splits), tmp_path / "probe")
     with pytest.raises(InputError, match="'colour'"):
-        probe_events(model, splits, "colour", tmp_path / "probe")
+        probe(probe_config(model, splits, target="event:colour"), tmp_path / "probe")
     assert not (tmp_path / "probe").exists()
 
 
@@ -106,3 +117,64 @@ def test_a_damaged_model_directory_is_named(model, tmp_path):
         (copy / name).unlink()
         with pytest.raises(InputError, match="missing"):
             load_model(copy)
+
+
+def test_several_test_splits_in_a_folder(model, tmp_path):
+    groups = {"train": range(1, 6), "validation": (6, 7), "test": (8, 9), "testid": (10,)}
+    for name, subjects in groups.items():
+        write_task_store(tmp_path / "stores" / name, subjects, 1.0)
+    config = probe_config(
+        model, data__folder=str(tmp_path / "stores"), representations=("patch",),
+        baselines=("connectome",),
+    )  # fmt: skip
+    with fields_read(config) as read:
+        results = probe(config, tmp_path / "probe")
+    assert set(flatten(config.to_dict())) - read == set()  # no field is idle
+    assert [row["representation"] for row in results["results"]] == ["patch", "connectome_patches"]
+    splits = results["results"][0]["splits"]
+    assert {name: split["n"] for name, split in splits.items()} == {"test": 22, "testid": 11}
+    with np.load(tmp_path / "probe" / "predictions_patch_logistic.npz") as file:
+        assert file["split"].tolist() == ["test"] * 22 + ["testid"] * 11
+        assert file["score"].shape == (33, 2)
+    table = describe_results(results)
+    assert "patch" in table and "testid 100.0%" in table and "n = 22" in table
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"model": ""}, "needs a model"),
+        ({"unit": "run"}, "unit has no 'run': choose of clip"),
+        ({"heads": ("attn",)}, "heads has no 'attn'"),
+        ({"representations": ("reg",)}, "representations has no 'reg'"),
+        ({"baselines": ("pca",)}, "baselines has no 'pca'"),
+        ({"target": "run:age"}, "event:FIELD"),
+        ({"target": "event:trial_type;nowhere"}, "no split that ships with us"),
+        ({"data__test": "train=STORE"}, "A test split is called 'train'"),
+        ({"data__val": ""}, "needs data.train, data.val and data.test"),
+        ({"data__folder": "EMPTY"}, "no stores train and validation"),
+        ({"data__parcels": "STORE"}, "no store of parcels"),
+        ({"leak_keys": ("colour",)}, "has a 'colour'"),
+    ],
+)
+def test_what_makes_no_sense_is_told(model, tmp_path, changes, told):
+    store = write_task_store(tmp_path / "store", (1, 2), 1.0)
+    fill = {"STORE": store, "EMPTY": str(tmp_path / "store"), "train=STORE": f"train={store}"}
+    changes = {
+        name: fill.get(value, value) if isinstance(value, str) else value
+        for name, value in changes.items()
+    }
+    splits = {
+        name: write_task_store(tmp_path / name, (i,), 1.0)
+        for i, name in enumerate(("train", "val", "test"))
+    }
+    with pytest.raises(InputError, match=told):
+        probe(probe_config(changes.pop("model", model), splits, **changes), tmp_path / "probe")
+    assert not (tmp_path / "probe").exists()
+
+
+def test_a_model_of_random_weights_depends_on_the_seed(model):
+    files = load_model(model)
+    first, same, other = (suite._untrained(files, seed) for seed in (0, 0, 1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, first.params, same.params))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, first.params, other.params))

@@ -1,0 +1,102 @@
+"""The connectome baseline: which parcels go together in a clip, without any model.
+
+Letters: C clips, T frames, R parcels, N patches, P pixels of a patch.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data_tools.errors import InputError
+from data_tools.store import Store
+from fmrifm.evaluation.targets import Samples
+from fmrifm.input.sources import Source
+
+_EPS = 1e-6
+
+
+class Parcels:
+    """The parcel series of runs, from stores of the same runs in parcels.
+
+    Attributes:
+      name: of the parcellation.
+    """
+
+    def __init__(self, text: str):
+        """Opens the stores.
+
+        Args:
+          text: their paths separated by commas; a directory stands for the stores in it.
+
+        Raises:
+          InputError: there is none, or one is of no parcels.
+        """
+        stores = [Store(path) for part in text.split(",") for path in _stores(Path(part.strip()))]
+        self._runs = {
+            run["key"]: (store, i) for store in stores for i, run in enumerate(store.runs)
+        }
+        for store in stores:
+            if store.geometry.patch_dim != 1:
+                raise InputError(f"{store.path} is no store of parcels: give data.parcels of them.")
+            if store.geometry.n_patches != stores[0].geometry.n_patches:
+                raise InputError(f"{store.path} has other parcels than {stores[0].path}.")
+        self.name = stores[0].geometry.space
+
+    def read(self, key: str, start: int, num_frames: int) -> np.ndarray:
+        """(T, R) float32 of frames of a run."""
+        if key not in self._runs:
+            raise InputError(f"Run {key} is in no store of data.parcels: import the same runs.")
+        store, run = self._runs[key]
+        return store.read(run, start, num_frames)[..., 0].astype(np.float32)
+
+
+def connectomes(
+    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | None
+) -> np.ndarray:
+    """(C, R (R - 1) / 2) float32: correlations of every two parcels over each clip.
+
+    Args:
+      sources: the stores of the samples.
+      samples: whose clips are taken.
+      num_frames: frames of a clip.
+      parcels: where parcel series are; None takes the mean of each cortical patch instead.
+    """
+    rows = None
+    clips = samples.clips
+    for i in tqdm(range(len(clips)), "connectome", unit="clip", leave=False):
+        start = int(clips.start[i])
+        if parcels is None:
+            store, run = sources[clips.source[i]].store, int(clips.run[i])
+            series = _patch_means(store, run, start, num_frames)
+        else:
+            series = parcels.read(samples.keys[i], start, num_frames)
+        upper = correlations(series)
+        if rows is None:
+            rows = np.empty((len(clips), len(upper)), np.float32)
+        rows[i] = upper
+    return rows
+
+
+def correlations(series_TxR: np.ndarray) -> np.ndarray:
+    """(R (R - 1) / 2,) Pearson correlations, the upper triangle row by row; 0 for constant ones."""
+    centred = series_TxR - series_TxR.mean(0)
+    norm = np.linalg.norm(centred, axis=0)
+    unit = centred / np.maximum(norm, _EPS)
+    return (unit.T @ unit)[np.triu_indices(unit.shape[1], 1)]
+
+
+def _patch_means(store: Store, run: int, start: int, num_frames: int) -> np.ndarray:
+    """(T, N) float32 means of the pixels with data of each patch, 0 where there are none."""
+    valid = store.valid(run)
+    frames = store.read(run, start, num_frames).astype(np.float32)
+    return (frames * valid).sum(-1) / np.maximum(valid.sum(-1), 1)
+
+
+def _stores(path: Path) -> list[Path]:
+    if (path / "store.json").is_file():
+        return [path]
+    found = sorted(file.parent for file in path.glob("*/store.json"))
+    if not found:
+        raise InputError(f"{path} is no store and holds none: check data.parcels.")
+    return found
