@@ -7,8 +7,8 @@ Rows are clips, whose labels become an event over the whole clip, or whole runs,
 the run table. Folders that the library `datasets` saved are read too, here and in buckets. A split
 that was imported stays when the command is run again.
 
-Labels in a JSON file {subject: label} are joined with --join=dx=abide_target_map_dx.json. Published
-results of traits went through --target-tr=1 --kind=linear.
+Labels in a JSON file {subject: label} are joined with --join=dx=abide_target_map_dx.json. A trait
+that is published, such as --trait=abide_dx, brings label, file and resampling of its results.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from data_tools.import_command import (
 )
 from data_tools.importing import ImportJob, PublishedRun, Source, import_sources
 from data_tools.outcomes import Outcome
+from data_tools.published_traits import read_trait
 from data_tools.recipe import Recipe
 from data_tools.remote import base_name, is_url
 from data_tools.store import Store
@@ -46,6 +47,9 @@ _SHOWN_LABELS = 4
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse_args(argv)
     with kind_errors():
+        if args.trait:
+            _take_trait(args)
+        args.unlabelled = args.unlabelled or "refuse"
         splits = find_splits(args.input, args.splits)
         rows = {name: _read_split(name, places) for name, places in splits.items()}
         _check_tr(rows, args.target_tr)
@@ -66,6 +70,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             elif _import_split(args, name, output, sources[name], job, first):
                 print(f"{output} was imported before: it stays.")
         _print_labels(rows, form)
+
+
+def _take_trait(args: argparse.Namespace) -> None:
+    """Fills in what a published trait says, where the user says nothing else."""
+    trait = read_trait(args.trait, args.input)
+    args.labels = args.labels or [trait.label]
+    args.splits = args.splits or list(trait.splits)
+    args.join += [trait.join] if trait.join else []
+    args.unlabelled = args.unlabelled or "drop"  # as published: who is not in the map is left out
+    if not args.target_tr:
+        args.target_tr, args.kind = trait.target_tr, trait.kind
+    print(f"{trait.about}; target of a probe: {trait.target}")
 
 
 def _import_split(
@@ -207,11 +223,11 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME=FILE.json[@COLUMN+COLUMN]",
         help="a label from a file {key: label}; keys are of the column sub, unless others are said",
     )
+    add("--trait", metavar="NAME", help="labels and resampling of a published trait: abide_dx, ...")
     add(
         "--unlabelled",
         choices=UNLABELLED,
-        default="refuse",
-        help="rows that lack a label (%(default)s)",
+        help="rows that lack a label (refuse; of a published trait drop)",
     )
     return parse(parser, argv)
 

@@ -31,6 +31,7 @@ Run = dict[str, Any]
 Conditions = dict[str, list[str]]
 
 FOLDER = Path(__file__).parents[1] / "configs" / "splits"
+TRAITS = FOLDER / "traits.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def find_split_file(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    shipped = {path.stem: path for path in sorted(FOLDER.glob("*.json"))}
+    shipped = {path.stem: path for path in sorted(FOLDER.glob("*.json")) if path != TRAITS}
     if name not in shipped:
         raise InputError(
             f"{name} is no file and no split that ships with us: give one of {', '.join(shipped)}."
@@ -143,16 +144,31 @@ def count_split(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def compare_counts(split: PublishedSplit, counts: Mapping[str, dict[str, Any]]) -> list[str]:
-    """A sentence for every number that the definition states: whether it is met."""
-    sentences = []
+def list_keys(runs: Sequence[Run]) -> list[str]:
+    """The keys of runs as they can stand in a list, a word a line.
+
+    Raises:
+      InputError: a key holds spaces.
+    """
+    keys = [run["key"] for run in runs]
+    if unfit := [key for key in keys if len(key.split()) != 1]:
+        raise InputError(f"The key '{unfit[0]}' holds spaces, which lists cannot: rename the run.")
+    return keys
+
+
+def describe_counts(split: PublishedSplit, counts: Mapping[str, dict[str, Any]]) -> str:
+    """A table of what is in each split, and whether it is what the definition states."""
+    columns = ("subjects", "sessions", "runs", "frames", "clips", "classes")
+    lines = [split.about, f"{'split':<12}" + "".join(f"{column:>11}" for column in columns)]
+    for name, count in counts.items():
+        lines.append(f"{name:<12}" + "".join(f"{count[column]:>11,}" for column in columns))
     for what, expected in split.expected.items():
         stated = expected if isinstance(expected, dict) else dict.fromkeys(counts, expected)
         for name, number in stated.items():
             found = counts[name][what]
             verdict = "as published" if found == number else f"but {number:,} are published"
-            sentences.append(f"{name}: {what} {found:,}, {verdict}.")
-    return sentences
+            lines.append(f"{name}: {what} {found:,}, {verdict}.")
+    return "\n".join(lines)
 
 
 def _derive(split: PublishedSplit, run: Run) -> Run:

@@ -30,7 +30,13 @@ import numpy as np
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
-from data_tools.published_split import choose_runs, compare_counts, count_split, read_split
+from data_tools.published_split import (
+    choose_runs,
+    count_split,
+    describe_counts,
+    list_keys,
+    read_split,
+)
 from data_tools.selection import Selection, field_names, is_known, open_selection
 
 Subject = tuple[str, str]  # dataset and label
@@ -272,26 +278,17 @@ def _write(
 
 def _split_as_published(args: argparse.Namespace, selections: Sequence[Selection]) -> None:
     split = read_split(args.published)
-    chosen = choose_runs(split, [run for some in selections for run in some.lines])
-    lists = {name: [run["key"] for run in runs] for name, runs in chosen.items()}
-    keys = [key for some in lists.values() for key in some]
-    if unfit := [key for key in keys if len(key.split()) != 1]:
-        raise InputError(f"The key '{unfit[0]}' holds spaces, which lists cannot: rename the run.")
-    counts = {name: count_split(split, runs) for name, runs in chosen.items()}
+    runs = choose_runs(split, [run for some in selections for run in some.lines])
+    counts = {name: count_split(split, some) for name, some in runs.items()}
     stores = [selection.store.path.name for selection in selections]
     about = {"about": split.about, "target": split.target, "splits": counts, "stores": stores}
+    lists = {name: list_keys(some) for name, some in runs.items()}
     _write(args.output, lists, {"tool": "data_tools.split"} | about, split.labels)
-    print(split.about)
-    columns = ("subjects", "sessions", "runs", "frames", "clips", "classes")
-    print(f"{'split':<12}" + "".join(f"{column:>11}" for column in columns))
-    for name, count in counts.items():
-        print(f"{name:<12}" + "".join(f"{count[column]:>11,}" for column in columns))
-    for sentence in compare_counts(split, counts):
-        print(sentence)
-    first = next(iter(lists))
+    print(describe_counts(split, counts))
+    first = args.output / next(iter(lists))
     print(
-        f"Lists are in {args.output}; use them as STORE?key={args.output / first}.txt with the "
-        f"target {split.target}"
+        f"Lists are in {args.output}; use them as STORE?key={first}.txt with the target "
+        f"{split.target}"
     )
 
 
