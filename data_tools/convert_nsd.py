@@ -1,16 +1,27 @@
 """Turns the Natural Scenes Dataset, mapped to fsLR-32k, into a store.
 
-    python -m data_tools.convert_nsd --input=ROOT --output=STORE
+    python -m data_tools.convert_nsd --input=ROOT --output=STORE [--trials=TABLE.csv]
 
-ROOT holds `subjNN/32k_fs_LR/timeseries` (see `nsd`; docs/data.md says how to make them).
+ROOT holds `subjNN/32k_fs_LR/timeseries` (see `nsd`). With --trials, or with --logits by image,
+events say the class of their image (see `nsd_trials`). From the volumes of the release to ROOT lead
+the commands that this writes, once it has checked that all they need is there:
+
+    python -m data_tools.convert_nsd --from-volume --input=NSD --mapped=ROOT \\
+        --templates=HCPpipelines/global/templates/standard_mesh_atlases/resample_fsaverage \\
+        --output=STORE > commands.sh
 """
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from data_tools.conversion_command import conversion_parser, parse, run_command
-from data_tools.errors import kind_errors
+from data_tools.errors import InputError, kind_errors
 from data_tools.releases.nsd import find_nsd_runs
+from data_tools.releases.nsd_trials import label_runs
+from data_tools.releases.nsd_volumes import volume_recipe
 
 _TOOL = "data_tools.convert_nsd"
 
@@ -18,10 +29,34 @@ _TOOL = "data_tools.convert_nsd"
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse_args(argv)
     with kind_errors():
+        if args.from_volume:
+            _print_recipe(args)
+            return
+        if args.mapped or args.templates:
+            raise InputError("--mapped and --templates are of volumes: give --from-volume too.")
         runs, remarks = find_nsd_runs(args.input, designs=args.designs, subjects=args.subjects)
         for remark in remarks:
             print(remark)
+        if args.trials or args.logits:
+            runs = label_runs(runs, args.trials, args.logits)
         run_command(args, runs, tool=_TOOL, dataset="nsd")
+
+
+def _print_recipe(args: argparse.Namespace) -> None:
+    """Prints the commands on the standard output, and what there is to say elsewhere."""
+    if not (args.mapped and args.templates):
+        raise InputError(
+            "--from-volume needs --mapped=DIR for the mapped runs, and --templates=DIR, the "
+            "directory resample_fsaverage of the HCP pipelines."
+        )
+    script, remarks = volume_recipe(
+        args.input, args.mapped, args.templates, args.output, args.subjects
+    )
+    print(script, end="")
+    if shutil.which("wb_command") is None:
+        remarks.append("The commands need wb_command of Connectome Workbench, which is not here.")
+    for remark in remarks:
+        print(remark, file=sys.stderr)
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,6 +69,11 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--input", required=True, metavar="ROOT", help="directory with the folders subjNN")
     add("--designs", metavar="ROOT", help="the same for the designs, where they are elsewhere")
     add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
+    add("--trials", metavar="FILE", help="CSV of included trials, with category_id or --logits")
+    add("--logits", metavar="FILE", help=".npy (73000, classes) by image: the largest is the class")
+    add("--from-volume", action="store_true", help="write the commands that map volumes, only")
+    add("--mapped", type=Path, metavar="DIR", help="with it: where mapped runs shall be")
+    add("--templates", type=Path, metavar="DIR", help="with it: resample_fsaverage of HCPpipelines")
     return parse(parser, argv)
 
 

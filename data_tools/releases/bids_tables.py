@@ -66,19 +66,19 @@ def read_repetition_time(path: str | os.PathLike) -> float | None:
     return float(tr) if _is_number(tr) else None
 
 
-def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
-    """Reads a tab-separated table with a header: one dictionary a row, all values text.
+def read_table(path: str | os.PathLike, delimiter: str = "\t") -> list[dict[str, str]]:
+    """Reads a table with a header: one dictionary a row, all values text.
 
     Raises:
       InputError: the file is missing or no table, or a row has another number of columns.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+            rows = list(csv.DictReader(file, delimiter=delimiter))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table ({error}): save it as UTF-8 .tsv.") from error
+        raise InputError(f"{path} is no table ({error}): save it as UTF-8.") from error
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise InputError(f"Line {number} of {path} has another number of columns: mend it.")

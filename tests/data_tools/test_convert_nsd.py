@@ -1,13 +1,22 @@
-"""The Natural Scenes Dataset: pairs and their names, designs, sessions, conversion."""
+"""The Natural Scenes Dataset: pairs, designs, sessions, trials, conversion, and its volumes."""
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+from nibabel import Nifti1Image
+from nibabel.freesurfer import MGHImage
 
 from data_tools.convert_nsd import main
 from data_tools.errors import InputError
+from data_tools.nsd_volume import SIDES, map_run, sample_cubic
 from data_tools.releases.nsd import find_nsd_runs, read_design
+from data_tools.releases.nsd_trials import label_runs
 from data_tools.store import Store
 from tests.data_tools.simulated_trees import simulated_tree
 from tests.data_tools.surface_files import write_gifti
@@ -117,3 +126,168 @@ def test_a_release_becomes_a_store(tmp_path_factory, tmp_path, capsys):
     (events, *_) = [run["events"] for run in store.runs if run.get("task") == "nsdcore"]
     assert all(0 <= event["nsd_id"] < 73000 and event["duration"] == 3 for event in events)
     assert np.isfinite(store.read(0, 0, 16)).all()
+
+
+def write_trials(path, rows, columns="sub,ses,run,trial_id,onset,nsd_id,split,category_id"):
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    return path
+
+
+def test_included_trials_say_their_class(tmp_path):
+    people = tmp_path / "ppdata"
+    for name in ("session01_run01", "session01_run02"):
+        add_run(people, "subj01", name)
+        add_design(people, "subj01", name, design(f3=5, f7=6, f11=5, f15=8))
+    runs, _ = find_nsd_runs(people)
+    table = write_trials(
+        tmp_path / "trials.csv",
+        [
+            "subj01,1,1,2,3.0,4,train,37",
+            "subj01,1,1,9,11.0,4,train,37",  # the same image again
+            "subj01,1,1,4,7.0,5,shared1000,22",
+            "subj02,1,1,1,3.0,4,test,37",  # of somebody who is not here
+        ],
+    )
+    labelled = pickle.loads(pickle.dumps(label_runs(runs, table)))
+    events = labelled[0].read_events()
+    assert [event.get("category_id") for event in events] == [37, None, 37, None]
+    assert [event.get("trial_id") for event in events] == [2, 4, 9, None]
+    assert events[1]["shared1000_category_id"] == 22  # a split of its own
+    assert all("category_id" not in event for event in labelled[1].read_events())
+
+    logits = np.zeros((73000, 80), np.float32)
+    logits[4, 61] = logits[5, 3] = logits[7, 17] = 1
+    np.save(tmp_path / "logits.npy", logits)
+    everything = label_runs(runs, logits=tmp_path / "logits.npy")[1].read_events()
+    assert [event["category_id"] for event in everything] == [61, 3, 61, 17]
+    columns = "sub,ses,run,onset,nsd_id"
+    bare = write_trials(tmp_path / "bare.csv", ["subj01,1,2,7.0,5"], columns)
+    events = label_runs(runs, bare, tmp_path / "logits.npy")[1].read_events()
+    assert [event.get("category_id") for event in events] == [None, 3, None, None]
+
+    with pytest.raises(InputError, match="no column category_id: give --logits"):
+        label_runs(runs, bare)
+    wrong = write_trials(tmp_path / "wrong.csv", ["subj01,1,1,1,4.0,5,train,1"])
+    with pytest.raises(
+        InputError, match="1 of 1 included trials are not in the design of sub-subj"
+    ):
+        label_runs(runs, wrong)[0].read_events()
+    for rows, names in ((["subj01,1,1,x,9"], columns), (["a,b"], "sub,ses")):
+        with pytest.raises(InputError, match="Line 2 of|no column run"):
+            label_runs(
+                runs, write_trials(tmp_path / "bad.csv", rows, names), tmp_path / "logits.npy"
+            )
+    for bad in (logits[:9], logits[:, 0], logits.astype(int), np.full_like(logits, np.nan)):
+        np.save(tmp_path / "bad.npy", bad)
+        with pytest.raises(InputError, match="bad.npy"):
+            label_runs(runs, logits=tmp_path / "bad.npy")
+
+
+def test_labelled_trials_reach_the_store(tmp_path_factory, tmp_path):
+    tree = simulated_tree(tmp_path_factory, "nsd")
+    logits = np.random.default_rng(0).normal(size=(73000, 4)).astype(np.float32)
+    np.save(tmp_path / "logits.npy", logits)
+    main(
+        [f"--input={tree}", f"--output={tmp_path / 'store'}", "--subjects=subj02", "--jobs=1"]
+        + [f"--logits={tmp_path / 'logits.npy'}"]
+    )
+    events = [e for run in Store(tmp_path / "store").runs for e in run["events"]]
+    assert events and all(e["category_id"] == logits[e["nsd_id"]].argmax() for e in events)
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """A release of volumes with one small run, its transforms, and the spheres."""
+    rng, top = np.random.default_rng(0), tmp_path / "NSD"
+    folder = top / "nsddata" / "ppdata" / "subj03" / "transforms"
+    folder.mkdir(parents=True)
+    places = {side: rng.uniform(2, 9, (3, 50, 3)) for side in SIDES}
+    for side in SIDES:
+        places[side][1, :5] = 9999  # not scanned at one depth
+        for i in range(3):
+            name = f"{side}.func1pt0-to-layerB{i + 1}.mgz"
+            nibabel.save(MGHImage(places[side][i][:, None].astype("f4"), np.eye(4)), folder / name)
+        nearest = np.arange(70) % 50 + 1
+        name = f"{side}.white-to-fsaverage.mgz"
+        nibabel.save(MGHImage(nearest[:, None, None].astype("f4"), np.eye(4)), folder / name)
+    series = top / "nsddata_timeseries" / "ppdata" / "subj03" / "func1mm" / "timeseries"
+    series.mkdir(parents=True)
+    x, y, z = np.indices((10, 11, 12)) + 1.0
+    frames = np.stack([t * (x + 2 * y + 3 * z) for t in range(1, 19)], 3).astype(np.float32)
+    nibabel.save(Nifti1Image(frames, np.eye(4)), series / "timeseries_session01_run01.nii.gz")
+    templates = tmp_path / "resample_fsaverage"
+    templates.mkdir()
+    for side in "LR":
+        for name in (
+            f"fsaverage_std_sphere.{side}.164k_fsavg_{side}.surf.gii",
+            f"fs_LR-deformed_to-fsaverage.{side}.sphere.32k_fs_LR.surf.gii",
+            f"fsaverage.{side}.midthickness_va_avg.164k_fsavg_{side}.shape.gii",
+            f"fs_LR.{side}.midthickness_va_avg.32k_fs_LR.shape.gii",
+        ):
+            (templates / name).touch()
+    return top, templates, places
+
+
+def test_a_volume_is_sampled_at_three_depths_and_carried_to_fsaverage(volumes):
+    """Of a volume that is linear in its places cubic interpolation is exact."""
+    top, _, places = volumes
+    (run,) = top.glob("nsddata_timeseries/**/*.nii.gz")
+    for side in SIDES:
+        series = map_run(run, top, "subj03", side)
+        values = (places[side] @ [1, 2, 3]) * (places[side][..., 0] != 9999)
+        expected = values.mean(0)[np.arange(70) % 50]
+        assert series.shape == (18, 70) and series.dtype == np.float32
+        np.testing.assert_allclose(series[0], expected, rtol=1e-2)
+        np.testing.assert_allclose(series[17], 18 * series[0], rtol=1e-5)
+    values = sample_cubic(np.ones((5, 5, 5)), np.array([[1, 0.9, 5.1, 2], [2] * 4, [2, 2, 2, 5.0]]))
+    np.testing.assert_allclose(values, [1, 0, 0, 1])
+    with pytest.raises(InputError, match="subj04/transforms/lh.func1pt0-to-layerB1.mgz"):
+        map_run(run, top, "subj04", "lh")
+
+
+def test_the_commands_that_map_volumes(tmp_path, volumes, capsys):
+    top, templates, _ = volumes
+    arguments = ["--from-volume", f"--input={top}", f"--output={tmp_path / 'store'}"]
+
+    def told(*more):
+        with pytest.raises(SystemExit):
+            main([*arguments, *more])
+        return capsys.readouterr().err
+
+    where = (f"--mapped={tmp_path / 'mapped'}", f"--templates={templates}")
+    assert "needs --mapped" in told() and "needs --mapped" in told(where[0])
+    assert "No run was found" in told(*where, "--subjects=subj09")
+    (templates / "fs_LR.R.midthickness_va_avg.32k_fs_LR.shape.gii").rename(tmp_path / "away")
+    assert "shape.gii is missing" in told(*where)
+    (tmp_path / "away").rename(templates / "fs_LR.R.midthickness_va_avg.32k_fs_LR.shape.gii")
+    with pytest.raises(SystemExit):
+        main([f"--input={top}", f"--output={tmp_path / 's'}", where[0]])
+    assert "give --from-volume too" in capsys.readouterr().err
+
+    main([*arguments, *where])
+    script, remarks = capsys.readouterr()
+    assert "Runs to map: 1; mapped already: 0." in remarks and not (tmp_path / "mapped").exists()
+    # The script itself, with a Workbench that copies, and without the conversion at its end.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "wb_command").write_text('#!/bin/sh\n[ -f "$3" ] && [ -f "$9" ] && cp "$2" "$6"\n')
+    (tools / "python").write_text(
+        "#!/bin/sh\n"
+        f'case "$2" in *convert_nsd) echo "$@" ;; *) exec {sys.executable} "$@" ;; esac\n'
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    done = subprocess.run(
+        ["sh"], input=script, capture_output=True, text=True,
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"--input={tmp_path / 'mapped'} --designs={top}" in done.stdout
+    folder = tmp_path / "mapped" / "subj03" / "32k_fs_LR" / "timeseries"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"timeseries_session01_run01.{side}.func.gii" for side in SIDES
+    ]
+    assert len(nibabel.load(folder / "timeseries_session01_run01.rh.func.gii").darrays) == 18
+    main([*arguments, *where])
+    script, remarks = capsys.readouterr()
+    assert "mapped already: 1" in remarks and "wb_command" not in script

@@ -1,0 +1,167 @@
+"""Labels of the trials of the Natural Scenes Dataset: which are included, and what they show.
+
+A table of included trials has the columns sub, ses, run, nsd_id, onset, perhaps trial_id, and
+category_id; that of the published benchmark also split. Without category_id the class is that of
+the largest of given logits, one row an image. Images that all subjects saw ("shared1000") are a
+split of their own there: their class goes by another name, so that it is in no other split.
+"""
+
+import collections
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.releases.bids_tables import read_table
+from data_tools.releases.nsd import N_IMAGES
+from data_tools.run_files import RunFiles
+
+Event = dict[str, Any]
+
+_NEEDED = ("sub", "ses", "run", "nsd_id", "onset")
+_SHARED = "shared1000"
+# Designs are at 1 s: a trial of the table and its event lie closer than this, in seconds.
+_TOLERANCE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """An included trial.
+
+    Attributes:
+      onset: seconds from the first frame.
+      nsd_id: number of its image from 0.
+      labels: what its event gets: trial_id, and category_id or shared1000_category_id.
+    """
+
+    onset: float
+    nsd_id: int
+    labels: dict[str, int]
+
+
+def label_runs(
+    runs: Sequence[RunFiles],
+    trials: str | os.PathLike | None = None,
+    logits: str | os.PathLike | None = None,
+) -> list[RunFiles]:
+    """Runs whose events say the classes of their trials.
+
+    Args:
+      runs: of `find_nsd_runs`.
+      trials: table of the included trials (CSV); None includes all.
+      logits: `.npy` (73000, classes) by image.
+
+    Raises:
+      InputError: a file cannot be used, or neither tells classes.
+    """
+    classes = None if logits is None else read_classes(logits)
+    if trials is None:
+        return [_labelled(run, functools.partial(_label_all, classes=classes)) for run in runs]
+    table = read_trials(trials, classes)
+    return [
+        _labelled(run, functools.partial(_label_included, trials=table[key], name=run.key))
+        if (key := _place(run)) in table
+        else run
+        for run in runs
+    ]
+
+
+def read_trials(
+    path: str | os.PathLike, classes: np.ndarray | None = None
+) -> dict[tuple[str, int, int], list[Trial]]:
+    """Reads a table of included trials.
+
+    Args:
+      path: CSV.
+      classes: class of each image, used where the table has no category_id.
+
+    Returns:
+      The trials of each subject, session and run.
+
+    Raises:
+      InputError: the file is no such table, or nothing tells the classes.
+    """
+    rows = read_table(path, delimiter=",")
+    columns = rows[0].keys() if rows else ()
+    if missing := [name for name in _NEEDED if name not in columns]:
+        raise InputError(f"{path} has no column {missing[0]}: give a table of included trials.")
+    if "category_id" not in columns and classes is None:
+        raise InputError(f"{path} has no column category_id: give --logits by image.")
+    trials = collections.defaultdict(list)
+    for number, row in enumerate(rows, 2):
+        try:
+            place = (row["sub"], int(row["ses"]), int(row["run"]))
+            trials[place].append(_trial(row, classes))
+        except (ValueError, IndexError):
+            raise InputError(f"Line {number} of {path} is no trial of an image: mend it.") from None
+    return dict(trials)
+
+
+def read_classes(path: str | os.PathLike) -> np.ndarray:
+    """(73000,) int: the class of each image, that of its largest logit.
+
+    Raises:
+      InputError: the file is missing, damaged, or of another form.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        logits = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}): get it again.") from error
+    if logits.ndim != 2 or len(logits) != N_IMAGES or logits.dtype.kind != "f":
+        raise InputError(
+            f"{path} holds {logits.dtype} of {logits.shape}, not logits of {N_IMAGES:,} images."
+        )
+    if not np.isfinite(logits).all():
+        raise InputError(f"{path} holds logits that are not finite: make them again.")
+    return logits.argmax(1)
+
+
+def _trial(row: dict[str, str], classes: np.ndarray | None) -> Trial:
+    nsd_id = int(row["nsd_id"])
+    category = int(row["category_id"]) if "category_id" in row else int(classes[nsd_id])
+    name = "category_id" if row.get("split") != _SHARED else f"{_SHARED}_category_id"
+    labels = {name: category} | ({"trial_id": int(row["trial_id"])} if "trial_id" in row else {})
+    return Trial(float(row["onset"]), nsd_id, labels)
+
+
+def _place(run: RunFiles) -> tuple[str, int, int]:
+    return run.fields["subject"], run.fields["session"], run.fields["run"]
+
+
+def _labelled(run: RunFiles, label: Callable[[list[Event]], list[Event]]) -> RunFiles:
+    if run.read_events is None:
+        return run
+    return dataclasses.replace(run, read_events=functools.partial(_read, run.read_events, label))
+
+
+def _read(read: Callable[[], list[Event]], label: Callable) -> list[Event]:
+    return label(read())
+
+
+def _label_all(events: list[Event], classes: np.ndarray) -> list[Event]:
+    return [event | {"category_id": int(classes[event["nsd_id"]])} for event in events]
+
+
+def _label_included(events: list[Event], trials: list[Trial], name: str) -> list[Event]:
+    labels, lost = {}, []
+    for trial in trials:
+        found = [
+            i
+            for i, event in enumerate(events)
+            if event["nsd_id"] == trial.nsd_id and abs(event["onset"] - trial.onset) < _TOLERANCE
+        ]
+        labels |= dict.fromkeys(found, trial.labels)
+        lost += [] if found else [trial]
+    if lost:
+        raise InputError(
+            f"{len(lost)} of {len(trials)} included trials are not in the design of {name}, such "
+            f"as image {lost[0].nsd_id} at {lost[0].onset:g} s: give the table of these designs."
+        )
+    return [event | labels.get(i, {}) for i, event in enumerate(events)]
