@@ -12,7 +12,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["fmrifm*", "data_tools*"])
     + find_namespace_packages(include=["configs*"]),
-    package_data={"data_tools.inspection": ["*.html"], "data_tools.data": ["*.npz", "README.md"]},
+    package_data={
+        "configs.splits": ["*.json"],
+        "data_tools.data": ["*.npz", "README.md"],
+        "data_tools.inspection": ["*.html"],
+    },
     # The lowest versions that were tested.
     install_requires=[
         "absl-py>=2.1",
@@ -41,14 +45,23 @@ setup(
         # Published models: to download them, and to read those that are PyTorch pickles.
         "hub": ["huggingface-hub>=0.34"],
         "torch": ["torch>=2.13"],
+        # Published datasets: Arrow folders, and files on web servers and in buckets.
+        "arrow": ["pyarrow>=26.0"],
+        "remote": ["aiohttp>=3.14", "fsspec>=2026.9", "s3fs>=2026.9"],
         "test": [
+            "aiohttp>=3.14",
+            "datasets>=5.2",
             "distributed>=2025.1",
+            "fsspec>=2026.9",
             "huggingface-hub>=0.34",
             "hypothesis>=6.100",
+            "pyarrow>=26.0",
             "pytest>=8.4",
             "pytest-xdist>=3.6",
             "ruff>=0.15",
+            "s3fs>=2026.9",
             "torch>=2.13",
+            "webdataset>=1.0",
         ],
         "dask": ["distributed>=2025.1"],  # conversion spread over machines
         "tpu": ["jax[tpu]>=0.10.2"],
