@@ -19,10 +19,10 @@ import tqdm
 from data_tools.conversion_command import positive
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
+from data_tools.published.webdataset import FIELDS, FORMS, write_run
 from data_tools.selection import Selection, open_selection
 from data_tools.store import Store
 from data_tools.store_checks import SET_BY_WRITER
-from data_tools.webdataset import FIELDS, FORMS, write_run
 
 _NAMES = {ours: theirs for theirs, ours in FIELDS.items()}
 

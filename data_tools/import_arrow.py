@@ -19,9 +19,6 @@ from pathlib import Path
 
 import tqdm
 
-from data_tools.arrow_files import Row, read_rows, read_sizes, read_values
-from data_tools.arrow_folders import find_splits
-from data_tools.arrow_rows import UNLABELLED, RowForm, are_clips, check_labels, read_join
 from data_tools.conversion_command import parse
 from data_tools.errors import InputError, kind_errors
 from data_tools.import_command import (
@@ -34,7 +31,10 @@ from data_tools.import_command import (
 )
 from data_tools.importing import ImportJob, PublishedRun, Source, import_sources
 from data_tools.outcomes import Outcome
-from data_tools.published_traits import read_trait
+from data_tools.published.arrow_files import Row, read_rows, read_sizes, read_values
+from data_tools.published.arrow_folders import find_splits
+from data_tools.published.arrow_rows import UNLABELLED, RowForm, are_clips, check_labels, read_join
+from data_tools.published.traits import read_trait
 from data_tools.recipe import Recipe
 from data_tools.remote import base_name, is_url
 from data_tools.store import Store

@@ -12,7 +12,7 @@ from data_tools.geometry import Geometry
 from data_tools.importing import ImportJob, PublishedRun, Source, scan_sources
 from data_tools.inspection.facts import format_bytes
 from data_tools.outcomes import Outcome
-from data_tools.published_map import geometry_of_width, read_geometry
+from data_tools.published.maps import geometry_of_width, read_geometry
 from data_tools.recipe import MISSING
 from data_tools.resampling import KINDS
 from data_tools.store import FRAME_DTYPE, SKIPPED, Store

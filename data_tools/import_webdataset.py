@@ -27,11 +27,11 @@ from data_tools.import_command import (
     print_store,
 )
 from data_tools.importing import PublishedRun, Source, import_sources
-from data_tools.published_clips import clip_sources, find_clips
-from data_tools.published_map import FLAT_SPACE, read_geometry
+from data_tools.published.clips import clip_sources, find_clips
+from data_tools.published.maps import FLAT_SPACE, read_geometry
+from data_tools.published.webdataset import read_shard, scan_shard
 from data_tools.recipe import Recipe
 from data_tools.remote import base_name, expand, is_url
-from data_tools.webdataset import read_shard, scan_shard
 
 _TOOL = "data_tools.import_webdataset"
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
-from data_tools.published_split import (
+from data_tools.published.splits import (
     choose_runs,
     count_split,
     describe_counts,

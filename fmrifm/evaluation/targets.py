@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.published_split import find_split_file
+from data_tools.published.splits import find_split_file
 from fmrifm.input.clips import Clips, event_starts
 from fmrifm.input.sources import Source
 

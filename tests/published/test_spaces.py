@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.published_map import read_geometry
+from data_tools.published.maps import read_geometry
 from fmrifm.published.spaces import load_components, space_geometry
 
 
 @pytest.fixture
 def no_package(monkeypatch):
     """cortex_mae is not installed."""
-    monkeypatch.setattr("data_tools.published_map.package_file", lambda: None)
+    monkeypatch.setattr("data_tools.published.maps.package_file", lambda: None)
 
 
 @pytest.fixture

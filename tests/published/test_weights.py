@@ -33,7 +33,7 @@ CASES = ["cm_tiny_default_like", "cm_tiny_attn_sep", "cm_tiny_cross", "fm_tiny_n
 @pytest.fixture
 def no_package(monkeypatch):
     """cortex_mae is not installed."""
-    monkeypatch.setattr("data_tools.published_map.package_file", lambda: None)
+    monkeypatch.setattr("data_tools.published.maps.package_file", lambda: None)
 
 
 def golden_files(golden, name):

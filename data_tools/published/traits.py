@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.published_split import TRAITS
+from data_tools.published.splits import TRAITS
 from data_tools.remote import base_name, is_url
 
 

@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.importing import PublishedRun, Source
 from data_tools.outcomes import Outcome
-from data_tools.webdataset import FIELDS
+from data_tools.published.webdataset import FIELDS
 
 _SUFFIX = ".pt"
 _A_SOURCE = 500

@@ -72,8 +72,8 @@ def published_flat_map() -> Geometry:
     path = package_file()
     if path is None:
         raise InputError(
-            "The mask of the published flat map is in the package cortex_mae, which is not "
-            "installed: pip install --no-deps cortex_mae, or give --geometry."
+            "The package cortex_mae is not installed here, and the mask of the published flat map "
+            "is in it: pip install --no-deps cortex_mae, or give --geometry."
         )
     try:
         with np.load(path, allow_pickle=False) as file:

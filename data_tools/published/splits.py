@@ -30,7 +30,7 @@ from data_tools.selection import is_known
 Run = dict[str, Any]
 Conditions = dict[str, list[str]]
 
-FOLDER = Path(__file__).parents[1] / "configs" / "splits"
+FOLDER = Path(__file__).parents[2] / "configs" / "splits"
 TRAITS = FOLDER / "traits.json"
 
 
