@@ -69,6 +69,18 @@ def conversion_parser(
     add("--lowpass", type=float, metavar="HZ", help="take out faster fluctuations")
     add("--drop-dummies", type=_dummies, default=0, metavar="N", help="first frames, or 'auto' (0)")
     add("--pseudonymise", metavar="SALTFILE", help="replace subjects by hashes with this salt")
+    add_shared_flags(parser)
+    add("--dask", metavar="ADDRESS", help="scheduler to spread the work with, tcp://HOST:PORT")
+    add(
+        "--shard", type=_shard, default=(0, 1), metavar="I/N", help="part I of N, from 0: see merge"
+    )
+    add("--strict", action="store_true", help="stop at the first run that cannot be converted")
+    return parser
+
+
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of everything that makes a store."""
+    add = parser.add_argument
     add(
         "--restricted",
         nargs="+",
@@ -77,14 +89,8 @@ def conversion_parser(
         help="fields of the run table that reports, logs and models must not show",
     )
     add("--jobs", type=int, default=-1, help="processes, -1 for one a core (%(default)s)")
-    add("--dask", metavar="ADDRESS", help="scheduler to spread the work with, tcp://HOST:PORT")
-    add(
-        "--shard", type=_shard, default=(0, 1), metavar="I/N", help="part I of N, from 0: see merge"
-    )
     add("--dry-run", action="store_true", help="list the runs and their size, write nothing")
     add("--overwrite", action="store_true", help="replace an earlier store")
-    add("--strict", action="store_true", help="stop at the first run that cannot be converted")
-    return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

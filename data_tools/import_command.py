@@ -1,12 +1,12 @@
 """The command line that the importers share: their flags, and what is done with them."""
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import tqdm
 
+from data_tools.conversion_command import add_shared_flags
 from data_tools.errors import InputError, as_input_errors
 from data_tools.geometry import Geometry
 from data_tools.importing import ImportJob, PublishedRun, Source, scan_sources
@@ -15,6 +15,7 @@ from data_tools.outcomes import Outcome
 from data_tools.published.maps import geometry_of_width, read_geometry
 from data_tools.recipe import MISSING
 from data_tools.resampling import KINDS
+from data_tools.sizes import describe_whole
 from data_tools.store import FRAME_DTYPE, SKIPPED, Store
 
 
@@ -31,16 +32,7 @@ def import_parser(tool: str, description: str) -> argparse.ArgumentParser:
     add("--target-tr", type=float, default=0.0, help="the store's TR, 0 keeps (%(default)s)")
     add("--kind", choices=KINDS, default="linear", help="how to resample to it (%(default)s)")
     add("--missing", choices=MISSING, default="record", help="columns of zeros (%(default)s)")
-    add(
-        "--restricted",
-        nargs="+",
-        default=[],
-        metavar="COLUMN",
-        help="fields of the run table that reports, logs and models must not show",
-    )
-    add("--jobs", type=int, default=-1, help="processes, -1 for one a core (%(default)s)")
-    add("--dry-run", action="store_true", help="list the runs and their size, write nothing")
-    add("--overwrite", action="store_true", help="replace an earlier store")
+    add_shared_flags(parser)
     add("--skip-damaged", action="store_true", help="leave out what cannot be read, and list it")
     return parser
 
@@ -98,12 +90,8 @@ def print_sizes(sources: Sequence[Source], geometry: Geometry, output: Path, job
                 n_runs, n_frames = n_runs + 1, n_frames + run[1]
                 size = format_bytes(run[1] * frame_bytes)
                 tqdm.tqdm.write(f"{run[0]}  {run[1]:,} frames  {size}")
-    above = next(path for path in output.absolute().parents if path.exists())
-    print(
-        f"{output} would hold {n_runs:,} runs, {n_frames:,} frames, "
-        f"{format_bytes(n_frames * frame_bytes)}; free there: "
-        f"{format_bytes(shutil.disk_usage(above).free)}. What cannot be imported: {n_bad:,}."
-    )
+    whole = describe_whole(output, n_runs, n_frames, n_frames * frame_bytes)
+    print(f"{whole} What cannot be imported: {n_bad:,}.")
 
 
 def print_store(store: Store, skipped: Sequence[Outcome]) -> None:

@@ -50,11 +50,16 @@ def print_sizes(
             continue
         frames, size = frames + found[0], size + found[1]
         tqdm.tqdm.write(f"{key}  {found[0]:,} frames  {format_bytes(found[1])}")
+    whole = describe_whole(output, len(runs) - n_bad, frames, size)
+    print(f"{whole} Runs that cannot be converted: {n_bad:,}.")
+
+
+def describe_whole(output: Path, n_runs: int, n_frames: int, n_bytes: int) -> str:
+    """A sentence on a store that is not there yet, and on the room for it."""
     above = next(path for path in output.absolute().parents if path.exists())
-    print(
-        f"{output} would hold {len(runs) - n_bad:,} runs, {frames:,} frames, {format_bytes(size)}; "
-        f"free there: {format_bytes(shutil.disk_usage(above).free)}. Runs that cannot be "
-        f"converted: {n_bad:,}."
+    return (
+        f"{output} would hold {n_runs:,} runs, {n_frames:,} frames, {format_bytes(n_bytes)}; free "
+        f"there: {format_bytes(shutil.disk_usage(above).free)}."
     )
 
 

@@ -19,6 +19,8 @@ FLAT_SPACE = "flat-fsLR-32k"
 FLAT_WIDTH, VOLUME_WIDTH = 77_763, 132_032
 # Published parcellations, each a column a parcel.
 PARCELS = {"schaefer400": 400, "schaefer1000": 1000, "schaefer400_tians3": 450, "a424": 424}
+# No parcellation in use has more parcels, no picture of a brain as few pixels.
+_MOST_PARCELS = 2000
 _FILE = Path("resources") / "flat_pca_n8_224_560.npz"
 
 
@@ -43,14 +45,16 @@ def read_geometry(source: str | os.PathLike) -> Geometry:
 def geometry_of_width(width: int) -> Geometry:
     """The geometry of published data that come without one, told by their number of columns.
 
+    Few columns are parcels, of a published parcellation if there is one with as many.
+
     Raises:
-      InputError: it is none of a published space, or only a file tells this geometry.
+      InputError: only a file tells this geometry.
     """
     if width == FLAT_WIDTH:
         return published_flat_map()
-    for name, n_parcels in PARCELS.items():
-        if width == n_parcels:
-            return parcels(name, n_parcels)
+    if width <= _MOST_PARCELS:
+        names = {n_parcels: name for name, n_parcels in PARCELS.items()}
+        return parcels(names.get(width, f"parcels-{width}"), width)
     what = "the published cortex volume" if width == VOLUME_WIDTH else "no published space"
     raise InputError(
         f"Data of {width:,} columns are of {what}: give --geometry of their space, see "

@@ -192,7 +192,7 @@ def _run(
     meta = _json(members["meta.json"], dict, f"The metadata of {name}")
     events = None
     if "events.json" in members:
-        events = _json(members["events.json"], list, f"The events of {name}") or None
+        events = _json(members["events.json"], list, f"The events of {name}")
     bold = _array(members.pop("bold.npy"), f"The bold of {name}")
     if bold.dtype not in (np.float16, np.float32) or bold.ndim != 2:
         raise InputError(

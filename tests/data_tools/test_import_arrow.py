@@ -289,7 +289,6 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
     assert "no split 'dev': choose of train" in fails(
         capsys, tmp_path / "out", f"--input={good}", "--splits=dev"
     )
-    assert "columns are of no published space" in fails(capsys, tmp_path / "out", f"--input={good}")
     (tmp_path / "empty").mkdir()
     assert "holds no Arrow file" in fails(capsys, tmp_path / "out", f"--input={tmp_path}/empty")
     clips_ = write_arrow_folder(tmp_path / "clips", {"train": clips(1)}, CLIP_COLUMNS)

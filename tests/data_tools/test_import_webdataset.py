@@ -198,7 +198,7 @@ def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
     assert f"{N_COLUMNS - 1:,} columns and its mask {N_COLUMNS:,}" in told({"sub-01": narrow})
     line = told({"sub-01": newer("sub-01", 20, 39)}, f"--geometry={geometry}")
     assert f"39 columns and its space 'toy' has {N_COLUMNS:,}" in line
-    assert "give --geometry" in told({"sub-01": newer("sub-01", 20, 39)})
+    assert "no published space: give --geometry" in told({"a": newer("a", 20, 2001)})
     other = MASK.copy()
     other[3], other[4] = MASK[4], MASK[3]
     line = told({"sub-00": good, "sub-01": older("sub-01") | {"mask.npz": mask_npz(other)}})

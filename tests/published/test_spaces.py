@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import InputError
+from data_tools.published import maps
 from data_tools.published.maps import read_geometry
 from fmrifm.published.spaces import load_components, space_geometry
 
@@ -85,3 +86,13 @@ def test_components_of_a_file(tmp_path, no_package):
     (tmp_path / "b.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:100])
     with pytest.raises(InputError, match="damaged"):
         load_components(str(tmp_path / "b.npz"), 2, (6, 8))
+
+
+def test_published_data_tell_their_space_by_their_width(package, monkeypatch):
+    monkeypatch.setattr(maps, "FLAT_WIDTH", 180 * 470 + 1)
+    assert maps.geometry_of_width(180 * 470 + 1).space == "flat-fsLR-32k"
+    assert maps.geometry_of_width(424).space == read_geometry("a424").space == "a424"
+    other = maps.geometry_of_width(33)
+    assert (other.space, other.n_patches, other.patch_dim) == ("parcels-33", 33, 1)
+    with pytest.raises(InputError, match="132,032 columns are of the published cortex volume"):
+        maps.geometry_of_width(132_032)
