@@ -13,6 +13,8 @@ those of the same folder in parcels, the connectome is that of the published bas
 
 from ml_collections import ConfigDict
 
+from data_tools.errors import InputError
+
 TASKS = {
     "": {},
     "task21": {"model": "cortex_mae_flat", "target": "event:trial_type;task21"},
@@ -21,6 +23,10 @@ TASKS = {
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a probe; `arg` is a task of TASKS, or "" for none."""
+    if arg not in TASKS:
+        raise InputError(
+            f"{arg!r} is no task of this config: choose one of {', '.join(filter(None, TASKS))}."
+        )
     config = ConfigDict()
 
     config.seed = 0  # of untrained weights and randomised decompositions

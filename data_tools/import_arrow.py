@@ -102,10 +102,12 @@ def _import_split(
         "unlabelled": args.unlabelled,
         "join": [text.split("=")[0] for text in args.join],
     }
+    # A job that was begun with other labels does not go on with these.
     preprocessing = {
         "chain": "pixel",
         "zscore": Recipe().describe()["zscore"],
         "imported": "arrow",
+        "rows": {name: provenance[name] for name in ("labels", "unlabelled", "join")},
     }
     if (output / "store.json").is_file() and not args.overwrite:
         if Store(output).meta["provenance"] == provenance:

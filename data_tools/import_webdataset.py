@@ -10,11 +10,12 @@ with the shards that it had not finished.
 """
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.conversion_command import parse
+from data_tools.conversion_command import parse, positive
 from data_tools.errors import kind_errors
 from data_tools.flatmap import STANDARD_GRID
 from data_tools.geometry import Geometry
@@ -34,6 +35,7 @@ from data_tools.recipe import Recipe
 from data_tools.remote import base_name, expand, is_url
 
 _TOOL = "data_tools.import_webdataset"
+_PATCH_SIZE = 16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         places = expand(args.input)
         clips = find_clips(places)
         if clips:
-            geometry = read_geometry(args.geometry or "cortex_mae")
+            geometry = _cut(read_geometry(args.geometry or "cortex_mae"), args.patch_size)
             sources, form = clip_sources(clips, geometry, args.tr or 1.0), "clips"
         else:
             sources = [shard_source(place, args.tr) for place in places]
@@ -82,15 +84,22 @@ def shard_source(place: str, tr: float | None = None) -> Source:
     return Source(base_name(place), read, scan, is_local=not is_url(place))
 
 
-def _geometry(run: PublishedRun, given: str | None, patch_size: int) -> Geometry:
+def _geometry(run: PublishedRun, given: str | None, patch_size: int | None) -> Geometry:
     """The geometry of shards: that of the mask in them, a given one, or what their width tells."""
     if given or run.mask_HxW is None:
-        return geometry_of(run, given)
-    patches = (patch_size, patch_size)
+        return _cut(geometry_of(run, given), patch_size)
+    patches = (patch_size or _PATCH_SIZE, patch_size or _PATCH_SIZE)
     if run.mask_HxW.shape != STANDARD_GRID.shape:
         return Geometry("flat", run.mask_HxW, patches)
     grid = STANDARD_GRID
     return Geometry(FLAT_SPACE, run.mask_HxW, patches, grid.bbox, grid.pixel_size)
+
+
+def _cut(geometry: Geometry, patch_size: int | None) -> Geometry:
+    """The geometry in patches of another size, if one is given."""
+    if patch_size is None:
+        return geometry
+    return dataclasses.replace(geometry, patch_shape=(patch_size, patch_size))
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,7 +110,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--output", required=True, type=Path, metavar="STORE", help="where the store shall appear")
     add("--tr", type=float, help="seconds between frames, where the shards do not say (1)")
-    add("--patch-size", type=int, default=16, help="side of a patch in pixels (%(default)s)")
+    add("--patch-size", type=positive, help=f"side of a patch in pixels ({_PATCH_SIZE})")
     return parse(parser, argv)
 
 

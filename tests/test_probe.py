@@ -54,8 +54,8 @@ def import_folder(tmp_path, name, geometry, strength):
     return output
 
 
-def probe(*arguments):
-    command = [sys.executable, "-m", "fmrifm.probe", f"--config={ROOT / 'configs/probe.py'}:task21"]
+def probe(*arguments, task="task21"):
+    command = [sys.executable, "-m", "fmrifm.probe", f"--config={ROOT / 'configs/probe.py'}:{task}"]
     return subprocess.run(
         [*command, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
     )
@@ -94,3 +94,5 @@ def test_one_sentence_where_something_is_missing(tmp_path):
     assert done.returncode == 1 and not (tmp_path / "probe").exists()
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "import a dataset there" in line
+    done = probe(f"--workdir={tmp_path / 'probe'}", task="task22")
+    assert done.returncode == 1 and "choose one of task21" in done.stderr.splitlines()[-1]

@@ -24,7 +24,10 @@ _TRIALS = {"trial_id": "trial", "cond": "cond", "trial_type": "cond"}
 _NO_LABELS = frozenset({*_ENTITIES, "key", "__key__", "site", "dataset", "path"}) | {
     *("start", "end", "tr", "n_frames")
 }
-_RESERVED = SET_BY_WRITER | {"key", "missing", "qc", "events", "source"}
+_RESERVED = SET_BY_WRITER | {
+    *("key", "missing", "qc", "events", "source"),
+    *("frames_TxNxP", "mean", "std"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,10 @@ FORMS = {
 }
 _LARGEST_JSON = 2**26
 # What the store says of a run itself, or of its place there.
-_OWN = frozenset({"key", "events", "missing", "n_frames", "tr"}) | SET_BY_WRITER
+_OWN = SET_BY_WRITER | {
+    *("key", "events", "missing", "n_frames", "tr"),
+    *("frames_TxNxP", "mean", "std"),
+}
 
 Members = dict[str, bytes]
 
@@ -213,10 +216,13 @@ def _run(
                 f"The bold of {name} has {bold.shape[1]:,} columns and its mask {mask.sum():,} "
                 "pixels: get it again."
             )
+    own_tr = meta.get("tr")
+    if not isinstance(own_tr, int | float | None):
+        raise InputError(f"The metadata of {name} give no number as TR: get the shard again.")
     return PublishedRun(
         key,
         bold,
-        told_tr(meta.get("tr")) or tr,
+        told_tr(own_tr) or tr,
         {FIELDS.get(name, name): value for name, value in meta.items() if name not in _OWN},
         events,
         *scale,

@@ -235,6 +235,15 @@ def test_a_second_call_goes_on_with_the_splits_that_are_left(
         run(f"--input={folder}", f"--output={tmp_path / 'out'}", geometry)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train.partial"]
     monkeypatch.setattr(import_arrow.RowForm, "run", make)
+    with pytest.raises(SystemExit):
+        run(
+            f"--input={folder}",
+            f"--output={tmp_path / 'out'}",
+            geometry,
+            "--splits=train",
+            "--labels=dx",
+        )
+    assert "was begun with another preprocessing" in capsys.readouterr().err
     capsys.readouterr()
     run(f"--input={folder}", f"--output={tmp_path / 'out'}", geometry)
     assert "test was imported before: it stays." in capsys.readouterr().out

@@ -93,6 +93,10 @@ def test_newer_shards_need_a_geometry_and_keep_the_scale(tmp_path, geometry):
     np.testing.assert_array_equal(store.geometry.patches_to_pixels(store.scale(0)[0]), mean)
     assert store.preprocessing["chain"] == "pixel"
 
+    out = tmp_path / "small"
+    run(f"--input={tmp_path}/a.tar", f"--output={out}", f"--geometry={geometry}", "--patch-size=8")
+    assert Store(out).geometry.patch_shape == (8, 8)
+
     out = tmp_path / "resampled"
     run(f"--input={tmp_path}/a.tar", f"--output={out}", f"--geometry={geometry}", "--target-tr=1")
     store = Store(out)
@@ -210,6 +214,7 @@ def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
     assert "damaged" in told({"a": good | {"bold.npy": good["bold.npy"][:-9]}})
     assert "metadata" in told({"a": good | {"meta.json": b"[1]"}})
     assert "events" in told({"a": good | {"events.json": b"{}"}})
+    assert "no number as TR" in told({"a": good | {"meta.json": b'{"tr": "1 s"}'}})
     assert "mask of Run a" in told({"a": good | {"mask.npz": b"PK no"}})
     assert "holds no run" in told({})
     assert "is zero everywhere" in told({"a": good | {"bold.npy": npy(0 * bold("a"))}})
