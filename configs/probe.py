@@ -17,7 +17,12 @@ from data_tools.errors import InputError
 
 TASKS = {
     "": {},
-    "task21": {"model": "cortex_mae_flat", "target": "event:trial_type;task21"},
+    "task21": {
+        "model": "cortex_mae_flat",
+        "target": "event:trial_type;task21",
+        # All tokens of its clips side by side would be 90 GB.
+        "representations": ("avg_patch", "cls"),
+    },
 }
 
 

@@ -69,6 +69,7 @@ def test_task21_beside_the_connectome(tmp_path):
     done = probe(
         f"--workdir={workdir}", f"--config.model={CHECKPOINT}", f"--config.data.folder={flat}",
         f"--config.data.parcels={parcels}",
+        "--config.representations=('patch', 'avg_patch')",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "3 classes" in done.stdout and "connectome_schaefer10" in done.stdout

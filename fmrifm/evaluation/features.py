@@ -3,6 +3,8 @@
 Letters: B clips of a batch, C clips in all, D width.
 """
 
+from collections.abc import Collection
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,19 @@ from fmrifm.model.objective import Objective, Pixels
 from fmrifm.trainer.mesh import batch_sharding, make_mesh, to_devices
 
 BATCH_PER_DEVICE = 16
+KINDS = ("cls", "avg_patch", "patch", "input")
 
 
-def clip_features(files: ModelFiles, sources: list[Source], clips: Clips) -> dict[str, np.ndarray]:
+def clip_features(
+    files: ModelFiles, sources: list[Source], clips: Clips, kinds: Collection[str] = KINDS
+) -> dict[str, np.ndarray]:
     """Features of clips, in their order.
+
+    Args:
+      files: the model.
+      sources: the stores of the clips.
+      clips: where they lie.
+      kinds: which features are wanted; all of a model's tokens may not fit in memory.
 
     Returns:
       float32 arrays: `cls` (C, D), if the model has a class token; `avg_patch` (C, D), the mean
@@ -55,7 +66,8 @@ def clip_features(files: ModelFiles, sources: list[Source], clips: Clips) -> dic
             "avg_patch": masked_mean(patches, has_data_BxMx1, axis=1),
             "input": masked_mean(values, valid, axis=2),
         }
-        return out if cls is None else {**out, "cls": cls[:, 0]}
+        out = out if cls is None else {**out, "cls": cls[:, 0]}
+        return {name: value for name, value in out.items() if name in kinds}
 
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
     sharding = batch_sharding(mesh)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -112,10 +113,12 @@ def describe_results(results: dict) -> str:
 
 def _features(config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Parcels | None):
     """Yields name, head, features by split, and whether it is a baseline."""
-    trained = _encode(files, splits)
-    wanted = [kind for kind in config.representations if kind in trained["train"]]
     baselines = config.baselines
-    blank = _encode(_untrained(files, config.seed), splits) if "untrained" in baselines else None
+    trained = _encode(files, splits, {*config.representations, "input"})
+    wanted = [kind for kind in config.representations if kind in trained["train"]]
+    blank = None
+    if "untrained" in baselines:
+        blank = _encode(_untrained(files, config.seed), splits, wanted)
     for head in config.heads:
         for kind in wanted:
             yield kind, head, _pick(trained, kind), False
@@ -133,9 +136,11 @@ def _features(config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Pa
         yield "none", "majority", _pick(trained, "input"), True
 
 
-def _encode(files: ModelFiles, splits: Splits) -> dict[str, dict[str, np.ndarray]]:
+def _encode(
+    files: ModelFiles, splits: Splits, kinds: Collection[str]
+) -> dict[str, dict[str, np.ndarray]]:
     return {
-        name: clip_features(files, sources, splits.samples[name].clips)
+        name: clip_features(files, sources, splits.samples[name].clips, kinds)
         for name, sources in splits.sources.items()
     }
 

@@ -102,6 +102,7 @@ def test_features_do_not_depend_on_the_batch(model, tmp_path, monkeypatch):
     files, clips = load_model(model), list_clips(sources, 16)
     whole = clip_features(files, sources, clips)
     monkeypatch.setattr("fmrifm.evaluation.features.BATCH_PER_DEVICE", 1)
+    assert list(clip_features(files, sources, clips, ("cls",))) == ["cls"]
     for name, values in clip_features(files, sources, clips).items():
         assert len(values) == len(clips) == 24
         np.testing.assert_allclose(values, whole[name], atol=1e-5)
