@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 import scipy.signal
+from threadpoolctl import threadpool_limits
 
 from data_tools.simulation.brain import N_BACKGROUND, N_NETWORKS, N_SOURCES, Subject, draw_group
 from data_tools.simulation.cortex import N_VERTICES, cortex, smooth
@@ -63,6 +64,8 @@ class SimulatedRun:
         return f"sub-{self.subject.name}_task-{self.task}_run-{self.number:02d}"
 
 
+# On several cores BLAS sums in another order, which the last bits show.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def draw_run(
     study: Study,
     subject: Subject,
