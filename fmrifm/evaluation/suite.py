@@ -99,15 +99,19 @@ def probe(config: ConfigDict, output: Path) -> dict:
 
 def describe_results(results: dict) -> str:
     """A table of accuracies, the model first, with 95 % intervals."""
-    lines = [f"{results['target']}: {len(results['classes'])} classes, chance is a guess at random"]
-    for row in results["results"]:
+    n_classes, rows = len(results["classes"]), results["results"]
+    width = max(len(row["representation"]) for row in rows) + 2
+    lines = [f"{results['target']}: {n_classes} classes, a random guess hits {1 / n_classes:.1%}"]
+    for row in sorted(rows, key=lambda row: row["baseline"]):
         cells = []
         for name, split in row["splits"].items():
             accuracy = split["metrics"]["accuracy"]
             interval = f"{accuracy['low']:.1%} to {accuracy['high']:.1%}"
             cells.append(f"{name} {accuracy['value']:6.1%} ({interval}, n = {split['n']:,})")
         kind = "baseline" if row["baseline"] else "model"
-        lines.append(f"  {kind:<9}{row['representation']:<22}{row['head']:<10}{'  '.join(cells)}")
+        lines.append(
+            f"  {kind:<10}{row['representation']:<{width}}{row['head']:<10}{', '.join(cells)}"
+        )
     return "\n".join(lines)
 
 
