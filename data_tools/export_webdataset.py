@@ -8,6 +8,8 @@ them; values are the same bits. The same store gives the same bytes.
 """
 
 import argparse
+import io
+import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import tqdm
+from scipy import sparse
 
 from data_tools.conversion_command import positive
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
-from data_tools.published.webdataset import FIELDS, FORMS, write_run
+from data_tools.published.webdataset import FIELDS, FORMS
 from data_tools.selection import Selection, open_selection
 from data_tools.store import Store
 from data_tools.store_checks import SET_BY_WRITER
@@ -69,10 +72,48 @@ def write_shards(
     return len(shards)
 
 
+def _write_run(
+    archive: tarfile.TarFile,
+    run: dict[str, Any],
+    bold_TxC: np.ndarray,
+    events: list[dict[str, Any]],
+    *,
+    mask_HxW: np.ndarray | None = None,
+    scale: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
+    """Adds a run to an open tar: with a mask in the older form, with a scale in the newer.
+
+    Args:
+      archive: open to be written.
+      run: its metadata; `key` names the members.
+      bold_TxC: float16.
+      events: as BIDS has them.
+      mask_HxW: bool, the pixels that the columns are.
+      scale: mean and std, each (C,) float32.
+    """
+    meta = {name: value for name, value in run.items() if name != "key"}
+    members = {
+        "meta.json": json.dumps(meta, sort_keys=True).encode(),
+        "events.json": json.dumps(events, sort_keys=True).encode(),
+        "bold.npy": _npy(bold_TxC),
+    }
+    if mask_HxW is not None:
+        buffer = io.BytesIO()
+        sparse.save_npz(buffer, sparse.coo_matrix(mask_HxW), compressed=False)
+        members["mask.npz"] = buffer.getvalue()
+    if scale is not None:
+        members |= {"mean.npy": _npy(scale[0]), "std.npy": _npy(scale[1])}
+    for suffix, data in members.items():
+        # No owner and no time: the same run gives the same bytes.
+        info = tarfile.TarInfo(f"{run['key']}.{suffix}")
+        info.size, info.mode = len(data), 0o644
+        archive.addfile(info, io.BytesIO(data))
+
+
 def _write(archive: tarfile.TarFile, store: Store, run: int, form: str) -> None:
     line, geometry = store.runs[run], store.geometry
     scale = store.scale(run)
-    write_run(
+    _write_run(
         archive,
         _meta(store, run),
         geometry.to_columns(store.read(run, 0, line["n_frames"])),
@@ -93,6 +134,12 @@ def _meta(store: Store, run: int) -> dict[str, Any]:
         lost.reshape(-1)[store.missing(run)] = True
         meta["missing"] = np.flatnonzero(store.geometry.to_columns(lost)).tolist()
     return meta
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _check(store: Store, args: argparse.Namespace) -> None:

@@ -29,11 +29,12 @@ from data_tools.import_command import (
     print_sizes,
     print_store,
 )
-from data_tools.importing import ImportJob, PublishedRun, Source, import_sources
+from data_tools.importing import ImportJob, import_sources
 from data_tools.outcomes import Outcome
 from data_tools.published.arrow_files import Row, read_rows, read_sizes, read_values
 from data_tools.published.arrow_folders import find_splits
 from data_tools.published.arrow_rows import UNLABELLED, RowForm, are_clips, check_labels, read_join
+from data_tools.published.runs import PublishedRun, Source
 from data_tools.published.traits import read_trait
 from data_tools.recipe import Recipe
 from data_tools.remote import base_name, is_url

@@ -9,10 +9,12 @@ import tqdm
 from data_tools.conversion_command import add_shared_flags
 from data_tools.errors import InputError, as_input_errors
 from data_tools.geometry import Geometry
-from data_tools.importing import ImportJob, PublishedRun, Source, scan_sources
+from data_tools.importing import ImportJob
 from data_tools.inspection.facts import format_bytes
 from data_tools.outcomes import Outcome
+from data_tools.published.headers import scan_sources
 from data_tools.published.maps import geometry_of_width, read_geometry
+from data_tools.published.runs import PublishedRun, Source
 from data_tools.recipe import MISSING
 from data_tools.resampling import KINDS
 from data_tools.sizes import describe_whole

@@ -27,9 +27,10 @@ from data_tools.import_command import (
     print_sizes,
     print_store,
 )
-from data_tools.importing import PublishedRun, Source, import_sources
+from data_tools.importing import import_sources
 from data_tools.published.clips import clip_sources, find_clips
 from data_tools.published.maps import FLAT_SPACE, read_geometry
+from data_tools.published.runs import PublishedRun, Source
 from data_tools.published.webdataset import read_shard, scan_shard
 from data_tools.recipe import Recipe
 from data_tools.remote import base_name, expand, is_url

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,53 +25,11 @@ from data_tools.errors import InputError, as_input_errors
 from data_tools.geometry import Geometry
 from data_tools.outcomes import Outcome, skipped_lines
 from data_tools.preprocess import to_float16
+from data_tools.published.headers import first_problem, twice, wrong_width
+from data_tools.published.runs import PublishedRun, Source
 from data_tools.resampling import resample
 from data_tools.store import Store
 from data_tools.store_writer import StoreWriter
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PublishedRun:
-    """A run, or a clip of one, as it is published.
-
-    Attributes:
-      key: its name, unique in the store.
-      bold_TxC: float16, z-scored, the columns of the space.
-      tr: seconds between frames.
-      fields: metadata for the run table: subject, session, task, ...
-      events: as BIDS has them, onsets from the first frame; None if nothing is known of events.
-      mean_C, std_C: the scale before z-scoring, both or None.
-      missing_C: bool, the columns without data as the source tells; None if it does not.
-      mask_HxW: bool, the pixels that the columns are in raster order, where it came with the run.
-    """
-
-    key: str
-    bold_TxC: np.ndarray
-    tr: float
-    fields: dict[str, Any]
-    events: list[dict[str, Any]] | None = None
-    mean_C: np.ndarray | None = None
-    std_C: np.ndarray | None = None
-    missing_C: np.ndarray | None = None
-    mask_HxW: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Something that holds runs, such as a tar shard.
-
-    Attributes:
-      name: as messages and the field `source` of its runs call it, unique among the sources.
-      read: yields its runs, and an `Outcome` with a reason for each that is no good; raises
-        InputError where nothing more can be read. Picklable.
-      scan: yields key, frames and columns of its runs from headers alone, otherwise as `read`.
-      is_local: whether headers can be read without reading all that lies between.
-    """
-
-    name: str
-    read: Callable[[], Iterator[PublishedRun | Outcome]]
-    scan: Callable[[], Iterator[tuple[str, int, int] | Outcome]]
-    is_local: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +102,10 @@ def import_sources(
         overwrite=overwrite,
     ) as writer:
         skipped, n_done = [], 0
-        failure = None if job.skip_damaged else _foreseen(sources, job, writer, jobs)
+        failure = None
+        if not job.skip_damaged:
+            left = [x for x in sources if x.is_local and not writer.has_source(x.name)]
+            failure = first_problem(left, job.geometry, jobs)
         if failure is None:
             with contextlib.closing(_results(sources, job, writer, jobs)) as results:
                 for problems, done in results:
@@ -173,59 +134,6 @@ def import_sources(
     raise InputError(f"No run could be imported{first}")
 
 
-def scan_sources(
-    sources: Sequence[Source], geometry: Geometry, jobs: int
-) -> Iterator[list[tuple[str, int, int] | Outcome]]:
-    """What the headers of each source tell: key, frames and columns of its runs, or what is wrong.
-
-    Args:
-      sources: to be read, in processes of their own.
-      geometry: that their columns should be of.
-      jobs: number of processes, -1 for one a core.
-    """
-    work = [joblib.delayed(_scan)(source, geometry) for source in sources]
-    scans = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
-    with quietly_closed(scans):
-        yield from tqdm.tqdm(scans, "headers", len(work), unit="source", leave=False)
-
-
-def _scan(source: Source, geometry: Geometry) -> list[tuple[str, int, int] | Outcome]:
-    place, found = Path(source.name), []
-    try:
-        with as_input_errors():
-            for run in source.scan():
-                if not isinstance(run, Outcome) and run[2] != geometry.width:
-                    reason = _wrong_width(
-                        f"Run {run[0]} of {source.name}", "bold", run[2], geometry
-                    )
-                    run = Outcome(run[0], place, reason)
-                found.append(run)
-    except InputError as error:
-        found.append(Outcome(source.name, place, str(error)))
-    return found
-
-
-def _foreseen(
-    sources: Sequence[Source], job: ImportJob, writer: StoreWriter, jobs: int
-) -> Outcome | None:
-    """The first thing wrong that the headers of sources tell which are not done, if any."""
-    left = [source for source in sources if source.is_local and not writer.has_source(source.name)]
-    if not left:
-        return None
-    owners: dict[str, str] = {}
-    with contextlib.closing(scan_sources(left, job.geometry, jobs)) as scans:
-        for source, runs in zip(left, scans, strict=True):
-            seen = set()
-            for run in runs:
-                if isinstance(run, Outcome):
-                    return run
-                owner = owners.setdefault(run[0], source.name)
-                if owner != source.name or run[0] in seen:
-                    return Outcome(run[0], Path(source.name), _twice(run[0], source.name, owner))
-                seen.add(run[0])
-    return None
-
-
 def _results(
     sources: Sequence[Source], job: ImportJob, writer: StoreWriter, jobs: int
 ) -> Iterator[tuple[list[Outcome], bool]]:
@@ -249,7 +157,7 @@ def _import_source(
                 if isinstance(run, PublishedRun):
                     try:
                         if run.key in keys:
-                            raise InputError(_twice(run.key, source.name, source.name))
+                            raise InputError(twice(run.key, source.name, source.name))
                         _add(run, source, job, writer)
                         keys.append(run.key)
                         continue
@@ -270,7 +178,7 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
     name = f"Run {run.key} of {source.name}"
     begun = writer.line(run.key)
     if begun is not None and begun.get("source") != source.name:
-        raise InputError(_twice(run.key, source.name, str(begun.get("source"))))
+        raise InputError(twice(run.key, source.name, str(begun.get("source"))))
     if begun is not None and writer.has(run.key):
         return
     _check_columns(run, job.geometry, name)
@@ -313,19 +221,7 @@ def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:
         if array.ndim != (2 if what == "bold" else 1) or not len(array):
             raise InputError(f"{name} has a {what} of the shape {array.shape}: get it again.")
         if array.shape[-1] != geometry.width:
-            raise InputError(_wrong_width(name, what, array.shape[-1], geometry))
-
-
-def _wrong_width(name: str, what: str, width: int, geometry: Geometry) -> str:
-    return (
-        f"{name} has a {what} of {width:,} columns and its space '{geometry.space}' has "
-        f"{geometry.width:,}: give --geometry of its own space, or get it again."
-    )
-
-
-def _twice(key: str, source: str, other: str) -> str:
-    also = "twice" if source == other else f"and in {other} too"
-    return f"Run {key} is in {source} {also}: give every run its own key, or only one of them."
+            raise InputError(wrong_width(name, what, array.shape[-1], geometry))
 
 
 def _sources(writer: StoreWriter) -> set[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.importing import PublishedRun
 from data_tools.published.arrow_files import Row
+from data_tools.published.runs import PublishedRun
 from data_tools.store_checks import SET_BY_WRITER
 from data_tools.surface_run import told_tr
 

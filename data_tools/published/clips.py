@@ -14,8 +14,8 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
-from data_tools.importing import PublishedRun, Source
 from data_tools.outcomes import Outcome
+from data_tools.published.runs import PublishedRun, Source
 from data_tools.published.webdataset import FIELDS
 
 _SUFFIX = ".pt"

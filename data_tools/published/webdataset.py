@@ -1,4 +1,4 @@
-"""Published tar shards (WebDataset): how a run is read from one, and written to one.
+"""Published tar shards (WebDataset): how runs are read from one.
 
 ```
 KEY.meta.json  KEY.events.json  KEY.bold.npy  KEY.mask.npz       the older release: "older"
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from data_tools.errors import InputError
-from data_tools.importing import PublishedRun
 from data_tools.outcomes import Outcome
+from data_tools.published.runs import PublishedRun
 from data_tools.remote import base_name, open_binary
 from data_tools.store_checks import SET_BY_WRITER
 from data_tools.surface_run import told_tr
@@ -95,44 +94,6 @@ def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
             yield key, *shape
         except InputError as error:
             yield Outcome(key, Path(base_name(place)), str(error))
-
-
-def write_run(
-    archive: tarfile.TarFile,
-    run: dict[str, Any],
-    bold_TxC: np.ndarray,
-    events: list[dict[str, Any]],
-    *,
-    mask_HxW: np.ndarray | None = None,
-    scale: tuple[np.ndarray, np.ndarray] | None = None,
-) -> None:
-    """Adds a run to an open tar: with a mask in the older form, with a scale in the newer.
-
-    Args:
-      archive: open to be written.
-      run: its metadata; `key` names the members.
-      bold_TxC: float16.
-      events: as BIDS has them.
-      mask_HxW: bool, the pixels that the columns are.
-      scale: mean and std, each (C,) float32.
-    """
-    meta = {name: value for name, value in run.items() if name != "key"}
-    members = {
-        "meta.json": json.dumps(meta, sort_keys=True).encode(),
-        "events.json": json.dumps(events, sort_keys=True).encode(),
-        "bold.npy": _npy(bold_TxC),
-    }
-    if mask_HxW is not None:
-        buffer = io.BytesIO()
-        sparse.save_npz(buffer, sparse.coo_matrix(mask_HxW), compressed=False)
-        members["mask.npz"] = buffer.getvalue()
-    if scale is not None:
-        members |= {"mean.npy": _npy(scale[0]), "std.npy": _npy(scale[1])}
-    for suffix, data in members.items():
-        # No owner and no time: the same run gives the same bytes.
-        info = tarfile.TarInfo(f"{run['key']}.{suffix}")
-        info.size, info.mode = len(data), 0o644
-        archive.addfile(info, io.BytesIO(data))
 
 
 def _runs(place: str, read, seekable: bool = False) -> Iterator[tuple[str, Members]]:
@@ -277,12 +238,6 @@ def _json(data: bytes, kind: type, what: str) -> Any:
     if not isinstance(value, kind) or not all(isinstance(x, dict) for x in value if kind is list):
         raise InputError(f"{what} are not what they should be: get the shard again.")
     return value
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _npy_header(data: bytes, what: str) -> tuple[tuple[int, ...], np.dtype, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from data_tools import import_arrow
 from data_tools.geometry import Geometry
-from data_tools.importing import PublishedRun
+from data_tools.published.runs import PublishedRun
 from data_tools.store import Store
 
 pa = pytest.importorskip("pyarrow")
