@@ -138,7 +138,7 @@ def run_command(
         args.dataset or dataset,
         read_salt(args.pseudonymise) if args.pseudonymise else None,
     )
-    hidden = _words(args.restricted)
+    hidden = words(args.restricted)
     _check_fields(hidden, runs)
     if args.dry_run:
         print_sizes(runs, job, args.output, shard=args.shard, jobs=args.jobs)
@@ -203,7 +203,7 @@ def _recipe(args: argparse.Namespace, chain: str) -> Recipe:
         max_missing=args.max_missing,
         seconds=args.seconds,
         min_frames=args.min_frames,
-        confounds=tuple(_words(args.confounds)),
+        confounds=tuple(words(args.confounds)),
         highpass=args.highpass,
         lowpass=args.lowpass,
         drop_dummies=args.drop_dummies,
@@ -231,7 +231,7 @@ def _spread(address: str | None) -> Iterator[None]:
         yield
 
 
-def _words(values: Sequence[str]) -> list[str]:
+def words(values: Sequence[str]) -> list[str]:
     """ "A,B" is two values, as "A B" is."""
     return [word for value in values for word in value.split(",") if word]
 

@@ -22,6 +22,7 @@ from scipy import sparse
 from data_tools.conversion_command import positive
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
+from data_tools.geometry import Geometry
 from data_tools.published.webdataset import FIELDS, FORMS
 from data_tools.selection import Selection, open_selection
 from data_tools.store import Store
@@ -34,11 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parse_args(argv)
     with kind_errors():
         selection = open_selection(args.store)
-        _check(selection.store, args)
+        _check(selection, args)
         prefix = args.prefix or selection.store.path.name
         with publish_directory(args.output) as directory:
             n_shards = write_shards(selection, directory, args.form, args.runs_per_shard, prefix)
         print(f"{args.output}: {len(selection.runs)} runs in {n_shards} shards.")
+        if shown := sorted(selection.store.restricted):
+            print(f"The shards hold fields that others must not see: {', '.join(shown)}.")
         geometry = selection.store.geometry
         if geometry.columns is not None and geometry.width > geometry.n_pixels:
             print(
@@ -136,13 +139,19 @@ def _meta(store: Store, run: int) -> dict[str, Any]:
     return meta
 
 
+def _is_flat_map(geometry: Geometry) -> bool:
+    """Whether frames are images whose valid pixels in raster order are the columns."""
+    return geometry.columns is None and 1 not in geometry.mask.shape
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
-def _check(store: Store, args: argparse.Namespace) -> None:
+def _check(selection: Selection, args: argparse.Namespace) -> None:
+    store = selection.store
     if args.output.exists():
         raise InputError(f"{args.output} exists already: choose another path or delete it.")
     if args.form == "newer" and not store.has_scale:
@@ -150,11 +159,14 @@ def _check(store: Store, args: argparse.Namespace) -> None:
             f"{store.path} does not hold the mean and standard deviation before z-scoring, which "
             "the newer form has: convert the runs with --chain=pixel, or give --form=older."
         )
-    if args.form == "older" and not store.geometry.pixel_size:
+    if args.form == "older" and not _is_flat_map(store.geometry):
         raise InputError(
             f"{store.path} is no flat map, and the older form is of flat maps: give --form=newer."
         )
-    if names := sorted(run["key"] for run in store.runs if "/" in run["key"] or "." in run["key"]):
+    if args.prefix and "/" in args.prefix:
+        raise InputError(f"--prefix={args.prefix} is no name of a file: give it without '/'.")
+    keys = [store.runs[run]["key"] for run in selection.runs]
+    if names := sorted(key for key in keys if "/" in key or "." in key):
         raise InputError(
             f"The key {names[0]} holds '/' or '.', which names in shards cannot: rename the run."
         )

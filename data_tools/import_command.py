@@ -1,12 +1,13 @@
 """The command line that the importers share: their flags, and what is done with them."""
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import tqdm
 
-from data_tools.conversion_command import add_shared_flags
+from data_tools.conversion_command import add_shared_flags, words
 from data_tools.errors import InputError, as_input_errors
 from data_tools.geometry import Geometry
 from data_tools.importing import ImportJob
@@ -39,6 +40,25 @@ def import_parser(tool: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def restricted_fields(args: argparse.Namespace, known: Iterable[str]) -> list[str]:
+    """The fields to restrict.
+
+    Args:
+      args: the flags of `import_parser`.
+      known: fields that there are, beside those of every run.
+
+    Raises:
+      InputError: one is none of them: the one that is meant would stay open.
+    """
+    names, known = words(args.restricted), {"dataset", "subject", "session", "task", *known}
+    if unknown := sorted(set(names) - known):
+        raise InputError(
+            f"The first run has no field '{unknown[0]}' to restrict: choose of "
+            f"{', '.join(sorted(known))}."
+        )
+    return names
+
+
 def import_job(args: argparse.Namespace, geometry: Geometry, dataset: str = "") -> ImportJob:
     """What the flags of `import_parser` ask for."""
     return ImportJob(
@@ -52,7 +72,7 @@ def import_job(args: argparse.Namespace, geometry: Geometry, dataset: str = "") 
 
 
 def first_run(sources: Sequence[Source], skip_damaged: bool) -> PublishedRun:
-    """The first run that can be read: it tells the form, columns and TR of all.
+    """The first run that can be read: it tells the form, columns and TR of all; one frame of it.
 
     Raises:
       InputError: there is none, or, unless damaged ones are skipped, one before it is damaged.
@@ -63,7 +83,8 @@ def first_run(sources: Sequence[Source], skip_damaged: bool) -> PublishedRun:
             with as_input_errors():
                 for run in source.read():
                     if isinstance(run, PublishedRun):
-                        return run
+                        # The whole would stay in memory as long as the import lasts.
+                        return dataclasses.replace(run, bold_TxC=run.bold_TxC[:1].copy())
                     if not skip_damaged:
                         raise InputError(run.reason)
                     problem = problem or run.reason
@@ -79,8 +100,22 @@ def geometry_of(run: PublishedRun, source: str | None) -> Geometry:
     return read_geometry(source) if source else geometry_of_width(run.bold_TxC.shape[-1])
 
 
-def print_sizes(sources: Sequence[Source], geometry: Geometry, output: Path, jobs: int) -> None:
-    """Prints the size of each run in a store and of the whole, and what cannot be imported."""
+def print_sizes(
+    sources: Sequence[Source],
+    geometry: Geometry,
+    output: Path,
+    jobs: int,
+    n_kept: Callable[[int], int] = int,
+) -> None:
+    """Prints the size of each run in a store and of the whole, and what cannot be imported.
+
+    Args:
+      sources: what would be imported.
+      geometry: of the store.
+      output: where the store would appear; nothing is written there.
+      jobs: number of processes that read headers, -1 for one a core.
+      n_kept: the frames that the store would have of a run, by those of the run.
+    """
     frame_bytes = geometry.n_patches * geometry.patch_dim * FRAME_DTYPE.itemsize
     n_runs, n_frames, n_bad = 0, 0, 0
     for runs in scan_sources(sources, geometry, jobs):
@@ -89,9 +124,9 @@ def print_sizes(sources: Sequence[Source], geometry: Geometry, output: Path, job
                 n_bad += 1
                 tqdm.tqdm.write(f"{run.key}  cannot be imported: {run.reason}")
             else:
-                n_runs, n_frames = n_runs + 1, n_frames + run[1]
-                size = format_bytes(run[1] * frame_bytes)
-                tqdm.tqdm.write(f"{run[0]}  {run[1]:,} frames  {size}")
+                kept = n_kept(run[1])
+                n_runs, n_frames = n_runs + 1, n_frames + kept
+                tqdm.tqdm.write(f"{run[0]}  {kept:,} frames  {format_bytes(kept * frame_bytes)}")
     whole = describe_whole(output, n_runs, n_frames, n_frames * frame_bytes)
     print(f"{whole} What cannot be imported: {n_bad:,}.")
 

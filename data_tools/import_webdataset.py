@@ -26,6 +26,7 @@ from data_tools.import_command import (
     import_parser,
     print_sizes,
     print_store,
+    restricted_fields,
 )
 from data_tools.importing import import_sources
 from data_tools.published.clips import clip_sources, find_clips
@@ -34,6 +35,7 @@ from data_tools.published.runs import PublishedRun, Source
 from data_tools.published.webdataset import read_shard, scan_shard
 from data_tools.recipe import Recipe
 from data_tools.remote import base_name, expand, is_url
+from data_tools.resampling import n_resampled
 
 _TOOL = "data_tools.import_webdataset"
 _PATCH_SIZE = 16
@@ -53,13 +55,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not clips:
             geometry = _geometry(first, args.geometry, args.patch_size)
             form = "older" if first.mean_C is None else "newer"
+        job = import_job(args, geometry)
+        job = dataclasses.replace(job, has_scale=first.mean_C is not None)
+        restricted = restricted_fields(args, [*first.fields, "events", "source"])
         if args.dry_run:
-            print_sizes(sources, geometry, args.output, args.jobs)
+            # The TR is that of the first run: headers of others do not tell theirs.
+            trs = {"tr": first.tr, "new_tr": args.target_tr or first.tr, "kind": args.kind}
+            kept = functools.partial(n_resampled, **trs)
+            print_sizes(sources, geometry, args.output, args.jobs, kept)
             return
         store, skipped = import_sources(
             sources,
             args.output,
-            import_job(args, geometry),
+            job,
             tr=first.tr,
             preprocessing={
                 "chain": "pixel" if form == "newer" else "vertex",
@@ -71,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "input": [base_name(pattern) for pattern in args.input],
                 "form": form,
             },
-            restricted=args.restricted,
+            restricted=restricted,
             jobs=args.jobs,
             overwrite=args.overwrite,
         )

@@ -44,6 +44,7 @@ class ImportJob:
       target_tr: seconds between the frames of the store; 0 keeps that of the runs.
       kind: how to resample to it, see `resampling.resample`.
       skip_damaged: whether what cannot be read is left out rather than an error.
+      has_scale: whether runs must have a scale, or must not; None takes both.
     """
 
     geometry: Geometry
@@ -52,6 +53,7 @@ class ImportJob:
     target_tr: float = 0.0
     kind: str = "linear"
     skip_damaged: bool = False
+    has_scale: bool | None = None
 
 
 def import_sources(
@@ -155,22 +157,30 @@ def _import_source(
         with as_input_errors():
             for run in source.read():
                 if isinstance(run, PublishedRun):
-                    try:
-                        if run.key in keys:
-                            raise InputError(twice(run.key, source.name, source.name))
-                        _add(run, source, job, writer)
-                        keys.append(run.key)
-                        continue
-                    except InputError as error:
-                        run = Outcome(run.key, Path(source.name), str(error))
-                problems.append(run)
-                if not job.skip_damaged:
-                    return problems, False
+                    run = _try_add(run, keys, source, job, writer)
+                if run is not None:
+                    problems.append(run)
+                    if not job.skip_damaged:
+                        return problems, False
     except InputError as error:
         problems.append(Outcome(source.name, Path(source.name), str(error)))
     if not problems:
         writer.finish_source(source.name, keys)
     return problems, not problems
+
+
+def _try_add(
+    run: PublishedRun, keys: list[str], source: Source, job: ImportJob, writer: StoreWriter
+) -> Outcome | None:
+    """Adds a run, and its key to those of the source; why not, if it is no good."""
+    try:
+        if run.key in keys:
+            raise InputError(twice(run.key, source.name, source.name))
+        _add(run, source, job, writer)
+    except InputError as error:
+        return Outcome(run.key, Path(source.name), str(error))
+    keys.append(run.key)
+    return None
 
 
 def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter) -> None:
@@ -182,6 +192,11 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
     if begun is not None and writer.has(run.key):
         return
     _check_columns(run, job.geometry, name)
+    if job.has_scale not in (None, run.mean_C is not None):
+        raise InputError(
+            f"{name} {'lacks' if job.has_scale else 'has'} a mean and a standard deviation, unlike "
+            "the first run: import shards of one form at a time."
+        )
     bold, tr = run.bold_TxC, run.tr
     empty = ~bold.any(0) if run.missing_C is None else run.missing_C
     if empty.all():
@@ -199,7 +214,7 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
         missing = np.flatnonzero(to_patches(empty))
     writer.add(
         run.key,
-        to_patches(np.asarray(bold, np.float16)),
+        to_patches(bold),
         mean=None if run.mean_C is None else to_patches(np.asarray(run.mean_C, np.float32)),
         std=None if run.std_C is None else to_patches(np.asarray(run.std_C, np.float32)),
         missing=missing,
@@ -231,4 +246,7 @@ def _sources(writer: StoreWriter) -> set[str]:
 def _check_names(sources: Sequence[Source]) -> None:
     names = [source.name for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{twice[0]} is given twice: give every file once.")
+        raise InputError(
+            f"{twice[0]} is given twice, or two files have this name: give every file once, and "
+            "import those of one name apart."
+        )

@@ -90,6 +90,19 @@ def open_binary(place: str | os.PathLike, seekable: bool = True) -> Iterator[Bin
             yield file
 
 
+def can_seek(place: str | os.PathLike) -> bool:
+    """Whether parts of a file can be read without all that lies before them.
+
+    Raises:
+      InputError: it is not there.
+    """
+    if not str(place).startswith("http"):
+        return True
+    with _remote_errors(str(place)):
+        files, path = _filesystem(str(place))
+        return bool(files.info(path).get("partial"))
+
+
 def n_bytes(place: str | os.PathLike) -> int | None:
     """The size of a file; None where a server does not tell.
 
@@ -130,16 +143,29 @@ def _remote_errors(place: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{place} does not exist, or may not be seen: check it.") from None
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _REMOTE:
+        if not _is_remote(error):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        cause = error
+        if isinstance(error, FileNotFoundError):
+            # fsspec says so of all that a web server refuses too, and of one that is not there.
+            cause = error.__cause__
+            if not isinstance(cause, OSError) and getattr(cause, "status", 404) == 404:
+                raise InputError(f"{place} does not exist: check the address.") from None
+        reason = " ".join(str(cause).split()) or type(cause).__name__
         raise InputError(
             f"{place} cannot be read ({reason}): check the address, the network and, for a bucket, "
             f"credentials and {_ENDPOINTS[0]}."
         ) from error
+
+
+def _is_remote(error: Exception) -> bool:
+    """Whether an error tells of something elsewhere, rather than of a fault of ours."""
+    last = error.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    places = (type(error).__module__, last.tb_frame.f_globals["__name__"])
+    return isinstance(error, OSError) or any(x.split(".")[0] in _REMOTE for x in places)
 
 
 def _braces(text: str) -> list[str]:

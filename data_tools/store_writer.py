@@ -173,6 +173,7 @@ class StoreWriter:
 
     def add(
         self,
+        /,  # so that a field may have any name
         key: str,
         frames_TxNxP: np.ndarray,
         *,

@@ -6,33 +6,43 @@ Letters in array names: T frames, H x W pixels, C valid pixels.
 """
 
 import functools
+import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.outcomes import Outcome
 from data_tools.published.runs import PublishedRun, Source
 from data_tools.published.webdataset import FIELDS
+from data_tools.remote import base_name, is_url, open_binary
+from data_tools.store_checks import SET_BY_WRITER
 
 _SUFFIX = ".pt"
 _A_SOURCE = 500
 # What tells of the run; everything else is of the event.
 _OF_RUN = frozenset({"sub", "ses", "run", "mod", "task", "mag", "dir", "path"})
-_STRUCTURE = frozenset({"__key__", "image", "start", "onset", "duration", "n_frames"})
+_STRUCTURE = SET_BY_WRITER | {
+    *("__key__", "image", "start", "onset", "duration"),
+    *("key", "events", "missing", "tr", "frames_TxNxP", "mean", "std"),
+}
 
 
 def find_clips(places: Sequence[str]) -> list[str]:
     """The files of clips among places and in directories, sorted; none where these are shards.
 
     Raises:
-      InputError: there are shards besides.
+      InputError: there are shards besides, or a directory without clips.
     """
     found = {place: _files(place) for place in places}
     clips = sorted(file for files in found.values() for file in files)
+    if empty := [place for place, files in found.items() if not files and Path(place).is_dir()]:
+        raise InputError(
+            f"{empty[0]} is a directory without clips (.pt): give its shards, such as "
+            f"{empty[0]}/*.tar."
+        )
     if clips and not all(found.values()):
         other = next(place for place, files in found.items() if not files)
         raise InputError(f"{other} holds no clips (.pt) and others do: import them apart.")
@@ -50,7 +60,7 @@ def clip_sources(clips: Sequence[str], geometry: Geometry, tr: float) -> list[So
     sources = []
     for first in range(0, len(clips), _A_SOURCE):
         part = list(clips[first : first + _A_SOURCE])
-        name = f"{Path(part[0]).name} to {Path(part[-1]).name}"
+        name = f"{_short(part[0])} to {_short(part[-1])}"
         read = functools.partial(read_clips, part, geometry, tr)
         scan = functools.partial(_scan, part, geometry, tr)
         # A clip has no header that tells its size.
@@ -74,7 +84,11 @@ def read_clips(
         try:
             try:
                 # Only tensors and plain values are read, whatever the file says.
-                clip = torch.load(file, map_location="cpu", weights_only=True)
+                with open_binary(file) as opened:
+                    data = io.BytesIO(opened.read())
+                clip = torch.load(data, map_location="cpu", weights_only=True)
+            except InputError:
+                raise
             except Exception as error:
                 raise InputError(
                     f"{file} is damaged, or no file of tensors ({type(error).__name__}): get it "
@@ -83,6 +97,12 @@ def read_clips(
             yield _run(clip, Path(file), geometry, tr)
         except InputError as error:
             yield Outcome(Path(file).stem, Path(file), str(error))
+
+
+def _short(file: str) -> str:
+    """The name of a file with that of its folder: folders of clips number them alike."""
+    folder = file if is_url(file) else str(Path(file).absolute())
+    return f"{base_name(folder.rpartition('/')[0])}/{base_name(file)}"
 
 
 def _files(place: str) -> list[str]:
@@ -95,7 +115,10 @@ def _files(place: str) -> list[str]:
 def _run(clip: Any, file: Path, geometry: Geometry, tr: float) -> PublishedRun:
     if not isinstance(clip, dict) or not hasattr(clip.get("image"), "numpy"):
         raise InputError(f"{file} holds no clip, no dictionary with an image: get it again.")
-    image_TxHxW = clip["image"].numpy()
+    # Half precision of either kind fits in; `detach` takes what was saved amid a training.
+    if not clip["image"].is_floating_point():
+        raise InputError(f"{file} has an image of {clip['image'].dtype}: get it again.")
+    image_TxHxW = clip["image"].detach().float().numpy()
     if image_TxHxW.ndim != 3 or image_TxHxW.shape[1:] != geometry.mask.shape:
         raise InputError(
             f"{file} has an image of {image_TxHxW.shape} and the space '{geometry.space}' frames "
@@ -108,11 +131,13 @@ def _run(clip: Any, file: Path, geometry: Geometry, tr: float) -> PublishedRun:
         )
     scalars = {name: _scalar(value) for name, value in clip.items() if name not in _STRUCTURE}
     scalars = {name: value for name, value in scalars.items() if value is not None}
-    start = _scalar(clip.get("start")) or 0
+    start = _scalar(clip.get("start", 0))
+    if not isinstance(start, int | float):
+        raise InputError(f"{file} has no number as start: get it again.")
     about = {FIELDS.get(name, name): scalars.pop(name) for name in _OF_RUN & scalars.keys()}
     return PublishedRun(
         f"{clip.get('__key__', 'clip')}_start-{int(start):05d}_{file.stem}",
-        np.asarray(image_TxHxW[:, geometry.mask], np.float16),
+        image_TxHxW[:, geometry.mask],
         tr,
         about | {"start": start} | scalars,
         [{"onset": 0.0, "duration": len(image_TxHxW) * tr} | scalars],
@@ -120,9 +145,11 @@ def _run(clip: Any, file: Path, geometry: Geometry, tr: float) -> PublishedRun:
 
 
 def _scalar(value: Any) -> str | int | float | None:
-    """A plain value of one element, None for anything else."""
+    """A plain value of one element, None for anything else, NaN and infinity too."""
     if getattr(value, "ndim", None) == 0:
         value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value if isinstance(value, str | int | float) else None
 
 

@@ -13,10 +13,13 @@ from data_tools.geometry import Geometry
 from data_tools.outcomes import Outcome
 from data_tools.published.runs import Source
 
+# Key, frames and columns of a run, or what is wrong with it.
+_Scanned = tuple[str, int, int] | Outcome
+
 
 def scan_sources(
     sources: Sequence[Source], geometry: Geometry, jobs: int
-) -> Iterator[list[tuple[str, int, int] | Outcome]]:
+) -> Iterator[list[_Scanned]]:
     """What the headers of each source tell: key, frames and columns of its runs, or what is wrong.
 
     Args:
@@ -26,11 +29,24 @@ def scan_sources(
     """
     work = [joblib.delayed(_scan)(source, geometry) for source in sources]
     scans = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
+    owners: dict[str, str] = {}
     with quietly_closed(scans):
-        yield from tqdm.tqdm(scans, "headers", len(work), unit="source", leave=False)
+        bar = tqdm.tqdm(scans, "headers", len(work), unit="source", leave=False)
+        for source, runs in zip(sources, bar, strict=True):
+            yield [_only_once(run, source.name, owners) for run in runs]
 
 
-def _scan(source: Source, geometry: Geometry) -> list[tuple[str, int, int] | Outcome]:
+def _only_once(run: _Scanned, source: str, owners: dict[str, str]) -> _Scanned:
+    """The run; what is wrong, if another has its key."""
+    if isinstance(run, Outcome):
+        return run
+    if run[0] in owners:
+        return Outcome(run[0], Path(source), twice(run[0], source, owners[run[0]]))
+    owners[run[0]] = source
+    return run
+
+
+def _scan(source: Source, geometry: Geometry) -> list[_Scanned]:
     place, found = Path(source.name), []
     try:
         with as_input_errors():
@@ -52,18 +68,8 @@ def first_problem(sources: Sequence[Source], geometry: Geometry, jobs: int) -> O
     """
     if not sources:
         return None
-    owners: dict[str, str] = {}
     with contextlib.closing(scan_sources(sources, geometry, jobs)) as scans:
-        for source, runs in zip(sources, scans, strict=True):
-            seen = set()
-            for run in runs:
-                if isinstance(run, Outcome):
-                    return run
-                owner = owners.setdefault(run[0], source.name)
-                if owner != source.name or run[0] in seen:
-                    return Outcome(run[0], Path(source.name), twice(run[0], source.name, owner))
-                seen.add(run[0])
-    return None
+        return next((run for runs in scans for run in runs if isinstance(run, Outcome)), None)
 
 
 def wrong_width(name: str, what: str, width: int, geometry: Geometry) -> str:

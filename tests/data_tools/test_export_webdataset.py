@@ -1,5 +1,6 @@
 """A store goes to tar shards and back, bit for bit, and others can read what we write."""
 
+import io
 import tarfile
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import sparse
 from data_tools import export_webdataset, import_webdataset
 from data_tools.geometry import Geometry
 from data_tools.store import Store
+from tests.data_tools.published_shards import bold, older, write_shard
 from tests.data_tools.small_stores import write_small_store
 from tests.data_tools.test_volumes import CORTEX
 
@@ -113,5 +115,22 @@ def test_what_cannot_be_exported_is_told(tmp_path, capsys):
     assert "--chain=pixel, or give --form=older" in fails(store, "--form=newer")
     parcels = Geometry("parcels", np.ones((5, 1), bool), (1, 1))
     assert "no flat map" in fails(make_store(tmp_path / "p", parcels), "--form=older")
-    dotted = write_small_store(tmp_path / "dotted", {"a.b": {}}, geometry=FLAT)
+    runs = {"a.b": {"task": "x"}, "c": {"task": "y", "age": 9}}
+    dotted = write_small_store(tmp_path / "dotted", runs, geometry=FLAT, restricted=["age"])
     assert "a.b holds '/' or '.'" in fails(dotted)
+    assert "without '/'" in fails(dotted, "--prefix=../x")
+    # What is not exported may have any key; what others must not see is said.
+    export_webdataset.main([f"{dotted.path}?task=y", f"--output={tmp_path / 'o'}"])
+    assert "others must not see: age." in capsys.readouterr().out
+
+
+def test_imported_shards_of_any_mask_can_be_exported(tmp_path):
+    keys = ["sub-01", "sub-02"]
+    write_shard(tmp_path / "a.tar", {key: older(key) for key in keys})
+    store = tmp_path / "store"
+    import_webdataset.main([f"--input={tmp_path}/a.tar", f"--output={store}", "--jobs=1"])
+    export_webdataset.main([str(store), f"--output={tmp_path / 'o'}", "--form=older"])
+    with tarfile.open(tmp_path / "o" / "store-00000.tar") as archive:
+        for key in keys:
+            values = np.load(io.BytesIO(archive.extractfile(f"{key}.bold.npy").read()))
+            assert values.tobytes() == bold(key).tobytes()

@@ -214,13 +214,65 @@ def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
     assert "damaged" in told({"a": good | {"bold.npy": good["bold.npy"][:-9]}})
     assert "metadata" in told({"a": good | {"meta.json": b"[1]"}})
     assert "events" in told({"a": good | {"events.json": b"{}"}})
-    assert "no number as TR" in told({"a": good | {"meta.json": b'{"tr": "1 s"}'}})
+    for tr in (b'"1 s"', b"-1", b"true", b"1" + 400 * b"0"):
+        assert "no number as TR" in told({"a": good | {"meta.json": b'{"tr": ' + tr + b"}"}})
+    for array in (bold("a")[0], np.float16(1), np.ones((2, 3, 4), np.float16)):
+        line = told({"sub-00": good, "sub-01": good | {"bold.npy": npy(array)}})
+        assert "not frames x columns" in line and "sub-01" in line
+    garbled = good["bold.npy"][:11] + b"(((" + good["bold.npy"][14:]
+    assert "bold of Run a of a.tar is damaged" in told({"a": good | {"bold.npy": garbled}})
+    large = npy(1e6 * bold("a").astype(np.float32))
+    assert "too large for float16" in told({"a": good | {"bold.npy": large}})
+    words = newer("a") | {"mean.npy": npy(np.array(["x"] * N_COLUMNS))}
+    assert "mean of Run a of a.tar is <U1" in told({"a": words}, f"--geometry={geometry}")
+    line = told({"a": older("a", tr=0.72), "b": newer("b")})
+    assert "Run b of a.tar has a mean" in line and "one form at a time" in line
+    assert "is a directory without clips" in fails(capsys, tmp_path / "s", f"--input={tmp_path}")
     assert "mask of Run a" in told({"a": good | {"mask.npz": b"PK no"}})
     assert "holds no run" in told({})
     assert "is zero everywhere" in told({"a": good | {"bold.npy": npy(0 * bold("a"))}})
     path.write_bytes(b"not a tar" * 200)
     assert "no tar" in fails(capsys, tmp_path / "s", f"--input={path}")
     assert "does not exist" in fails(capsys, tmp_path / "s", f"--input={tmp_path}/none.tar")
+
+
+def coo(row, column, shape):
+    """A mask.npz of these entries."""
+    buffer = io.BytesIO()
+    values = {"row": row, "col": column, "data": np.ones(len(row), bool), "shape": shape}
+    np.savez_compressed(buffer, **values, format=np.array(b"coo"))
+    return buffer.getvalue()
+
+
+def test_masks_that_are_out_to_do_harm_are_refused(tmp_path, capsys):
+    row, column = np.nonzero(MASK)
+    many = np.zeros(12_000_000, np.int64)  # 96 MB in a file of 0.1
+    for mask in (
+        coo(row - 32, column, MASK.shape),  # from the other end
+        coo(row, column, (2**20, 2**20)),
+        coo(many, many, MASK.shape),
+    ):
+        write_shard(tmp_path / "a.tar", {"a": older("a") | {"mask.npz": mask}})
+        line = fails(capsys, tmp_path / "s", f"--input={tmp_path}/a.tar")
+        assert "mask of Run a of a.tar is damaged" in line
+
+
+def test_fields_are_restricted_by_name(tmp_path, capsys):
+    write_shard(tmp_path / "a.tar", {"a": older("a", age=30, sex="F", self="x")})
+    run(f"--input={tmp_path}/a.tar", f"--output={tmp_path / 's'}", "--restricted=age,sex")
+    store = Store(tmp_path / "s")
+    assert store.restricted == {"age", "sex"} and store.runs[0]["self"] == "x"
+    line = fails(capsys, tmp_path / "t", f"--input={tmp_path}/a.tar", "--restricted=agee")
+    assert "no field 'agee' to restrict: choose of age," in line
+
+
+def test_a_dry_run_counts_frames_after_resampling(tmp_path, geometry, capsys):
+    write_shard(tmp_path / "a.tar", {"a": newer("a", 30)})
+    given = (f"--input={tmp_path}/a.tar", f"--geometry={geometry}", "--target-tr=1")
+    run(*given, f"--output={tmp_path / 's'}", "--dry-run")
+    out = capsys.readouterr().out
+    run(*given, f"--output={tmp_path / 's'}")
+    assert f"a  {Store(tmp_path / 's').runs[0]['n_frames']} frames" in out
 
 
 @pytest.mark.parametrize("name", ["../evil.bold.npy", "/abs.bold.npy", "a/../../b.bold.npy"])
@@ -255,14 +307,19 @@ def test_two_runs_of_one_key(tmp_path, capsys, monkeypatch):
         assert "sub-01 is in b.tar and in a.tar too" in capsys.readouterr().err
         assert not (tmp_path / "s").exists()
     monkeypatch.undo()
-    with tarfile.open(tmp_path / "c.tar", "w") as archive:
-        for key in ("sub-05", "sub-06", "sub-05"):
-            for suffix, data in older(key).items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-    line = fails(capsys, tmp_path / "u", f"--input={tmp_path}/c.tar")
-    assert "sub-05 is in c.tar twice" in line
+    for names in (("sub-05", "sub-06", "sub-05"), ("sub-05", "sub-05"), ("a/sub-05", "b/sub-05")):
+        with tarfile.open(tmp_path / "c.tar", "w") as archive:
+            for name in names:
+                for suffix, data in older(name.split("/")[-1]).items():
+                    info = tarfile.TarInfo(f"{name}.{suffix}")
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+        line = fails(capsys, tmp_path / "u", f"--input={tmp_path}/c.tar")
+        assert "sub-05 is in c.tar twice" in line
+    run(f"--input={tmp_path}/?.tar", f"--output={tmp_path / 'dry'}", "--dry-run")
+    out = capsys.readouterr().out
+    assert "sub-01 is in b.tar and in a.tar too" in out and "sub-05 is in c.tar twice" in out
+    assert "would hold 3 runs, 60 frames" in out
 
 
 def test_damaged_ones_can_be_left_out(tmp_path, capsys):
@@ -314,6 +371,43 @@ def test_clips_that_were_extracted(tmp_path, geometry, capsys):
     (folder / "0000009.pt").write_bytes(b"no")
     line = fails(capsys, tmp_path / "t", f"--input={folder}/*9.pt", f"--geometry={geometry}")
     assert "0000009.pt is damaged" in line
+
+
+def test_clips_of_every_kind(tmp_path, geometry, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("data_tools.published.clips._A_SOURCE", 1)
+    image = torch.zeros(16, *MASK.shape)
+    image[:, torch.from_numpy(MASK)] = torch.from_numpy(bold("a", 16)).bfloat16().float()
+    kinds = {
+        "train/0.pt": {"image": image.bfloat16()},
+        "test/0.pt": {"image": image.clone().requires_grad_(), "nsd_id": float("nan"), "key": "x"},
+    }
+    for file, clip in kinds.items():
+        (tmp_path / file).parent.mkdir()
+        torch.save({"__key__": "k", "start": 3} | clip, tmp_path / file)
+
+    def told(clip):
+        torch.save({"__key__": "k", "start": 3, "image": image} | clip, tmp_path / "bad.pt")
+        return fails(capsys, tmp_path / "t", f"--input={tmp_path}/bad.pt", f"--geometry={geometry}")
+
+    # Folders number their clips alike; their keys must differ still.
+    both = (f"--input={tmp_path}/train", tmp_path / "test", f"--geometry={geometry}")
+    with pytest.raises(SystemExit):
+        run(*both, f"--output={tmp_path / 's'}")
+    assert "k_start-00003_0 is in" in capsys.readouterr().err
+    for folder in ("train", "test"):
+        run(
+            f"--input={tmp_path / folder}",
+            f"--geometry={geometry}",
+            f"--output={tmp_path / folder}.s",
+        )
+        store = Store(tmp_path / f"{folder}.s")
+        assert store.runs[0]["source"] == f"{folder}/0.pt to {folder}/0.pt"
+        np.testing.assert_array_equal(store.geometry.to_frames(store.read(0, 0, 16)), image)
+        assert "nsd_id" not in store.runs[0]["events"][0]
+    for start in ("x", float("nan")):
+        assert "bad.pt has no number as start" in told({"start": start})
+    assert "torch.int32" in told({"image": image.int()})
 
 
 def test_shards_of_the_writer_itself(tmp_path):

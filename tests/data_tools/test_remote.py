@@ -79,6 +79,37 @@ def test_shards_of_a_web_server(tmp_path, server, capsys):
     assert f"{server}/no.tar does not exist" in capsys.readouterr().err
 
 
+def test_a_dry_run_needs_no_ranges(tmp_path, server, capsys):
+    # More than fsspec fetches at once.
+    write_shard(tmp_path / "s.tar", {f"sub-{i}": older(f"sub-{i}", 2500) for i in range(3)})
+    place = f"{server}/s.tar"
+    import_webdataset.main(
+        [f"--input={place}", f"--output={tmp_path / 't'}", "--jobs=1", "--dry-run"]
+    )
+    assert "would hold 3 runs, 7,500 frames" in capsys.readouterr().out
+    with pytest.raises(InputError, match="s.tar cannot be read .*range"):
+        with open_binary(place) as file:
+            file.seek(2**22)
+            file.read(2**22)
+
+
+def test_servers_that_refuse_are_told_from_files_that_are_not_there(monkeypatch, tmp_path, server):
+    refuse = http.server.SimpleHTTPRequestHandler.send_head
+    for status in (403, 500, 404):
+        monkeypatch.setattr(
+            http.server.SimpleHTTPRequestHandler,
+            "send_head",
+            lambda self, status=status: self.send_error(status),
+        )
+        said = "does not exist" if status == 404 else f"cannot be read .*{status}"
+        with pytest.raises(InputError, match=said), open_binary(f"{server}/a.tar", False) as file:
+            file.read()
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "send_head", refuse)
+    with pytest.raises(InputError, match="cannot be read .*connect"):
+        with open_binary("http://127.0.0.1:9/a.tar", False) as file:
+            file.read()
+
+
 def test_buckets_are_reached_as_the_environment_says(monkeypatch):
     pytest.importorskip("s3fs")
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
