@@ -9,6 +9,8 @@ the commands that this writes, once it has checked that all they need is there:
     python -m data_tools.convert_nsd --from-volume --input=NSD --mapped=ROOT \\
         --templates=HCPpipelines/global/templates/standard_mesh_atlases/resample_fsaverage \\
         --output=STORE > commands.sh
+
+The last of them is the conversion, with all other flags that are given here.
 """
 
 import argparse
@@ -27,10 +29,11 @@ _TOOL = "data_tools.convert_nsd"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else list(argv)
     args = _parse_args(argv)
     with kind_errors():
         if args.from_volume:
-            _print_recipe(args)
+            _print_recipe(args, _conversion_flags(argv))
             return
         if args.mapped or args.templates:
             raise InputError("--mapped and --templates are of volumes: give --from-volume too.")
@@ -42,21 +45,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_command(args, runs, tool=_TOOL, dataset="nsd")
 
 
-def _print_recipe(args: argparse.Namespace) -> None:
+def _print_recipe(args: argparse.Namespace, flags: Sequence[str]) -> None:
     """Prints the commands on the standard output, and what there is to say elsewhere."""
     if not (args.mapped and args.templates):
         raise InputError(
             "--from-volume needs --mapped=DIR for the mapped runs, and --templates=DIR, the "
             "directory resample_fsaverage of the HCP pipelines."
         )
+    label_runs([], args.trials, args.logits)  # after days of mapping it is late to find a fault
     script, remarks = volume_recipe(
-        args.input, args.mapped, args.templates, args.output, args.subjects
+        args.input,
+        args.mapped,
+        args.templates,
+        flags,
+        designs=args.designs,
+        subjects=args.subjects,
     )
     print(script, end="")
     if shutil.which("wb_command") is None:
         remarks.append("The commands need wb_command of Connectome Workbench, which is not here.")
     for remark in remarks:
         print(remark, file=sys.stderr)
+
+
+def _conversion_flags(argv: Sequence[str]) -> list[str]:
+    """The words of a command line but for those of the recipe alone, and the two it fills in."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--from-volume", action="store_true")
+    for name in ("--input", "--designs", "--mapped", "--templates"):
+        parser.add_argument(name)
+    return parser.parse_known_args(argv)[1]
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

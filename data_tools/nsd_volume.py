@@ -63,6 +63,9 @@ def map_run(run: Path, nsd: Path, subject: str, side: str) -> np.ndarray:
     depths, fsaverage = transforms(subject, side)
     places = [_read_transform(Path(nsd) / file, 3) - 1 for file in depths]  # counted from 1
     nearest_X = _read_transform(Path(nsd) / fsaverage, 1)[:, 0].astype(np.int64) - 1
+    n_vertices = {len(place) for place in places}
+    if len(n_vertices) > 1 or nearest_X.min() < 0 or nearest_X.max() >= min(n_vertices):
+        raise InputError(f"The transforms of {subject}, {side}, do not fit: get them again.")
     places_3xDV = np.concatenate(places).T
     with readable(Path(run)):
         # Kept open: a gzipped file is read from its start again each time it is opened.

@@ -18,15 +18,12 @@ as `STORE?key=DIR/train.txt`, and labels.json, the classes of its target.
 """
 
 import argparse
-import collections
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files import publish_directory
@@ -37,9 +34,10 @@ from data_tools.published.splits import (
     list_keys,
     read_split,
 )
-from data_tools.selection import Selection, field_names, is_known, open_selection
+from data_tools.selection import Selection, is_known, open_selection
+from data_tools.subject_groups import Subject, group_subjects
 
-Subject = tuple[str, str]  # dataset and label
+_SHARES = "train=0.8,val=0.1,test=0.1"
 
 
 def split_subjects(
@@ -82,81 +80,6 @@ def split_subjects(
         lacking[name] -= len(family)
         splits[name] += [label for _, label in family]
     return {name: sorted(labels) for name, labels in splits.items()}
-
-
-def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> list[list[Subject]]:
-    """Subjects that must stay together.
-
-    Two subjects of a dataset do if some of their runs have the same value of the field, or if
-    others link them so. A subject without a value is a group of its own.
-
-    Args:
-      runs: lines of run tables, in any order.
-      field: of the run table, or None to keep every subject apart.
-
-    Returns:
-      Groups of (dataset, subject), sorted within and among themselves.
-
-    Raises:
-      InputError: a run has no subject, a label means somebody in two datasets or cannot stand in
-        a list, or no run has the field.
-    """
-    runs = list(runs)
-    subjects = sorted({_subject(run) for run in runs})
-    _check_labels(subjects)
-    if field is None:
-        return [[subject] for subject in subjects]
-    pairs = {(_subject(run), str(run[field])) for run in runs if is_known(run.get(field))}
-    if not pairs:
-        raise InputError(
-            f"No run has a '{field}' to group subjects by: choose one of "
-            f"{', '.join(field_names(runs))}."
-        )
-    return _connected(subjects, [(subject, (subject[0], value)) for subject, value in pairs])
-
-
-def _connected(subjects: list[Subject], links: list[tuple[Subject, Any]]) -> list[list[Subject]]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    # Nodes are the subjects, then what links them.
-    nodes = {node: i for i, node in enumerate(subjects)}
-    ties = {tie: len(nodes) + i for i, tie in enumerate(dict.fromkeys(tie for _, tie in links))}
-    ends = [nodes[subject] for subject, _ in links], [ties[tie] for _, tie in links]
-    size = len(nodes) + len(ties)
-    graph = coo_array((np.ones(len(links), bool), ends), shape=(size, size))
-    _, component = connected_components(graph, directed=False)
-    groups = collections.defaultdict(list)
-    for subject, label in zip(subjects, component, strict=False):
-        groups[label].append(subject)
-    return sorted(groups.values())
-
-
-def _subject(run: dict[str, Any]) -> Subject:
-    if not is_known(run.get("subject")):
-        raise InputError(
-            f"Run {run['key']} has no subject, so nobody knows where it belongs: give "
-            "'STORE?subject=?*' to leave such runs out."
-        )
-    return str(run.get("dataset") or ""), str(run["subject"])
-
-
-def _check_labels(subjects: list[Subject]) -> None:
-    # None of these messages shows a label: reports of restricted data must not.
-    owners = collections.defaultdict(list)
-    for dataset, label in subjects:
-        owners[label].append(dataset)
-    if unfit := sum(len(label.split()) != 1 for label in owners):
-        raise InputError(
-            f"Some subject labels ({unfit}) hold spaces, which lists of subjects cannot: convert "
-            "the runs with other labels."
-        )
-    if twice := [datasets for datasets in owners.values() if len(datasets) > 1]:
-        a, b = twice[0][:2]
-        raise InputError(
-            f"Some subject labels ({len(twice)}) stand for different people, in the datasets "
-            f"'{a}' and '{b}' for one, and lists hold only labels: split these datasets apart."
-        )
 
 
 def _shuffled(seed: int, subject: Subject) -> bytes:
@@ -233,11 +156,10 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", required=True, type=Path, metavar="DIR", help="directory to make")
     add(
         "--shares",
-        default="train=0.8,val=0.1,test=0.1",
         metavar="NAME=SHARE,...",
-        help="splits and their shares of the subjects (%(default)s)",
+        help=f"splits and their shares of the subjects ({_SHARES})",
     )
-    add("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
+    add("--seed", type=int, help="of the shuffle (0)")
     add("--groups", metavar="FIELD", help="field that keeps subjects together, such as family")
     add("--published", metavar="NAME", help="a published split, or its file, in place of shares")
     return parser.parse_args(argv)
@@ -254,10 +176,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.published:
             _split_as_published(args, selections)
             return
-        shares = parse_shares(args.shares)
+        shares, seed = parse_shares(args.shares or _SHARES), args.seed or 0
         runs = [run for selection in selections for run in selection.lines]
-        splits = split_subjects(runs, shares, seed=args.seed, groups=args.groups)
-        description = describe_split(selections, splits, shares, args.seed, args.groups)
+        splits = split_subjects(runs, shares, seed=seed, groups=args.groups)
+        description = describe_split(selections, splits, shares, seed, args.groups)
         _write(args.output, splits, description)
         _report(args, runs, splits, description)
 
@@ -277,6 +199,9 @@ def _write(
 
 
 def _split_as_published(args: argparse.Namespace, selections: Sequence[Selection]) -> None:
+    given = [name for name in ("shares", "seed", "groups") if getattr(args, name) is not None]
+    if given:
+        raise InputError(f"--published says who goes where: leave --{given[0]} out.")
     split = read_split(args.published)
     runs = choose_runs(split, [run for some in selections for run in some.lines])
     counts = {name: count_split(split, some) for name, some in runs.items()}

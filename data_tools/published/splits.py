@@ -10,9 +10,11 @@ derived     {field: {other field: pattern}}: a number in another field, for runs
 runs        {field: values} that every run must have; a value "3-7" is a range
 complete    {field: values}: only subjects who have runs of all of them
 splits      {name: {field: values}}, or several of these of which one must hold
-expected    numbers that the definition states: classes, {sessions: {name: n}}, {subjects: ...}
+expected    numbers that the definition states, of all splits or {name: number}: of subjects,
+            sessions, runs, frames, clips, classes
 labels      {value of the target's field: class}
 ```
+Values are texts, as in "0-7" or "WM".
 """
 
 import collections
@@ -30,6 +32,8 @@ from data_tools.selection import is_known
 Run = dict[str, Any]
 Conditions = dict[str, list[str]]
 
+# What is counted in a split, and may be expected.
+COUNTS = ("subjects", "sessions", "runs", "frames", "clips", "classes")
 FOLDER = Path(__file__).parents[2] / "configs" / "splits"
 TRAITS = FOLDER / "traits.json"
 
@@ -86,9 +90,8 @@ def read_split(name: str) -> PublishedSplit:
     path = find_split_file(name)
     try:
         split = PublishedSplit(**json.loads(path.read_text()))
-        if not split.splits or not {"frames", "tr"} <= split.clip.keys():
-            raise ValueError("no splits, or no clip")
-    except (ValueError, TypeError, AttributeError) as error:
+        _check(split)
+    except (ValueError, TypeError, AttributeError, re.error) as error:
         raise InputError(
             f"{path} is not the file of a split of runs ({error}): mend it."
         ) from error
@@ -103,10 +106,16 @@ def choose_runs(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, list[Ru
       runs: lines of run tables.
 
     Raises:
-      InputError: a field is in no run, the TR is another, or a split is empty.
+      InputError: a field is in no run, a run has no subject, the TR is another, or a split is
+        empty.
     """
     runs = [_derive(split, run) for run in runs]
     for run in runs:
+        if not is_known(run.get("subject")):
+            raise InputError(
+                f"Run {run['key']} has no subject, so nobody can count it: give "
+                "'STORE?subject=?*' to leave such runs out."
+            )
         if not math.isclose(run["tr"], split.clip["tr"], rel_tol=1e-6):
             raise InputError(
                 f"Run {run['key']} has a TR of {run['tr']:g} s and the split is of clips at "
@@ -158,10 +167,9 @@ def list_keys(runs: Sequence[Run]) -> list[str]:
 
 def describe_counts(split: PublishedSplit, counts: Mapping[str, dict[str, Any]]) -> str:
     """A table of what is in each split, and whether it is what the definition states."""
-    columns = ("subjects", "sessions", "runs", "frames", "clips", "classes")
-    lines = [split.about, f"{'split':<12}" + "".join(f"{column:>11}" for column in columns)]
+    lines = [split.about, f"{'split':<12}" + "".join(f"{column:>11}" for column in COUNTS)]
     for name, count in counts.items():
-        lines.append(f"{name:<12}" + "".join(f"{count[column]:>11,}" for column in columns))
+        lines.append(f"{name:<12}" + "".join(f"{count[column]:>11,}" for column in COUNTS))
     for what, expected in split.expected.items():
         stated = expected if isinstance(expected, dict) else dict.fromkeys(counts, expected)
         for name, number in stated.items():
@@ -169,6 +177,26 @@ def describe_counts(split: PublishedSplit, counts: Mapping[str, dict[str, Any]])
             verdict = "as published" if found == number else f"but {number:,} are published"
             lines.append(f"{name}: {what} {found:,}, {verdict}.")
     return "\n".join(lines)
+
+
+def _check(split: PublishedSplit) -> None:
+    """Raises a ValueError, or what comes of another type, where a split is not of its form."""
+    if not split.splits or not {"frames", "tr"} <= split.clip.keys() or not split.field:
+        raise ValueError("no splits, no clip, or no target")
+    several = [c if isinstance(c, list) else [c] for c in split.splits.values()]
+    for conditions in [split.runs, split.complete, *(one for some in several for one in some)]:
+        for field, values in conditions.items():
+            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+                raise ValueError(f"the values of '{field}' are no list of texts")
+    for what, stated in split.expected.items():
+        numbers = stated if isinstance(stated, dict) else dict.fromkeys(split.splits, stated)
+        if what not in COUNTS or numbers.keys() - split.splits.keys():
+            raise ValueError(f"'{what}' expects what is not counted")
+        if not all(isinstance(number, int) for number in numbers.values()):
+            raise ValueError(f"'{what}' expects what is no number")
+    for places in split.derived.values():
+        if any(re.compile(pattern).groups != 1 for pattern in places.values()):
+            raise ValueError("a pattern that derives a field has not one group")
 
 
 def _derive(split: PublishedSplit, run: Run) -> Run:

@@ -57,7 +57,7 @@ def find_nsd_runs(
       InputError: there is no such directory, or no run in it.
     """
     root = _people(open_root(root))
-    designs = root if designs is None else _people(open_root(designs))
+    designs = root if designs is None else open_root(designs)
     take = chooser(subjects)
     runs, others, sessions = [], 0, {}
     for folder in sorted(root.glob("subj[0-9][0-9]")):
@@ -71,7 +71,7 @@ def find_nsd_runs(
                 pairs.setdefault((int(match["session"]), int(match["run"])), path)
             else:
                 others += path.name.endswith(".lh.func.gii")
-        shown = _find_designs(designs / folder.name)
+        shown = find_designs(designs, folder.name)
         runs += [_run_files(folder.name, numbers, path, shown) for numbers, path in pairs.items()]
         sessions[folder.name] = len({session for session, _ in pairs})
     if not runs:
@@ -133,19 +133,24 @@ def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict
     ]
 
 
-def _people(root: Path) -> Path:
-    """The directory that holds the folders of subjects."""
-    return root / _PPDATA if (root / _PPDATA).is_dir() else root
+def find_designs(root: Path, subject: str) -> dict[str, Path]:
+    """The designs of a subject by name, wherever they are kept below the folder of the subject.
 
-
-def _find_designs(folder: Path) -> dict[str, Path]:
-    """The designs below the folder of a subject by name, wherever they are kept there."""
+    Args:
+      root: the directory that holds this folder, or the top of the release.
+      subject: such as "subj01".
+    """
     found = sorted(
-        (path for path in folder.rglob("design_session*_run*.tsv")),
+        (path for path in (_people(root) / subject).rglob("design_session*_run*.tsv")),
         # Of two of one name that of the release, which comes last here, is taken.
         key=lambda path: (_DESIGNS in path.parts, path),
     )
     return {path.name: path for path in found if _OTHER_DESIGNS not in path.parts}
+
+
+def _people(root: Path) -> Path:
+    """The directory that holds the folders of subjects."""
+    return root / _PPDATA if (root / _PPDATA).is_dir() else root
 
 
 def _run_files(

@@ -56,19 +56,22 @@ def label_runs(
       trials: table of the included trials (CSV); None includes all.
       logits: `.npy` (73000, classes) by image.
 
+    Returns:
+      Runs with a field more, labels_from, the names of these files: what an earlier job that was
+      killed has converted with other labels is converted again.
+
     Raises:
-      InputError: a file cannot be used, or neither tells classes.
+      InputError: a file cannot be used, neither tells classes, or no run has an included trial.
     """
     classes = None if logits is None else read_classes(logits)
-    if trials is None:
-        return [_labelled(run, functools.partial(_label_all, classes=classes)) for run in runs]
-    table = read_trials(trials, classes)
-    return [
-        _labelled(run, functools.partial(_label_included, trials=table[key], name=run.key))
-        if (key := _place(run)) in table
-        else run
-        for run in runs
-    ]
+    table = None if trials is None else read_trials(trials, classes)
+    if table is not None and runs and not any(_place(run) in table for run in runs):
+        raise InputError(
+            f"{trials} has no trial of these runs: its columns sub, ses and run must tell them as "
+            f"in {', '.join(map(str, _place(runs[0])))}."
+        )
+    source = "+".join(Path(path).name for path in (trials, logits) if path is not None)
+    return [_labelled(run, table, classes, source) for run in runs]
 
 
 def read_trials(
@@ -90,14 +93,15 @@ def read_trials(
     columns = rows[0].keys() if rows else ()
     if missing := [name for name in _NEEDED if name not in columns]:
         raise InputError(f"{path} has no column {missing[0]}: give a table of included trials.")
-    if "category_id" not in columns and classes is None:
-        raise InputError(f"{path} has no column category_id: give --logits by image.")
+    if ("category_id" in columns) == (classes is not None):
+        fault, way = ("has no", "give") if classes is None else ("has a", "leave out")
+        raise InputError(f"{path} {fault} column category_id: {way} --logits by image.")
     trials = collections.defaultdict(list)
     for number, row in enumerate(rows, 2):
         try:
             place = (row["sub"], int(row["ses"]), int(row["run"]))
             trials[place].append(_trial(row, classes))
-        except (ValueError, IndexError):
+        except ValueError:
             raise InputError(f"Line {number} of {path} is no trial of an image: mend it.") from None
     return dict(trials)
 
@@ -114,6 +118,9 @@ def read_classes(path: str | os.PathLike) -> np.ndarray:
         logits = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
+    # An archive of arrays is read too, and is none.
+    if not isinstance(logits, np.ndarray):
+        raise InputError(f"{path} holds several arrays: give one of logits.")
     if logits.ndim != 2 or len(logits) != N_IMAGES or logits.dtype.kind != "f":
         raise InputError(
             f"{path} holds {logits.dtype} of {logits.shape}, not logits of {N_IMAGES:,} images."
@@ -125,6 +132,8 @@ def read_classes(path: str | os.PathLike) -> np.ndarray:
 
 def _trial(row: dict[str, str], classes: np.ndarray | None) -> Trial:
     nsd_id = int(row["nsd_id"])
+    if not 0 <= nsd_id < N_IMAGES:
+        raise ValueError(f"no image {nsd_id}")
     category = int(row["category_id"]) if "category_id" in row else int(classes[nsd_id])
     name = "category_id" if row.get("split") != _SHARED else f"{_SHARED}_category_id"
     labels = {name: category} | ({"trial_id": int(row["trial_id"])} if "trial_id" in row else {})
@@ -135,14 +144,26 @@ def _place(run: RunFiles) -> tuple[str, int, int]:
     return run.fields["subject"], run.fields["session"], run.fields["run"]
 
 
-def _labelled(run: RunFiles, label: Callable[[list[Event]], list[Event]]) -> RunFiles:
-    if run.read_events is None:
-        return run
-    return dataclasses.replace(run, read_events=functools.partial(_read, run.read_events, label))
+def _labelled(
+    run: RunFiles,
+    table: dict[tuple[str, int, int], list[Trial]] | None,
+    classes: np.ndarray | None,
+    source: str,
+) -> RunFiles:
+    trials = [] if table is None else table.get(_place(run), [])
+    if table is None:
+        label = functools.partial(_label_all, classes=classes)
+    else:
+        label = functools.partial(_label_included, trials=trials, name=run.key)
+    read = run.read_events
+    # Without a design there are no events; that is an error where trials should be among them.
+    if read is not None or trials:
+        read = functools.partial(_read, read, label)
+    return dataclasses.replace(run, fields=run.fields | {"labels_from": source}, read_events=read)
 
 
-def _read(read: Callable[[], list[Event]], label: Callable) -> list[Event]:
-    return label(read())
+def _read(read: Callable[[], list[Event]] | None, label: Callable) -> list[Event]:
+    return label(read() if read else [])
 
 
 def _label_all(events: list[Event], classes: np.ndarray) -> list[Event]:

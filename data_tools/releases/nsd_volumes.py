@@ -12,17 +12,25 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 from data_tools.nsd_volume import SIDES, transforms
+from data_tools.releases.nsd import find_designs
 from data_tools.releases.root import nothing_found, open_root
 from data_tools.selection import chooser
 
 _VOLUMES = "nsddata_timeseries/ppdata/{subject}/func1mm/timeseries"
+_DESIGNS = "nsddata_timeseries/ppdata/subjNN/func1mm/design"
 _MAPPED = "32k_fs_LR/timeseries"
 _NAME = re.compile(r"timeseries_session\d+_run\d+\.nii\.gz")
 _TEMPLATES = "global/templates/standard_mesh_atlases/resample_fsaverage"
 
 
 def volume_recipe(
-    root: str, mapped: Path, templates: Path, output: Path, subjects: str | None = None
+    root: str,
+    mapped: Path,
+    templates: Path,
+    flags: Sequence[str] = (),
+    *,
+    designs: str | None = None,
+    subjects: str | None = None,
 ) -> tuple[str, list[str]]:
     """The shell script that brings a release of volumes to a store.
 
@@ -30,7 +38,8 @@ def volume_recipe(
       root: top of the release.
       mapped: directory for the time series on fsLR-32k.
       templates: the directory resample_fsaverage of the HCP pipelines.
-      output: the store.
+      flags: of the conversion at its end, but for --input and --designs.
+      designs: directory of the designs, where they are not in the release.
       subjects: which to take, see `selection.chooser`.
 
     Returns:
@@ -49,8 +58,9 @@ def volume_recipe(
         place = _VOLUMES.format(subject="subjNN")
         raise nothing_found(top, f"{place}/timeseries_sessionNN_runNN.nii.gz")
     names = sorted({subject for subject, _ in runs})
-    for depths, fsaverage in (transforms(name, side) for name in names for side in SIDES):
-        _check([top / file for file in (*depths, fsaverage)], "nsddata/ppdata of NSD")
+    places = [transforms(name, side) for name in names for side in SIDES]
+    files = [top / file for depths, fsaverage in places for file in (*depths, fsaverage)]
+    _check(files, "nsddata/ppdata of NSD")
     pairs = {side: _spheres(side, templates.absolute()) for side in SIDES}
     _check([file for files in pairs.values() for file in files], f"{_TEMPLATES} of HCPpipelines")
     mapped, blocks, n_done = mapped.absolute(), [], 0
@@ -61,11 +71,22 @@ def volume_recipe(
             n_done += 1
             continue
         blocks += [_block(top, subject, path, side, files[side], pairs[side]) for side in SIDES]
-    last = ["python", "-m", "data_tools.convert_nsd", f"--input={mapped}", f"--designs={top}"]
-    last += [f"--output={output}"] + ([f"--subjects={subjects}"] if subjects else [])
+    shown = top if designs is None else open_root(designs)
+    last = ["python", "-m", "data_tools.convert_nsd", f"--input={mapped}", f"--designs={shown}"]
+    last += flags
     script = "\n\n".join(["#!/bin/sh\nset -e", *blocks, shlex.join(last)]) + "\n"
     remarks = [f"Runs to map: {len(runs) - n_done}; mapped already: {n_done}."]
+    told = {name: find_designs(shown, name) for name in names}
+    if without := sum(_design(path) not in told[subject] for subject, path in runs):
+        remarks.append(
+            f"Runs without a design, so without events: {without} of {len(runs)}. Designs are in "
+            f"{_DESIGNS} of NSD."
+        )
     return script, remarks
+
+
+def _design(run: Path) -> str:
+    return run.name.replace("timeseries_", "design_").replace(".nii.gz", ".tsv")
 
 
 def _block(
@@ -101,7 +122,7 @@ def _spheres(side: str, folder: Path) -> list[Path]:
 def _check(files: Sequence[Path], source: str) -> None:
     missing = [file for file in files if not file.is_file()]
     if missing:
+        more = f", and {len(missing) - 1} more" if missing[1:] else ""
         raise InputError(
-            f"{missing[0]} is missing, and {len(missing) - 1} more that the mapping opens: get "
-            f"them from {source}."
+            f"{missing[0]} is missing{more}: get what the mapping opens from {source}."
         )

@@ -1,5 +1,6 @@
 """The Natural Scenes Dataset: pairs, designs, sessions, trials, conversion, and its volumes."""
 
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from nibabel import Nifti1Image
 from nibabel.freesurfer import MGHImage
 
+from data_tools import conversion
 from data_tools.convert_nsd import main
 from data_tools.errors import InputError
 from data_tools.nsd_volume import SIDES, map_run, sample_cubic
@@ -148,12 +150,19 @@ def test_included_trials_say_their_class(tmp_path):
             "subj02,1,1,1,3.0,4,test,37",  # of somebody who is not here
         ],
     )
+    runs.append(dataclasses.replace(runs[1], key="none", fields=runs[1].fields | {"run": 3}))
+    runs.append(dataclasses.replace(runs[0], key="bare", read_events=None))
     labelled = pickle.loads(pickle.dumps(label_runs(runs, table)))
     events = labelled[0].read_events()
     assert [event.get("category_id") for event in events] == [37, None, 37, None]
     assert [event.get("trial_id") for event in events] == [2, 4, 9, None]
     assert events[1]["shared1000_category_id"] == 22  # a split of its own
     assert all("category_id" not in event for event in labelled[1].read_events())
+    assert {run.fields["labels_from"] for run in labelled} == {"trials.csv"}
+    with pytest.raises(InputError, match="3 of 3 included trials are not in the design of bare"):
+        labelled[3].read_events()
+    with pytest.raises(InputError, match="no trial of these runs: .* as in subj01, 1, 2"):
+        label_runs(runs[1:2], table)
 
     logits = np.zeros((73000, 80), np.float32)
     logits[4, 61] = logits[5, 3] = logits[7, 17] = 1
@@ -161,18 +170,24 @@ def test_included_trials_say_their_class(tmp_path):
     everything = label_runs(runs, logits=tmp_path / "logits.npy")[1].read_events()
     assert [event["category_id"] for event in everything] == [61, 3, 61, 17]
     columns = "sub,ses,run,onset,nsd_id"
+    assert label_runs(runs, logits=tmp_path / "logits.npy")[3].read_events is None
     bare = write_trials(tmp_path / "bare.csv", ["subj01,1,2,7.0,5"], columns)
-    events = label_runs(runs, bare, tmp_path / "logits.npy")[1].read_events()
+    both = label_runs(runs, bare, tmp_path / "logits.npy")[1]
+    assert both.fields["labels_from"] == "bare.csv+logits.npy"
+    events = both.read_events()
     assert [event.get("category_id") for event in events] == [None, 3, None, None]
 
     with pytest.raises(InputError, match="no column category_id: give --logits"):
         label_runs(runs, bare)
+    with pytest.raises(InputError, match="has a column category_id: leave out --logits"):
+        label_runs(runs, table, tmp_path / "logits.npy")
     wrong = write_trials(tmp_path / "wrong.csv", ["subj01,1,1,1,4.0,5,train,1"])
     with pytest.raises(
         InputError, match="1 of 1 included trials are not in the design of sub-subj"
     ):
         label_runs(runs, wrong)[0].read_events()
-    for rows, names in ((["subj01,1,1,x,9"], columns), (["a,b"], "sub,ses")):
+    bad_rows = ("subj01,1,1,x,9", "subj01,1,1,3.0,-1", "subj01,1,1,3.0,73000")
+    for rows, names in (*(([row], columns) for row in bad_rows), (["a,b"], "sub,ses")):
         with pytest.raises(InputError, match="Line 2 of|no column run"):
             label_runs(
                 runs, write_trials(tmp_path / "bad.csv", rows, names), tmp_path / "logits.npy"
@@ -181,6 +196,9 @@ def test_included_trials_say_their_class(tmp_path):
         np.save(tmp_path / "bad.npy", bad)
         with pytest.raises(InputError, match="bad.npy"):
             label_runs(runs, logits=tmp_path / "bad.npy")
+    np.savez(tmp_path / "bad.npz", logits)
+    with pytest.raises(InputError, match="holds several arrays"):
+        label_runs(runs, logits=tmp_path / "bad.npz")
 
 
 def test_labelled_trials_reach_the_store(tmp_path_factory, tmp_path):
@@ -193,6 +211,27 @@ def test_labelled_trials_reach_the_store(tmp_path_factory, tmp_path):
     )
     events = [e for run in Store(tmp_path / "store").runs for e in run["events"]]
     assert events and all(e["category_id"] == logits[e["nsd_id"]].argmax() for e in events)
+
+
+def test_a_job_that_goes_on_with_labels_has_them_everywhere(
+    tmp_path_factory, tmp_path, monkeypatch
+):
+    tree = simulated_tree(tmp_path_factory, "nsd")
+    np.save(tmp_path / "logits.npy", np.eye(73000, 4, dtype=np.float32))
+    arguments = [f"--input={tree}", f"--output={tmp_path / 'store'}", "--jobs=1"]
+    arguments += ["--subjects=subj02"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(conversion, "finish_store", killed)
+        main(arguments)
+    assert list((tmp_path / "store.partial" / "parts").glob("*.json"))  # runs without labels
+    main([*arguments, f"--logits={tmp_path / 'logits.npy'}"])
+    runs = Store(tmp_path / "store").runs
+    assert {run["labels_from"] for run in runs} == {"logits.npy"}
+    assert all("category_id" in event for run in runs for event in run["events"])
 
 
 @pytest.fixture
@@ -243,6 +282,11 @@ def test_a_volume_is_sampled_at_three_depths_and_carried_to_fsaverage(volumes):
     np.testing.assert_allclose(values, [1, 0, 0, 1])
     with pytest.raises(InputError, match="subj04/transforms/lh.func1pt0-to-layerB1.mgz"):
         map_run(run, top, "subj04", "lh")
+    folder = top / "nsddata" / "ppdata" / "subj03" / "transforms"
+    far = MGHImage(np.full((70, 1, 1), 51, "f4"), np.eye(4))  # there are 50 vertices
+    nibabel.save(far, folder / "lh.white-to-fsaverage.mgz")
+    with pytest.raises(InputError, match="transforms of subj03, lh, do not fit"):
+        map_run(run, top, "subj03", "lh")
 
 
 def test_the_commands_that_map_volumes(tmp_path, volumes, capsys):
@@ -264,9 +308,17 @@ def test_the_commands_that_map_volumes(tmp_path, volumes, capsys):
         main([f"--input={top}", f"--output={tmp_path / 's'}", where[0]])
     assert "give --from-volume too" in capsys.readouterr().err
 
+    table = write_trials(tmp_path / "my trials.csv", ["subj03,1,1,0,3.0,4,train,37"])
+    assert "no.csv" in told(*where, f"--trials={tmp_path / 'no.csv'}")
+
+    where += (f"--trials={table}", "--jobs", "1")
     main([*arguments, *where])
     script, remarks = capsys.readouterr()
     assert "Runs to map: 1; mapped already: 0." in remarks and not (tmp_path / "mapped").exists()
+    assert "Runs without a design, so without events: 1 of 1." in remarks
+    add_design(top / "nsddata_timeseries" / "ppdata", "subj03", "session01_run01", design(18))
+    main([*arguments, *where])
+    assert "without a design" not in capsys.readouterr().err
     # The script itself, with a Workbench that copies, and without the conversion at its end.
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -282,7 +334,11 @@ def test_the_commands_that_map_volumes(tmp_path, volumes, capsys):
         env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"--input={tmp_path / 'mapped'} --designs={top}" in done.stdout
+    # The conversion has the other flags, whatever their form.
+    assert done.stdout.strip() == (
+        f"-m data_tools.convert_nsd --input={tmp_path / 'mapped'} --designs={top} "
+        f"--output={tmp_path / 'store'} --trials={table} --jobs 1"
+    )
     folder = tmp_path / "mapped" / "subj03" / "32k_fs_LR" / "timeseries"
     assert sorted(path.name for path in folder.iterdir()) == [
         f"timeseries_session01_run01.{side}.func.gii" for side in SIDES

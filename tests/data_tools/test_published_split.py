@@ -112,6 +112,7 @@ def test_cococlip_has_the_published_sessions(tmp_path, nsd, capsys):
     assert "sub-subj03_ses-28_run-1" in lists["testid"]
     out = capsys.readouterr().out
     assert "testid: sessions 30, as published." in out and "subjects 6, as published" in out
+    assert "test: clips 30, but 5,390 are published." in out
     assert about["splits"]["test"]["clips_of_class"] == {"clock": 30}
 
 
@@ -138,8 +139,24 @@ def test_what_does_not_fit_is_told(tmp_path, hcp, nsd, capsys):
     assert "--target-tr=1" in told(slow.path, "task21")
     assert "No run is in the split 'validation'" in told(f"{hcp.path}?batch=0", "task21")
     assert "no split that ships with us" in told(hcp.path, "task22")
+    for extra in ("--shares=a=0.5,b=0.5", "--seed=0", "--groups=family"):
+        with pytest.raises(SystemExit):
+            split.main([str(hcp.path), f"--output={tmp_path / 'o'}", "--published=task21", extra])
+        assert f"leave {extra.split('=')[0]} out" in capsys.readouterr().err
+    nobody = write_small_store(tmp_path / "nobody", {"x": {"frames_TxNxP": frames(20)}})
+    assert "Run x has no subject" in told(nobody.path, "task21")
     (tmp_path / "own.json").write_text("{}")
     assert "own.json is not the file of a split" in told(hcp.path, tmp_path / "own.json")
+    own = json.loads(find_split_file("task21").read_text())
+    for fault, message in (
+        ({"splits": {"all": {"batch": [0, 1]}}}, "values of 'batch' are no list of texts"),
+        ({"expected": {"sessions": {"holdout": 3}}}, "'sessions' expects what is not counted"),
+        ({"expected": {"classes": "many"}}, "'classes' expects what is no number"),
+        ({"derived": {"batch": {"source": "shard_1"}}}, "has not one group"),
+        ({"derived": {"batch": {"source": "("}}}, "own.json is not the file of a split"),
+    ):
+        (tmp_path / "own.json").write_text(json.dumps(own | fault))
+        assert message in told(hcp.path, tmp_path / "own.json")
     spaces = write_small_store(tmp_path / "spaces", {"a b": hcp_run(1, "WM", 0)[1]})
     own = json.loads(find_split_file("hcp_task_older").read_text())
     own["splits"] = {"all": {}}
@@ -182,6 +199,20 @@ def test_published_traits(tmp_path, capsys):
     store = Store(tmp_path / "out" / "test")
     assert [line["dx"] for line in store.runs] == [0, 1] and store.tr == 1.0
     assert store.runs[0]["n_frames"] == 80 and store.preprocessing["kind"] == "linear"
+    # Keys of ADNI are a subject and a date, written in another way than in the columns.
+    rows = {
+        name: [{"sub": f"00{i}S6049", "visit": "20201012", "tr": 2.0,
+                "bold": rng.normal(size=(40, 5)).astype("f2")}]
+        for i, name in enumerate(("train", "validation", "test"))
+    }  # fmt: skip
+    columns = {"sub": pa.string(), "visit": pa.string()}
+    adni = write_arrow_folder(tmp_path / "adni.toy.arrow", rows, columns)
+    labels = {f"00{i}_S_6049_2020-10-12": i for i in range(3)}
+    (tmp_path / "targets" / "adni_target_map_diagnosis.json").write_text(json.dumps(labels))
+    arguments = [f"--input={adni}", f"--output={tmp_path / 'adni'}", "--jobs=1"]
+    import_arrow.main([*arguments, f"--geometry={tmp_path / 'g.npz'}", "--trait=adni_diagnosis"])
+    assert Store(tmp_path / "adni" / "test").runs[0]["diagnosis"] == 2
+
     with pytest.raises(InputError, match="no published trait: choose one of abide_dx"):
         read_trait("abide_iq", str(folder))
     with pytest.raises(InputError, match="folders named ppmi.SPACE.arrow"):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from data_tools.errors import InputError
 from data_tools.selection import open_selection
-from data_tools.split import group_subjects, main, parse_shares, split_subjects
+from data_tools.split import main, parse_shares, split_subjects
+from data_tools.subject_groups import group_subjects
 from tests.data_tools.small_stores import write_small_store
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
