@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     config = ConfigDict()
 
-    config.seed = 0  # of untrained weights and randomised decompositions
+    config.seed = 0  # of untrained weights, resamples and randomised decompositions
     config.model = ""  # a pretrain workdir, a model directory, weights, or an id of the hub
     config.unit = "clip"  # what a label belongs to
     config.target = "event:trial_type"  # event:FIELD[;MAP.json] or array:FILE.npy:FIELD

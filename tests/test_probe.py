@@ -74,7 +74,7 @@ def test_task21_beside_the_connectome(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 classes" in done.stdout and "connectome_schaefer10" in done.stdout
     results = json.loads((workdir / "results.json").read_text())
-    assert results["classes"] == sorted(CONDITIONS) and results["target"].endswith("task21")
+    assert results["classes"] == [*CONDITIONS] and results["target"].endswith("task21")
     found = {
         row["representation"]: row["splits"]["test"]["metrics"]["accuracy"]
         for row in results["results"]

@@ -32,7 +32,8 @@ class Parcels:
         Raises:
           InputError: there is none, or one is of no parcels.
         """
-        stores = [Store(path) for part in text.split(",") for path in _stores(Path(part.strip()))]
+        paths = [Path(part.strip()) for part in text.split(",") if part.strip()]
+        stores = [Store(path) for part in paths for path in _stores(part)]
         self._runs = {
             run["key"]: (store, i) for store in stores for i, run in enumerate(store.runs)
         }
@@ -43,12 +44,27 @@ class Parcels:
                 raise InputError(f"{store.path} has other parcels than {stores[0].path}.")
         self.name = stores[0].geometry.space
 
+    def check(self, sources: list[Source], samples: Samples) -> None:
+        """Raises InputError unless the runs of the samples are here, as long as they are there."""
+        for s, r in sorted({*zip(samples.clips.source, samples.clips.run, strict=True)}):
+            run = sources[s].store.runs[r]
+            store, here = self._find(run["key"])
+            found, expected = store.runs[here]["n_frames"], run["n_frames"]
+            if found != expected:
+                raise InputError(
+                    f"Run {run['key']} has {found} frames in {store.path} and {expected} in "
+                    f"{sources[s].store.path}: import both with one TR."
+                )
+
     def read(self, key: str, start: int, num_frames: int) -> np.ndarray:
         """(T, R) float32 of frames of a run."""
+        store, run = self._find(key)
+        return store.read(run, start, num_frames)[..., 0].astype(np.float32)
+
+    def _find(self, key: str) -> tuple[Store, int]:
         if key not in self._runs:
             raise InputError(f"Run {key} is in no store of data.parcels: import the same runs.")
-        store, run = self._runs[key]
-        return store.read(run, start, num_frames)[..., 0].astype(np.float32)
+        return self._runs[key]
 
 
 def connectomes(

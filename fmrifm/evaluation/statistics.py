@@ -11,13 +11,19 @@ RESAMPLES = 500
 
 
 def score(
-    labels: np.ndarray, predictions: np.ndarray, scores_CxK: np.ndarray, classes: np.ndarray
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    scores_CxK: np.ndarray,
+    classes: np.ndarray,
+    seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """Scores of a classifier on a whole split.
 
     Args:
       labels, predictions: (C,) of the classes.
       scores_CxK: probabilities, columns in the order of `classes`.
+      classes: (K,) sorted.
+      seed: of the resamples.
 
     Returns:
       {metric: {"value", "std", "low", "high"}} for accuracy, balanced_accuracy, f1_macro (the
@@ -25,7 +31,7 @@ def score(
       value, and the standard deviation and 95 % interval over stratified bootstrap resamples.
       auroc is left out where a class is missing from the split.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     strata = [np.flatnonzero(labels == label) for label in classes if (labels == label).any()]
     resampled = [rows[rng.integers(len(rows), size=(RESAMPLES, len(rows)))] for rows in strata]
     # The first "resample" is the split itself.

@@ -19,7 +19,7 @@ from fmrifm.evaluation.closed_form import fit_logistic, fit_majority
 from fmrifm.evaluation.connectome import Parcels, connectomes
 from fmrifm.evaluation.features import clip_features
 from fmrifm.evaluation.statistics import score
-from fmrifm.evaluation.targets import Samples, event_samples, parse_target
+from fmrifm.evaluation.targets import Samples, Target, event_samples, parse_target
 from fmrifm.input.sources import Source, parse_named_sources, parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder, init_params
@@ -35,15 +35,27 @@ _VALIDATION = ("validation", "val")
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Sources and labelled clips by the name of their split; "train" and "val" come first."""
+    """Sources and labelled clips by the name of their split; "train" and "val" come first.
+
+    Attributes:
+      sources: the stores of each.
+      samples: the clips of each.
+      classes: (K,) str, all that labels can be.
+    """
 
     sources: dict[str, list[Source]]
     samples: dict[str, Samples]
+    classes: np.ndarray
 
     @property
     def tests(self) -> list[str]:
         """The names of the test splits."""
         return list(self.sources)[2:]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """(C,) int: the places of a split's labels among the classes."""
+        place = {label: k for k, label in enumerate(self.classes.tolist())}
+        return np.array([place[label] for label in self.samples[name].labels.tolist()])
 
 
 def probe(config: ConfigDict, output: Path) -> dict:
@@ -65,35 +77,37 @@ def probe(config: ConfigDict, output: Path) -> dict:
     num_frames = files.options.num_frames
     if num_frames is None or files.options.in_chans != 1:
         raise InputError(f"{config.model} is a model of images, not of clips of brain activity.")
+    if {*config.representations} == {"cls"} and not files.options.class_token:
+        raise InputError(f"{config.model} has no class token: choose avg_patch instead of cls.")
     sources = _open_splits(config.data)
     samples = {
         name: event_samples(some, target, num_frames, config.data.hrf_delay)
         for name, some in sources.items()
     }
-    splits = Splits(sources, samples)
     parcels = Parcels(config.data.parcels) if config.data.parcels else None
+    for name, some in sources.items():
+        if parcels is not None:
+            parcels.check(some, samples[name])
     check_overlap(sources, tuple(config.leak_keys))
-    classes = _classes(splits, target.text)
+    splits = Splits(sources, samples, _classes(samples, target))
 
-    rows = []
+    rows, predictions = [], {}
     for name, head, features, baseline in _features(config, files, splits, parcels):
         fitted, hparams = _fit(head, features, splits, config.seed)
-        row, predictions = _evaluate(fitted, features, splits, files, classes)
+        file = f"predictions_{name}_{head}.npz"
+        row, predictions[file] = _evaluate(fitted, features, splits, files, config.seed)
         about = {"representation": name, "head": head, "baseline": baseline, "hparams": hparams}
         dataset = sources[splits.tests[0]][0].store.path.parent.name
         rows.append({"dataset": dataset, **about, "diverged": 0, "splits": row})
-        output.mkdir(parents=True, exist_ok=True)
-        write_bytes(output / f"predictions_{name}_{head}.npz", predictions)
     results = {
         "version": 1,
         "model": str(config.model),
         "target": config.target,
         "unit": config.unit,
-        "classes": classes.tolist(),
+        "classes": splits.classes.tolist(),
         "results": rows,
     }
-    write_bytes(output / "results.json", json.dumps(results, indent=1).encode())
-    write_bytes(output / "results.csv", _as_csv(rows).encode())
+    _publish(output, results, predictions)
     return results
 
 
@@ -154,15 +168,16 @@ def _pick(features: dict[str, dict[str, np.ndarray]], kind: str) -> dict[str, np
 
 
 def _fit(head: str, features: dict[str, np.ndarray], splits: Splits, seed: int):
-    train, val = ((features[name], splits.samples[name].labels) for name in ("train", "val"))
+    train, val = ((features[name], splits.numbers(name)) for name in ("train", "val"))
     if head == "majority":
         return fit_majority(train), {}
     return fit_logistic(train, val, seed)
 
 
-def _evaluate(classifier, features, splits: Splits, files: ModelFiles, classes: np.ndarray):
+def _evaluate(classifier, features, splits: Splits, files: ModelFiles, seed: int):
     """Results of every test split, and the bytes of the predictions."""
     row, predictions = {}, []
+    every_class = np.arange(len(splits.classes))
     for name in splits.tests:
         samples = splits.samples[name]
         guesses = classifier.predict(features[name])
@@ -172,7 +187,7 @@ def _evaluate(classifier, features, splits: Splits, files: ModelFiles, classes: 
             "n": len(guesses),
             "n_subjects": len(subjects),
             "seen_in_pretraining": _seen(files, subjects),
-            "metrics": score(samples.labels, guesses, scores, classes),
+            "metrics": score(splits.numbers(name), guesses, scores, every_class, seed),
         }
         predictions.append(
             {
@@ -180,13 +195,25 @@ def _evaluate(classifier, features, splits: Splits, files: ModelFiles, classes: 
                 "start": samples.clips.start,
                 "split": np.full(len(guesses), name),
                 "target": samples.labels,
-                "prediction": guesses,
+                "prediction": splits.classes[guesses],
                 "score": scores,
             }
         )
     buffer = io.BytesIO()
     np.savez(buffer, **{k: np.concatenate([p[k] for p in predictions]) for k in predictions[0]})
     return row, buffer.getvalue()
+
+
+def _publish(output: Path, results: dict, predictions: dict[str, bytes]) -> None:
+    """Writes all files; predictions of an earlier probe that this one has not made go last."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in predictions.items():
+        write_bytes(output / name, content)
+    write_bytes(output / "results.csv", _as_csv(results["results"]).encode())
+    write_bytes(output / "results.json", json.dumps(results, indent=1).encode())
+    for path in output.glob("predictions_*.npz"):
+        if path.name not in predictions:
+            path.unlink()
 
 
 def _open_splits(data: ConfigDict) -> dict[str, list[Source]]:
@@ -220,19 +247,24 @@ def _check_choices(config: ConfigDict) -> None:
         allowed = choices.get(name, UNITS)
         if unknown := [value for value in values if value not in allowed]:
             raise InputError(f"{name} has no '{unknown[0]}': choose of {', '.join(allowed)}.")
+    fitted = config.representations or {"connectome", "input"} & {*config.baselines}
+    if not (config.heads and fitted) and "majority" not in config.baselines:
+        raise InputError("Nothing is to be fitted: give representations or baselines, and heads.")
     if not config.model:
         raise InputError("A probe needs a model: set model to a workdir, a directory or a hub id.")
 
 
-def _classes(splits: Splits, target: str) -> np.ndarray:
-    """The classes of the training set, sorted; others must not have more."""
-    classes = np.unique(splits.samples["train"].labels)
+def _classes(samples: dict[str, Samples], target: Target) -> np.ndarray:
+    """The classes of the training set, in the target's order; others must not have more."""
+    classes = target.order(samples["train"].labels.tolist())
     if len(classes) < 2:
-        raise InputError(f"{target} has one class only in train: choose another target.")
-    for name, samples in splits.samples.items():
-        if strange := sorted(set(samples.labels) - set(classes)):
-            raise InputError(f"{target} '{strange[0]}' is in {name} and not in train: filter it.")
-    return classes
+        raise InputError(f"{target.text} has one class only in train: choose another target.")
+    for name, some in samples.items():
+        if strange := sorted(set(some.labels.tolist()) - set(classes)):
+            raise InputError(
+                f"{target.text} '{strange[0]}' is in {name} and not in train: filter it."
+            )
+    return np.array(classes)
 
 
 def _seen(files: ModelFiles, subjects: set[str]) -> int | None:

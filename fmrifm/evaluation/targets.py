@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ class Target:
             known = isinstance(value, int) and 0 <= value < len(self.rows)
             return str(self.rows[value]) if known else None
         return str(value) if self.classes is None else self.classes.get(str(value))
+
+    def order(self, labels: Collection[str]) -> list[str]:
+        """The classes among labels: as their file has them, else numbers by value, or by text."""
+        found = set(labels)
+        if self.classes is not None:
+            return [name for name in dict.fromkeys(self.classes.values()) if name in found]
+        numbers = all(re.fullmatch(r"-?\d+", label) for label in found)
+        return sorted(sorted(found), key=int if numbers else str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +123,8 @@ def _read_classes(path: Path) -> dict[str, str]:
     try:
         values = json.loads(path.read_text())
         values = values.get("labels", values)
+        if any(isinstance(name, dict | list) for name in values.values()):
+            raise ValueError("a class is a name")
         classes = {str(value): str(name) for value, name in values.items()}
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is no JSON object {{value: class}}: give another.") from error

@@ -57,9 +57,18 @@ def test_runs_that_are_missing_among_parcels_are_named(tmp_path):
     store = write(tmp_path / "stores" / "train", geometry)
     sources = parse_sources(str(store.path))
     samples = event_samples(sources, parse_target("event:trial_type"), 6)
-    other = write_small_store(tmp_path / "other", {"sub-00": {}}, geometry=geometry)
-    with pytest.raises(InputError, match="Run sub-00 of|Run sub-01 is in no store"):
+    frames = np.zeros((9, 6, 1), np.float16)
+    one = {"sub-00": {"frames_TxNxP": frames}}
+    other = write_small_store(tmp_path / "other", one, geometry=geometry)
+    with pytest.raises(InputError, match="Run sub-01 is in no store"):
+        Parcels(str(other.path)).check(sources, samples)
+    with pytest.raises(InputError, match="Run sub-01 is in no store"):
         connectomes(sources, samples, 3, Parcels(str(other.path)))
+    Parcels(str(store.path)).check(sources, samples)
+    slower = {f"sub-0{i}": {"frames_TxNxP": frames[:8]} for i in range(3)}
+    slower = write_small_store(tmp_path / "slower", slower, geometry=geometry)
+    with pytest.raises(InputError, match="has 8 frames in .*slower and 9 in"):
+        Parcels(f"{slower.path},").check(sources, samples)
     with pytest.raises(InputError, match="holds none"):
         Parcels(str(tmp_path / "nowhere"))
     assert Parcels(str(tmp_path / "stores")).name == "six"

@@ -28,6 +28,9 @@ def test_values_are_those_of_scikit_learn(k):
         assert found[name]["value"] == pytest.approx(value, abs=1e-9), name
         assert found[name]["low"] <= value <= found[name]["high"]
         assert found[name]["std"] > 0
+    other = score(labels, predictions, scores, classes, seed=1)
+    assert other["accuracy"]["value"] == found["accuracy"]["value"]
+    assert other["auroc"]["std"] != found["auroc"]["std"]
 
 
 def test_a_class_missing_from_the_split_is_handled():

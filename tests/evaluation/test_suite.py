@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from configs.probe import get_config
 from data_tools.errors import InputError
+from data_tools.geometry import Geometry
 from data_tools.store_writer import StoreWriter
 from fmrifm.evaluation import suite
 from fmrifm.evaluation.features import clip_features
@@ -21,6 +22,7 @@ from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.options import ModelOptions
 from fmrifm.trainer.start import flatten
 from tests.conftest import fields_read, toy_geometry
+from tests.data_tools.small_stores import write_small_store
 
 
 def write_task_store(path, subjects, effect):
@@ -46,14 +48,17 @@ def write_task_store(path, subjects, effect):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model directory with fresh weights that claims to have seen subject 00."""
+    return write_model(tmp_path_factory.mktemp("model") / "model")
+
+
+def write_model(path, **changes):
     geometry = toy_geometry()
     options = ModelOptions(
         grid=geometry.grid, patch_shape=(8, 8), num_frames=16, t_patch=8, embed_dim=32, depth=2,
-        num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
+        num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2, **changes,
     )  # fmt: skip
     params = nn.unbox(init_params(MaskedAutoencoder(options), jax.random.key(0)))
     seen = [{"salt": "pepper", "hashes": [hash_subject("pepper", "toy/00")]}]
-    path = tmp_path_factory.mktemp("model") / "model"
     save_model(path, ModelFiles(options, params, geometry, {"normalize": "none"}, seen))
     return path
 
@@ -137,6 +142,12 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
     with np.load(tmp_path / "probe" / "predictions_patch_logistic.npz") as file:
         assert file["split"].tolist() == ["test"] * 22 + ["testid"] * 11
         assert file["score"].shape == (33, 2)
+    config.representations = ("avg_patch",)
+    probe(config, tmp_path / "probe")  # again: what it has not made is gone
+    assert {path.name for path in (tmp_path / "probe").iterdir()} == {
+        "results.json", "results.csv",
+        "predictions_avg_patch_logistic.npz", "predictions_connectome_patches_logistic.npz",
+    }  # fmt: skip
     table = describe_results(results)
     assert "patch" in table and "testid 100.0%" in table and "n = 22" in table
 
@@ -149,6 +160,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
         ({"heads": ("attn",)}, "heads has no 'attn'"),
         ({"representations": ("reg",)}, "representations has no 'reg'"),
         ({"baselines": ("pca",)}, "baselines has no 'pca'"),
+        ({"representations": (), "baselines": ("untrained",)}, "Nothing is to be fitted"),
         ({"target": "run:age"}, "event:FIELD"),
         ({"target": "event:trial_type;nowhere"}, "no split that ships with us"),
         ({"data__test": "train=STORE"}, "A test split is called 'train'"),
@@ -172,6 +184,22 @@ def test_what_makes_no_sense_is_told(model, tmp_path, changes, told):
     with pytest.raises(InputError, match=told):
         probe(probe_config(changes.pop("model", model), splits, **changes), tmp_path / "probe")
     assert not (tmp_path / "probe").exists()
+
+
+def test_what_cannot_be_compared_is_told_before_anything_is_encoded(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "clip_features", lambda *_: pytest.fail("encoded"))
+    splits = {
+        name: write_task_store(tmp_path / name, (i,), 1.0)
+        for i, name in enumerate(("train", "val", "test"))
+    }
+    geometry = Geometry("six", np.ones((6, 1), bool), (1, 1))
+    runs = {f"sub-0{i}": {"frames_TxNxP": np.zeros((200, 6, 1), np.float16)} for i in range(2)}
+    parcels = write_small_store(tmp_path / "parcels", runs, geometry=geometry)
+    with pytest.raises(InputError, match="Run sub-02 is in no store of data.parcels"):
+        probe(probe_config(model, splits, data__parcels=str(parcels.path)), tmp_path / "probe")
+    without = write_model(tmp_path / "without", class_token=False)
+    with pytest.raises(InputError, match="has no class token: choose avg_patch"):
+        probe(probe_config(without, splits, representations=("cls",)), tmp_path / "probe")
 
 
 def test_a_model_of_random_weights_depends_on_the_seed(model):

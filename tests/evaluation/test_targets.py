@@ -38,7 +38,19 @@ def test_rows_of_an_array(tmp_path):
         parse_target("array:none.npy:nsd_id")
 
 
-@pytest.mark.parametrize("content", ["[1]", "no", "{}", '{"labels": 3}'])
+def test_classes_stand_as_their_file_has_them_and_numbers_by_value(tmp_path):
+    (tmp_path / "map.json").write_text(json.dumps({"1": "rest", "2": "faces", "3": "rest"}))
+    target = parse_target(f"event:kind;{tmp_path / 'map.json'}")
+    assert target.order(["faces", "rest", "faces"]) == ["rest", "faces"]
+    assert target.order(["faces"]) == ["faces"]
+    assert parse_target("event:kind").order(["b", "10", "a"]) == ["10", "a", "b"]
+    assert parse_target("event:kind").order(["10", "9", "-1", "9"]) == ["-1", "9", "10"]
+    assert parse_target("event:trial_type;task21").order(["lf", "fear", "2bk_tools"]) == [
+        "fear", "lf", "2bk_tools"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["[1]", "no", "{}", '{"labels": 3}', '{"a": {"b": 1}}'])
 def test_a_file_without_classes_is_refused(tmp_path, content):
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(InputError, match="map.json"):
