@@ -5,19 +5,18 @@
 leaves DIR/train, DIR/validation, DIR/test, ...; of a folder that is one split DIR is the store.
 Rows are clips, whose labels become an event over the whole clip, or whole runs, whose labels are in
 the run table. Folders that the library `datasets` saved are read too, here and in buckets. A split
-that was imported stays when the command is run again.
+that was imported as it would be now stays when the command is run again.
 
 Labels in a JSON file {subject: label} are joined with --join=dx=abide_target_map_dx.json. A trait
-that is published, such as --trait=abide_dx, brings label, file and resampling of its results.
+that is published, such as --trait=abide_dx, brings label, file and resampling of its results: those
+are of runs resampled with --target-tr=1 --kind=linear.
 """
 
 import argparse
-import collections
-import functools
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import tqdm
+from typing import Any
 
 from data_tools.conversion_command import parse
 from data_tools.errors import InputError, kind_errors
@@ -30,19 +29,29 @@ from data_tools.import_command import (
     print_store,
 )
 from data_tools.importing import ImportJob, import_sources
-from data_tools.outcomes import Outcome
-from data_tools.published.arrow_files import Row, read_rows, read_sizes, read_values
+from data_tools.published.arrow_files import Row
 from data_tools.published.arrow_folders import find_splits
-from data_tools.published.arrow_rows import UNLABELLED, RowForm, are_clips, check_labels, read_join
-from data_tools.published.runs import PublishedRun, Source
+from data_tools.published.arrow_rows import (
+    UNLABELLED,
+    RowForm,
+    are_clips,
+    check_labels,
+    field_name,
+    read_join,
+)
+from data_tools.published.arrow_sources import arrow_source, read_split, source_name
+from data_tools.published.headers import first_problem
+from data_tools.published.runs import Source
 from data_tools.published.traits import read_trait
 from data_tools.recipe import Recipe
-from data_tools.remote import base_name, is_url
+from data_tools.remote import base_name, is_url, n_bytes
 from data_tools.store import Store
 from data_tools.surface_run import told_tr
 
 _TOOL = "data_tools.import_arrow"
 _SHOWN_LABELS = 4
+# Fields of the run table that no column needs to make.
+_FIELDS = frozenset({"dataset", "subject", "session", "task", "events", "source"})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,26 +60,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.trait:
             _take_trait(args)
         args.unlabelled = args.unlabelled or "refuse"
+        folder = _folder_name(args.input)
         splits = find_splits(args.input, args.splits)
-        rows = {name: _read_split(name, places) for name, places in splits.items()}
-        _check_tr(rows, args.target_tr)
+        rows = {name: read_split(name, splits[name], args.skip_damaged) for name in splits}
         form = _form(args, [row for some in rows.values() for row in some])
         for name, some in rows.items():
-            if dropped := check_labels(some, form, name or base_name(args.input)):
-                print(f"Rows of '{name}' without a label, left out: {dropped} of {len(some)}.")
+            if dropped := check_labels(some, form, name or folder):
+                lost = f"{dropped:,} of {len(some):,}"
+                print(f"Rows of '{name or folder}' without a label, left out: {lost}.")
+        trs = {name: _common_tr(some, name or folder, args) for name, some in rows.items()}
         sources = {
-            name: [_source(name, place, form) for place in places]
+            name: [arrow_source(name, place, form) for place in places]
             for name, places in splits.items()
         }
-        first = first_run([source for some in sources.values() for source in some], False)
-        job = import_job(args, geometry_of(first, args.geometry), _dataset(args.input))
-        for name in splits:
+        first = first_run([x for some in sources.values() for x in some], args.skip_damaged)
+        job = import_job(args, geometry_of(first, args.geometry), folder.split(".")[0])
+        if not (args.dry_run or args.skip_damaged):
+            _check_headers(sources.values(), job)
+        table = {}
+        for name, places in splits.items():
             output = args.output / name if name else args.output
             if args.dry_run:
                 print_sizes(sources[name], job.geometry, output, args.jobs)
-            elif _import_split(args, name, output, sources[name], job, first):
-                print(f"{output} was imported before: it stays.")
-        _print_labels(rows, form)
+                table[name] = [form.fields(row) for row in rows[name] if form.takes(row)]
+                continue
+            provenance = {
+                "tool": _TOOL,
+                "input": folder,
+                "split": name,
+                "files": {source_name(name, place): n_bytes(place) for place in places},
+                "dataset": job.dataset,
+            }
+            table[name] = _import_split(
+                args, output, sources[name], job, trs[name], form, provenance
+            )
+        _print_table(table, {name: form.label_fields(some[0]) for name, some in rows.items()})
 
 
 def _take_trait(args: argparse.Namespace) -> None:
@@ -85,39 +109,76 @@ def _take_trait(args: argparse.Namespace) -> None:
     print(f"{trait.about}; target of a probe: {trait.target}")
 
 
+def _form(args: argparse.Namespace, rows: Sequence[Row]) -> RowForm:
+    clips = are_clips(rows) if args.kind_of_rows == "auto" else args.kind_of_rows == "clips"
+    if clips and args.target_tr:
+        raise InputError("A clip that is resampled is no published clip: leave out --target-tr.")
+    labels = None if args.labels is None else tuple(args.labels)
+    form = RowForm(clips, labels, tuple(map(read_join, args.join)), args.unlabelled)
+    args.restricted = sorted({word for text in args.restricted for word in _words(text)})
+    fields = {name: field_name(name, row) for row in rows for name in form.with_joins(row)}
+    if unknown := [name for name in args.restricted if name not in {*fields.values(), *_FIELDS}]:
+        raise InputError(
+            f"No row has a field '{unknown[0]}' to restrict: choose of "
+            f"{', '.join(sorted({*fields.values(), *_FIELDS}))}."
+        )
+    hidden = tuple(name for name in fields if clips and fields[name] in args.restricted)
+    return dataclasses.replace(form, restricted=hidden)
+
+
+def _common_tr(rows: Sequence[Row], split: str, args: argparse.Namespace) -> float:
+    """The TR of the rows of a split: a store has one."""
+    trs = [told_tr(row.get("tr")) for row in rows]
+    told = sorted({tr for tr in trs if tr is not None})
+    if not told or (None in trs and not args.skip_damaged):
+        raise InputError(
+            f"The TR is missing in {trs.count(None):,} of {len(rows):,} rows of the split "
+            f"'{split}': get its files again."
+        )
+    if len(told) > 1 and not args.target_tr:
+        raise InputError(
+            f"The rows of '{split}' have TRs of {told[0]:g} to {told[-1]:g} s: give --target-tr "
+            "to resample all runs to one."
+        )
+    return told[0]
+
+
+def _check_headers(splits: Iterable[Sequence[Source]], job: ImportJob) -> None:
+    """Refuses what is wrong with any split before the first is written."""
+    for sources in splits:
+        local = [source for source in sources if source.is_local]
+        # Each alone, since two splits may have the same keys.
+        if problem := first_problem(local, job.geometry, jobs=1):
+            raise InputError(problem.reason)
+
+
 def _import_split(
     args: argparse.Namespace,
-    split: str,
     output: Path,
     sources: Sequence[Source],
     job: ImportJob,
-    first: PublishedRun,
-) -> bool:
-    """Imports a split, unless that was done before: then True."""
-    provenance = {
-        "tool": _TOOL,
-        "input": base_name(args.input),
-        "split": split,
-        "files": [source.name for source in sources],
-        "labels": args.labels,
-        "unlabelled": args.unlabelled,
-        "join": [text.split("=")[0] for text in args.join],
-    }
-    # A job that was begun with other labels does not go on with these.
+    tr: float,
+    form: RowForm,
+    provenance: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Imports a split, unless that was done before; the lines of its run table."""
     preprocessing = {
         "chain": "pixel",
         "zscore": Recipe().describe()["zscore"],
         "imported": "arrow",
-        "rows": {name: provenance[name] for name in ("labels", "unlabelled", "join")},
+        # A job that was begun with rows of another form does not go on with these.
+        "rows": form.describe(),
     }
-    if (output / "store.json").is_file() and not args.overwrite:
-        if Store(output).meta["provenance"] == provenance:
-            return True
+    if not args.overwrite and (output / "store.json").is_file():
+        store = Store(output)
+        if _is_same(store, provenance, preprocessing, job, args.restricted):
+            print(f"{output} was imported before: it stays.")
+            return store.runs
     store, skipped = import_sources(
         sources,
         output,
         job,
-        tr=first.tr,
+        tr=tr,
         preprocessing=preprocessing,
         provenance=provenance,
         restricted=args.restricted,
@@ -125,80 +186,53 @@ def _import_split(
         overwrite=args.overwrite,
     )
     print_store(store, skipped)
-    return False
+    return store.runs
 
 
-def _read_split(split: str, places: Sequence[str]) -> list[Row]:
-    bar = tqdm.tqdm(places, f"read {split}".strip(), unit="file", leave=False, delay=1)
-    return [row for place in bar for row in read_values(place, _name(split, place))]
+def _is_same(
+    store: Store,
+    provenance: dict[str, Any],
+    preprocessing: dict[str, Any],
+    job: ImportJob,
+    restricted: Sequence[str],
+) -> bool:
+    """Whether a store is what an import would make."""
+    wanted = preprocessing | {
+        "missing": job.missing,
+        "target_tr": job.target_tr or None,
+        "kind": job.kind if job.target_tr else None,
+    }
+    return (
+        store.meta["provenance"] == provenance
+        and {name: store.preprocessing.get(name) for name in wanted} == wanted
+        and store.meta["geometry_sha256"] == job.geometry.sha256()
+        and store.restricted == set(restricted)
+    )
 
 
-def _check_tr(rows: dict[str, list[Row]], target_tr: float) -> None:
-    """Refuses splits whose rows differ in TR: a store has one."""
-    for split, some in rows.items():
-        trs = sorted({told_tr(row["tr"]) or 0 for row in some})
-        if len(trs) > 1 and not target_tr:
-            raise InputError(
-                f"The rows of '{split}' have TRs of {trs[0]:g} to {trs[-1]:g} s: give --target-tr "
-                "to resample all runs to one."
-            )
+def _print_table(table: Mapping[str, Sequence[Row]], labels: Mapping[str, Sequence[str]]) -> None:
+    """Says what every split holds; the numbers at labels are of different values.
 
-
-def _form(args: argparse.Namespace, rows: Sequence[Row]) -> RowForm:
-    clips = are_clips(rows) if args.kind_of_rows == "auto" else args.kind_of_rows == "clips"
-    if clips and args.target_tr:
-        raise InputError("A clip that is resampled is no published clip: leave out --target-tr.")
-    labels = None if args.labels is None else tuple(args.labels)
-    return RowForm(clips, labels, tuple(map(read_join, args.join)), args.unlabelled)
-
-
-def _source(split: str, place: str, form: RowForm) -> Source:
-    name = _name(split, place)
-    read, scan = (functools.partial(f, place, name, form) for f in (_read, _scan))
-    return Source(name, read, scan, is_local=not is_url(place))
-
-
-def _name(split: str, place: str) -> str:
-    return f"{split}/{base_name(place)}" if split else base_name(place)
-
-
-def _read(place: str, name: str, form: RowForm) -> Iterator[PublishedRun | Outcome]:
-    for row, arrays in read_rows(place, name):
-        if form.unlabelled == "drop" and form.lacks(form.with_joins(row)):
-            continue
-        try:
-            yield form.run(row, arrays)
-        except InputError as error:
-            yield Outcome(form.key(row), Path(name), f"{name}: {error}")
-
-
-def _scan(place: str, name: str, form: RowForm) -> Iterator[tuple[str, int, int]]:
-    for row, (n_frames, n_columns) in read_sizes(place, name):
-        if form.unlabelled != "drop" or not form.lacks(form.with_joins(row)):
-            yield form.key(row), n_frames, n_columns
-
-
-def _print_labels(rows: dict[str, list[Row]], form: RowForm) -> None:
-    """Says how many rows, subjects and classes there are in every split."""
-    for split, some in rows.items():
-        some = [row for row in map(form.with_joins, some)]
-        if form.unlabelled == "drop":
-            some = [row for row in some if not form.lacks(row)]
-        classes = collections.Counter(
-            {name: len({row.get(name) for row in some}) for name in form.label_names(some[0])}
-            if some
-            else {}
-        )
-        told = ", ".join(f"{name} {n}" for name, n in list(classes.items())[:_SHOWN_LABELS])
-        more = f" and {len(classes) - _SHOWN_LABELS} more" if len(classes) > _SHOWN_LABELS else ""
+    Args:
+      table: lines of the run table, or, where nothing was imported, the fields of rows, by split.
+      labels: fields that are labels, by split.
+    """
+    print(f"{'split':<12}{'runs':>9}{'frames':>13}{'subjects':>10}  labels")
+    for split, lines in table.items():
+        values = {x: {line[x] for line in lines if x in line} for x in labels[split]}
+        told = ", ".join(f"{x} {len(values[x])}" for x in labels[split][:_SHOWN_LABELS])
+        more = len(values) - _SHOWN_LABELS
+        frames = f"{sum(line['n_frames'] for line in lines):,}" if "n_frames" in lines[0] else ""
         print(
-            f"{split or 'all':<12}{len(some):>8,} {'clips' if form.clips else 'runs'}, subjects: "
-            f"{len({row.get('sub') for row in some}):,}; values of labels: {told or 'none'}{more}"
+            f"{split or 'all':<12}{len(lines):>9,}{frames:>13}"
+            f"{len({line.get('subject') for line in lines}):>10,}  {told or 'none'}"
+            + (f" and {more} more" if more > 0 else "")
         )
 
 
-def _dataset(folder: str) -> str:
-    return base_name(folder).split(".")[0]
+def _folder_name(folder: str) -> str:
+    """The name of a folder, also of `.`."""
+    return base_name(folder if is_url(folder) else Path(folder).resolve())
 
 
 def _words(text: str) -> list[str]:

@@ -5,24 +5,24 @@ calls them, and plain values, of which `tr` must be one. Files are of Arrow's st
 mapped where they lie, and read batch by batch. Letters in array names: T frames, C columns.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, as_input_errors
 from data_tools.remote import is_url, open_binary
 
 ARRAYS = ("bold", "mean", "std")
 _FILE_FORMAT = b"ARROW1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 Row = dict[str, Any]
 
 
-def read_values(place: str, name: str) -> list[Row]:
-    """The plain values of the rows of a file, without its arrays; classes by their names.
+def read_values(place: str, name: str) -> Iterator[Row]:
+    """Yields the plain values of each row of a file, without its arrays; classes by their names.
 
     Args:
       place: path or URL.
@@ -31,7 +31,8 @@ def read_values(place: str, name: str) -> list[Row]:
     Raises:
       InputError: pyarrow is not installed, or the file is no Arrow file of runs.
     """
-    return [row for batch in _batches(place, name) for row in _plain_values(batch)]
+    for batch in _batches(place, name):
+        yield from _plain_values(batch)
 
 
 def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
@@ -64,26 +65,37 @@ def _batches(place: str, name: str) -> Iterator[Any]:
         import pyarrow
     except ImportError:
         raise InputError(f"Reading {name} needs pyarrow: pip install 'fmrifm[arrow]'.") from None
-    with contextlib.ExitStack() as stack:
+    if not is_url(place):
+        with as_input_errors(), open(place, "rb"):
+            pass  # Python's errors name the file, Arrow's do not
+    with open_binary(place) if is_url(place) else pyarrow.memory_map(place) as source:
         try:
-            if is_url(place):
-                source = stack.enter_context(open_binary(place))
-            else:
-                source = stack.enter_context(pyarrow.memory_map(str(place)))
             start = source.read(len(_FILE_FORMAT))
             source.seek(0)
             if start == _FILE_FORMAT:
                 reader = pyarrow.ipc.open_file(source)
-                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+                _check_schema(reader.schema, name)
+                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
-                batches = reader = pyarrow.ipc.open_stream(source)
-            _check_schema(reader.schema, name)
-            yield from batches
-        except (pyarrow.ArrowException, EOFError) as error:
+                reader = pyarrow.ipc.open_stream(source)
+                _check_schema(reader.schema, name)
+                yield from reader
+                _check_end(source, name)
+        except (pyarrow.ArrowException, OSError) as error:
+            # Arrow says that a file is cut by an OSError, but one without a number.
+            if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
+                raise
             reason = " ".join(str(error).split()).rstrip(".").replace(". ", "; ")
             raise InputError(
                 f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
             ) from error
+
+
+def _check_end(source: Any, name: str) -> None:
+    """Refuses a stream that was cut between two batches, which Arrow takes for whole."""
+    source.seek(source.tell() - len(_STREAM_END))
+    if source.read(len(_STREAM_END)) != _STREAM_END:
+        raise InputError(f"{name} is truncated, it ends without Arrow's mark: get it again.")
 
 
 def _check_schema(schema: Any, name: str) -> None:
@@ -97,6 +109,9 @@ def _check_schema(schema: Any, name: str) -> None:
                 f"{name} has no column '{column}', only {found}: give the files of a dataset of "
                 "runs."
             )
+    kind = schema.field("tr").type
+    if not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)):
+        raise InputError(f"The column 'tr' of {name} is {kind}, not seconds: mend it.")
     for column in ARRAYS:
         if column not in schema.names:
             continue
@@ -106,7 +121,7 @@ def _check_schema(schema: Any, name: str) -> None:
         if depth != 2 or not pyarrow.types.is_floating(kind):
             raise InputError(
                 f"The column '{column}' of {name} is {schema.field(column).type}, not frames x "
-                "columns of numbers: give the files of a dataset of runs."
+                "columns of floating-point numbers: give the files of a dataset of runs."
             )
 
 
@@ -116,15 +131,15 @@ def _storage(kind: Any) -> Any:
 
 
 def _plain_values(batch: Any) -> list[Row]:
-    """The values of every row of a batch, but for lists and the like."""
+    """The values of every row of a batch, but for lists and bytes; dates and the like as text."""
     import pyarrow.types as types
 
     names, columns = _class_names(batch.schema), {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
         kind = _storage(field.type)
-        if field.name in ARRAYS or types.is_nested(kind) or types.is_binary(kind):
+        if field.name in ARRAYS or types.is_nested(kind) or "binary" in str(kind):
             continue
-        values = column.to_pylist()
+        values = [_plain(value) for value in column.to_pylist()]
         if types.is_float32(kind):
             # 0.72 is no float32; the shortest number that is the same one is meant.
             values = [None if value is None else float(str(np.float32(value))) for value in values]
@@ -132,6 +147,12 @@ def _plain_values(batch: Any) -> list[Row]:
             values = [_class_name(value, names[field.name]) for value in values]
         columns[field.name] = values
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> str | int | float | None:
+    """A value as JSON has it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _class_name(value: int | None, names: list[str]) -> str | None:
@@ -154,21 +175,20 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 def _matrix(column: Any, row: int, what: str) -> np.ndarray:
     """(T, C) of a row, a view of the file."""
     lists = getattr(column, "storage", column)
-    first, last = _span(lists, row)
-    inner = lists.values
-    ends = [_span(inner, i - inner.offset) for i in (first, last - 1)] if last > first else []
-    if not ends:
+    first, last = _bounds(lists, row, row + 1)
+    if last == first:
         raise InputError(f"{what} has no frame: get the file again.")
-    start, stop = ends[0][0], ends[1][1]
-    values = inner.values.slice(start, stop - start)
-    if values.null_count or (stop - start) % (last - first):
+    frames = lists.values
+    bounds = _bounds(frames, first, last)
+    values = frames.values.slice(bounds[0], bounds[-1] - bounds[0])
+    if values.null_count or len(set(np.diff(bounds))) > 1:
         raise InputError(f"{what} is not frames x columns of numbers: get the file again.")
     return values.to_numpy(zero_copy_only=True).reshape(last - first, -1)
 
 
-def _span(lists: Any, row: int) -> tuple[int, int]:
-    """Where the list of a row begins and ends among the values."""
+def _bounds(lists: Any, first: int, last: int) -> np.ndarray:
+    """Where the lists `first` to `last`, that one not included, begin, and where the last ends."""
     size = getattr(lists.type, "list_size", None)
     if size is not None:
-        return (lists.offset + row) * size, (lists.offset + row + 1) * size
-    return lists.offsets[row].as_py(), lists.offsets[row + 1].as_py()
+        return (lists.offset + np.arange(first, last + 1)) * size
+    return lists.offsets.slice(first, last - first + 1).to_numpy()

@@ -8,10 +8,11 @@ Without these files a split is a directory that holds `*.arrow`, in the order of
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.remote import base_name, list_directory, open_binary
+from data_tools.remote import base_name, is_url, list_directory, open_binary
 
 
 def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[str]]:
@@ -19,7 +20,7 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
 
     Args:
       folder: path or URL.
-      wanted: splits to take, None for all.
+      wanted: splits to take, None or none for all.
 
     Returns:
       {name: places}; the name is "" where the folder itself is the only split.
@@ -41,18 +42,23 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
         splits = {name: files for name, files in sorted(found.items()) if files}
     if not splits:
         raise InputError(f"{folder} holds no Arrow file and no folder of them: check the path.")
-    if wanted is None:
+    if not wanted:
         return splits
+    if own:
+        raise InputError(f"{folder} has no splits, it is one itself: leave out --splits.")
     if missing := [name for name in wanted if name not in splits]:
-        raise InputError(
-            f"{folder} has no split '{missing[0]}': choose of {', '.join(splits) or 'none'}."
-        )
+        raise InputError(f"{folder} has no split '{missing[0]}': choose of {', '.join(splits)}.")
     return {name: splits[name] for name in wanted}
 
 
 def _files(folder: str) -> list[str]:
     """The files of one split, in order; none where it is none."""
-    found = {base_name(place): place for place in list_directory(folder, "*.arrow")}
+    found = {
+        base_name(place): place
+        for place in list_directory(folder, "*.arrow")
+        # Folders of datasets are named so too.
+        if is_url(place) or not Path(place).is_dir()
+    }
     state = _read_json(folder, "state.json")
     if not state:
         return list(found.values())

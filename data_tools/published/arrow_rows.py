@@ -1,12 +1,13 @@
 """How the rows of a published dataset become runs: their keys, fields, labels and events."""
 
 import dataclasses
+import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,11 @@ class Join:
         """The label of a row, None if the file has none."""
         return self.labels.get(_bare("".join(str(row.get(name, "")) for name in self.columns)))
 
+    def checksum(self) -> str:
+        """What tells this join from one of other labels or columns."""
+        text = json.dumps([self.columns, self.labels], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 @dataclasses.dataclass(frozen=True)
 class RowForm:
@@ -58,12 +64,25 @@ class RowForm:
       labels: columns that are labels; None takes all that are none of the usual others.
       joins: labels from elsewhere.
       unlabelled: what to do with rows that lack a label: refuse, drop or keep them.
+      restricted: labels that must not be shown; they are in the run table alone, since only its
+        fields can be hidden.
     """
 
     clips: bool = False
     labels: tuple[str, ...] | None = None
     joins: tuple[Join, ...] = ()
     unlabelled: str = "refuse"
+    restricted: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """All of this for `store.json`."""
+        return {
+            "as": "clips" if self.clips else "runs",
+            "labels": None if self.labels is None else list(self.labels),
+            "unlabelled": self.unlabelled,
+            "join": {join.name: join.checksum() for join in self.joins},
+            "restricted": sorted(self.restricted),
+        }
 
     def with_joins(self, row: Row) -> Row:
         """The row with the labels that are kept elsewhere."""
@@ -74,6 +93,20 @@ class RowForm:
         if self.labels is not None:
             return [*dict.fromkeys([*self.labels, *(join.name for join in self.joins)])]
         return [name for name in row if name not in _NO_LABELS]
+
+    def label_fields(self, row: Row) -> list[str]:
+        """What the run table calls the labels of a row, as it was read."""
+        row = self.with_joins(row)
+        return [field_name(name, row) for name in self.label_names(row)]
+
+    def fields(self, row: Row) -> dict[str, Any]:
+        """What the run table says of a row, as it was read."""
+        row = self.with_joins(row)
+        return {field_name(name, row): value for name, value in row.items() if _says(value)}
+
+    def takes(self, row: Row) -> bool:
+        """Whether a row, as it was read, is imported."""
+        return self.unlabelled != "drop" or not self.lacks(self.with_joins(row))
 
     def lacks(self, row: Row) -> list[str]:
         """The labels that a row with its joins does not have."""
@@ -103,16 +136,18 @@ class RowForm:
         key, tr = self.key(row), told_tr(row.get("tr"))
         if "bold" not in arrays or tr is None:
             raise InputError(f"Row {key} has no {'TR' if 'bold' in arrays else 'bold'}: mend it.")
-        row = self.with_joins(row)
-        labels = {name: row[name] for name in self.label_names(row) if _says(row.get(name))}
-        fields = {_field(name, row): value for name, value in row.items() if _says(value)}
-        events = None
-        if self.clips:
-            kind = row.get("trial_type", row.get("cond"))
-            event = {"onset": 0.0, "duration": round(len(arrays["bold"]) * tr, 6)}
-            events = [event | ({"trial_type": kind} if _says(kind) else {}) | labels]
+        duration = round(len(arrays["bold"]) * tr, 6)
+        events = [self._event(self.with_joins(row), duration)] if self.clips else None
         scale = [arrays[part].reshape(-1) if part in arrays else None for part in ("mean", "std")]
-        return PublishedRun(key, arrays["bold"], tr, fields, events, *scale)
+        return PublishedRun(key, arrays["bold"], tr, self.fields(row), events, *scale)
+
+    def _event(self, row: Row, duration: float) -> dict[str, Any]:
+        """What a clip shows, from its begin to its end."""
+        shown = {name: row.get(name) for name in row if name not in self.restricted}
+        event = {name: shown.get(name) for name in self.label_names(row)}
+        event["trial_type"] = shown.get("trial_type" if "trial_type" in row else "cond")
+        event |= {"onset": 0.0, "duration": duration}  # whatever columns are called so
+        return {name: value for name, value in event.items() if _says(value)}
 
 
 def are_clips(rows: Iterable[Row]) -> bool:
@@ -133,10 +168,16 @@ def read_join(text: str) -> Join:
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist: check --join={text}.")
     try:
-        values = json.loads(Path(path).read_text())
-        labels = {_bare(key): value for key, value in values.items() if _says(value)}
-    except (ValueError, AttributeError):
-        raise InputError(f"{os.fspath(path)} is no JSON object of labels: give another.") from None
+        values = json.loads(Path(path).read_bytes())
+    except ValueError:
+        values = None
+    kinds = str | int | float | None
+    if not isinstance(values, dict) or not all(isinstance(x, kinds) for x in values.values()):
+        raise InputError(f"{path} is no JSON object of labels: give another with --join.")
+    labels: dict[str, str | int | float] = {}
+    for key, value in values.items():
+        if _says(value) and labels.setdefault(_bare(key), value) != value:
+            raise InputError(f"{path} has two labels of '{key}', written in two ways: mend it.")
     return Join(name, labels, tuple((columns or "sub").split("+")))
 
 
@@ -144,11 +185,25 @@ def check_labels(rows: Sequence[Row], form: RowForm, split: str) -> int:
     """How many rows of a split lack labels and are to be dropped.
 
     Raises:
-      InputError: some do and that is refused, or a label is not a column.
+      InputError: there is no row, some lack labels and that is refused, or all do, a label is not
+        a column, or a join needs another column or makes one that is there.
     """
+    if not rows:
+        raise InputError(f"The split '{split}' has no row to import: leave it out with --splits.")
+    for join in form.joins:
+        if missing := [name for name in join.columns if name not in rows[0]]:
+            raise InputError(
+                f"The split '{split}' has no column '{missing[0]}' for --join={join.name}: choose "
+                f"of {', '.join(rows[0])}."
+            )
+        if join.name in rows[0]:
+            raise InputError(
+                f"The split '{split}' has a column '{join.name}' already: give --join={join.name} "
+                "another name."
+            )
     rows = [form.with_joins(row) for row in rows]
-    names = form.label_names(rows[0]) if rows else []
-    if unknown := [name for name in names if rows and name not in rows[0]]:
+    names = form.label_names(rows[0])
+    if unknown := [name for name in names if name not in rows[0]]:
         raise InputError(
             f"The split '{split}' has no column '{unknown[0]}': choose labels of "
             f"{', '.join(name for name in rows[0] if name not in _NO_LABELS)}."
@@ -161,11 +216,16 @@ def check_labels(rows: Sequence[Row], form: RowForm, split: str) -> int:
             f"The label '{name}' is missing in {count:,} of {len(rows):,} rows of the split "
             f"'{split}': name the labels you need with --labels, or give --unlabelled=drop or keep."
         )
+    if len(lacking) == len(rows) and form.unlabelled == "drop":
+        raise InputError(
+            f"All rows of the split '{split}' lack a label, such as '{lacking[0][0]}': name the "
+            "labels you need with --labels, or leave the split out with --splits."
+        )
     return len(lacking) if form.unlabelled == "drop" else 0
 
 
-def _field(name: str, row: Row) -> str:
-    """What the run table calls a column."""
+def field_name(name: str, row: Row) -> str:
+    """What the run table calls a column of a row."""
     if name == "sub":
         return "subject"
     if name == "ses" or (name == "visit" and "ses" not in row):
@@ -175,8 +235,8 @@ def _field(name: str, row: Row) -> str:
 
 def _start_frame(row: Row) -> int:
     """The first frame of a clip: in frames as it stands, or in seconds where it is no integer."""
-    start = row["start"]
-    return round(start / row["tr"]) if isinstance(start, float) else int(start)
+    start, tr = row["start"], told_tr(row.get("tr"))
+    return round(start / tr) if isinstance(start, float) and tr else int(start)
 
 
 def _says(value: object) -> bool:

@@ -5,6 +5,47 @@ import json
 import numpy as np
 import pyarrow as pa
 
+from data_tools.geometry import Geometry
+
+GEOMETRY = Geometry("toy", np.ones((40, 1), bool), (1, 1))
+CLIP_COLUMNS = {
+    "sub": pa.string(), "mod": pa.string(), "task": pa.string(), "path": pa.string(),
+    "start": pa.float32(), "end": pa.float32(), "cond": pa.string(), "cond_id": pa.int32(),
+}  # fmt: skip
+RUN_COLUMNS = {
+    "sub": pa.string(), "ses": pa.string(), "site": pa.string(), "n_frames": pa.int32(),
+    "dx": pa.int64(), "age": pa.float32(),
+}  # fmt: skip
+
+
+def arrays(seed, n_frames):
+    """bold, mean and std of a row, 40 columns."""
+    rng = np.random.default_rng(seed)
+    return {
+        "bold": rng.normal(size=(n_frames, 40)).astype(np.float16),
+        "mean": rng.normal(size=(1, 40)).astype(np.float32),
+        "std": rng.uniform(1, 2, (1, 40)).astype(np.float32),
+    }
+
+
+def clips(subject, n=4):
+    """Clips of one run, as Task21 has them."""
+    return [
+        {"sub": f"{subject:03d}", "mod": "tfMRI", "task": "MOTOR", "path": "p", "tr": 1.0,
+         "start": 10.0 * i, "end": 10.0 * i + 16, "cond": "lf" if i % 2 else "rh",
+         "cond_id": 4 if i % 2 else 7, **arrays(100 * subject + i, 16)}
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def runs(subjects, tr=2.0):
+    """Whole runs, one a subject."""
+    return [
+        {"sub": f"{i:03d}", "ses": "1", "site": "a", "n_frames": 30, "dx": i % 2, "tr": tr,
+         "age": 20.1 + i, **arrays(i, 30)}
+        for i in subjects
+    ]  # fmt: skip
+
 
 def matrix_type(dtype):
     return pa.list_(pa.list_(pa.from_numpy_dtype(dtype)))

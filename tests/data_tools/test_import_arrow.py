@@ -8,47 +8,22 @@ import pytest
 
 from data_tools import import_arrow
 from data_tools.geometry import Geometry
+from data_tools.published.arrow_rows import RowForm
+from data_tools.published.arrow_sources import arrow_source
 from data_tools.published.runs import PublishedRun
 from data_tools.store import Store
 
 pa = pytest.importorskip("pyarrow")
-from tests.data_tools.arrow_folders import write_arrow, write_arrow_folder  # noqa: E402
-
-GEOMETRY = Geometry("toy", np.ones((40, 1), bool), (1, 1))
-CLIP_COLUMNS = {
-    "sub": pa.string(), "mod": pa.string(), "task": pa.string(), "path": pa.string(),
-    "start": pa.float32(), "end": pa.float32(), "cond": pa.string(), "cond_id": pa.int32(),
-}  # fmt: skip
-RUN_COLUMNS = {
-    "sub": pa.string(), "ses": pa.string(), "site": pa.string(), "n_frames": pa.int32(),
-    "dx": pa.int64(), "age": pa.float32(),
-}  # fmt: skip
-
-
-def arrays(seed, n_frames):
-    rng = np.random.default_rng(seed)
-    return {
-        "bold": rng.normal(size=(n_frames, 40)).astype(np.float16),
-        "mean": rng.normal(size=(1, 40)).astype(np.float32),
-        "std": rng.uniform(1, 2, (1, 40)).astype(np.float32),
-    }
-
-
-def clips(subject, n=4):
-    return [
-        {"sub": f"{subject:03d}", "mod": "tfMRI", "task": "MOTOR", "path": "p", "tr": 1.0,
-         "start": 10.0 * i, "end": 10.0 * i + 16, "cond": "lf" if i % 2 else "rh",
-         "cond_id": 4 if i % 2 else 7, **arrays(100 * subject + i, 16)}
-        for i in range(n)
-    ]  # fmt: skip
-
-
-def runs(subjects, tr=2.0):
-    return [
-        {"sub": f"{i:03d}", "ses": "1", "site": "a", "n_frames": 30, "dx": i % 2, "tr": tr,
-         "age": 20.1 + i, **arrays(i, 30)}
-        for i in subjects
-    ]  # fmt: skip
+from tests.data_tools.arrow_folders import (  # noqa: E402
+    CLIP_COLUMNS,
+    GEOMETRY,
+    RUN_COLUMNS,
+    arrays,
+    clips,
+    runs,
+    write_arrow,
+    write_arrow_folder,
+)
 
 
 @pytest.fixture
@@ -105,7 +80,7 @@ def test_clips_get_an_event_and_every_split_a_store(tmp_path, geometry, capsys):
             )  # fmt: skip
             assert line["dataset"] == "task21"
     out = capsys.readouterr().out
-    assert "train              8 clips, subjects: 2; values of labels: cond 2, cond_id 2" in out
+    assert "train               8          128         2  cond 2, cond_id 2\n" in out
 
     run(f"--input={folder}", f"--output={tmp_path / 'some'}", geometry, "--splits=test,train")
     assert sorted(p.name for p in (tmp_path / "some").iterdir()) == ["test", "train"]
@@ -222,7 +197,7 @@ def test_a_second_call_goes_on_with_the_splits_that_are_left(
     folder = write_arrow_folder(tmp_path / "d.arrow", splits, RUN_COLUMNS)
     import_arrow.main([f"--input={folder}", f"--output={tmp_path / 'whole'}", geometry, "--jobs=2"])
 
-    make, n_made = import_arrow.RowForm.run, []
+    make, n_made = RowForm.run, []
 
     def killed(self, row, arrays):
         n_made.append(row["sub"])
@@ -230,11 +205,11 @@ def test_a_second_call_goes_on_with_the_splits_that_are_left(
             raise KeyboardInterrupt
         return make(self, row, arrays)
 
-    monkeypatch.setattr(import_arrow.RowForm, "run", killed)
+    monkeypatch.setattr(RowForm, "run", killed)
     with pytest.raises(SystemExit):
         run(f"--input={folder}", f"--output={tmp_path / 'out'}", geometry)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train.partial"]
-    monkeypatch.setattr(import_arrow.RowForm, "run", make)
+    monkeypatch.setattr(RowForm, "run", make)
     with pytest.raises(SystemExit):
         run(
             f"--input={folder}",
@@ -248,9 +223,106 @@ def test_a_second_call_goes_on_with_the_splits_that_are_left(
     run(f"--input={folder}", f"--output={tmp_path / 'out'}", geometry)
     assert "test was imported before: it stays." in capsys.readouterr().out
     assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
-    with pytest.raises(SystemExit):  # other labels make another store
-        run(f"--input={folder}", f"--output={tmp_path / 'out'}", geometry, "--labels=dx")
-    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_store_stays_only_if_it_would_be_the_same(tmp_path, geometry, capsys):
+    labels = tmp_path / "iq.json"
+    labels.write_text(json.dumps({f"{i:03d}": i for i in range(2)}))
+    folder = write_arrow_folder(tmp_path / "d.arrow", {"train": runs(range(2))}, RUN_COLUMNS)
+    arguments = (f"--input={folder}", f"--output={tmp_path / 'out'}", geometry)
+    arguments += (f"--join=iq={labels}",)
+    run(*arguments)
+    run(*arguments)
+    assert "it stays" in capsys.readouterr().out
+
+    def differs(*more):
+        with pytest.raises(SystemExit):
+            run(*arguments, *more)
+        assert "exists already" in capsys.readouterr().err
+
+    options = "--labels=dx --dataset=x --as=clips --restricted=age --missing=ignore --target-tr=1"
+    for option in options.split():
+        differs(option)
+    (tmp_path / "other.npz").write_bytes(Geometry("toy", np.ones((20, 2), bool), (2, 2)).to_bytes())
+    differs(f"--geometry={tmp_path / 'other.npz'}")
+    labels.write_text(json.dumps({f"{i:03d}": i + 5 for i in range(2)}))
+    differs()
+    run(*arguments, "--overwrite")
+    assert [line["iq"] for line in Store(tmp_path / "out/train").runs] == [5, 6]
+    resampled = (f"--output={tmp_path / 'resampled'}", "--target-tr=1")
+    run(*arguments, *resampled)
+    differs(*resampled, "--target-tr=1.5")
+    differs(*resampled, "--kind=pchip")
+    longer = [runs([0])[0] | arrays(0, 50)]
+    write_arrow(folder / "train" / "data-00000-of-00002.arrow", longer, RUN_COLUMNS)
+    differs()
+
+
+def test_nothing_is_written_if_a_later_split_cannot_be(tmp_path, geometry, capsys):
+    narrow = runs([3])
+    narrow[0] |= {name: narrow[0][name][:, :30] for name in ("bold", "mean", "std")}
+    unlabelled, timeless = runs([4]), runs([5, 6])
+    unlabelled[0]["dx"], timeless[0]["tr"] = None, None
+    told = {
+        "bold of 30 columns and its space 'toy' has 40": narrow,
+        "All rows of the split 'val' lack a label, such as 'dx'": unlabelled,
+        "The TR is missing in 1 of 2 rows of the split 'val'": timeless,
+        "The split 'val' has no row": [],
+        "sub-007_ses-1 is in val/data-00001-of-00002.arrow and in val/data-00000": runs([7, 7]),
+    }
+    for number, (sentence, rows) in enumerate(told.items()):
+        splits = {"train": runs([1, 2]), "val": rows}
+        folder = write_arrow_folder(tmp_path / f"{number}", splits, RUN_COLUMNS)
+        arguments = (f"--input={folder}", geometry, "--unlabelled=drop")
+        assert sentence in fails(capsys, tmp_path / "out", *arguments)
+
+
+def test_splits_may_differ_in_tr(tmp_path, geometry):
+    splits = {"train": runs([1], 2.0), "test": runs([2], 3.0)}
+    folder = write_arrow_folder(tmp_path / "d.arrow", splits, RUN_COLUMNS)
+    run(f"--input={folder}", f"--output={tmp_path / 'out'}", geometry)
+    assert [Store(tmp_path / "out" / split).tr for split in splits] == [2.0, 3.0]
+
+
+def test_a_folder_elsewhere_makes_the_same_bytes(tmp_path, geometry):
+    pytest.importorskip("fsspec")
+    splits = {"train": runs([1, 2]), "test": runs([3])}
+    folder = write_arrow_folder(tmp_path / "d.arrow", splits, RUN_COLUMNS)
+    run(f"--input={folder}", f"--output={tmp_path / 'here'}", geometry)
+    run(f"--input=file://{folder}", f"--output={tmp_path / 'there'}", geometry)
+    assert all_bytes(tmp_path / "here") == all_bytes(tmp_path / "there")
+
+
+def test_what_is_damaged_is_told_or_skipped(tmp_path, geometry, capsys):
+    folder = write_arrow_folder(tmp_path / "d.arrow", {"train": runs(range(8))}, RUN_COLUMNS)
+    path = folder / "train" / "data-00001-of-00002.arrow"
+    whole, first_batch = path.read_bytes(), 3
+    begun = len(write_arrow(tmp_path / "one", runs(range(first_batch)), RUN_COLUMNS).read_bytes())
+    # In the schema, between two batches, in one, before the end, and without the mark of the end.
+    for size in (300, begun - 8, begun + 2000, len(whole) - 40, len(whole) - 8):
+        path.write_bytes(whole[:size])
+        arguments = (f"--input={folder}", geometry)
+        line = fails(capsys, tmp_path / "out", *arguments)
+        assert "train/data-00001-of-00002.arrow is" in line and "truncated" in line
+    path.write_bytes(whole[: begun + 2000])
+    run(*arguments, f"--output={tmp_path / 'out'}", "--skip-damaged")
+    store = Store(tmp_path / "out" / "train")
+    assert len(store.runs) == 4 + first_batch and "Left out: 1" in capsys.readouterr().out
+    assert "truncated" in (store.path / "skipped.jsonl").read_text()
+    path.with_name("data-00000-of-00002.arrow").write_bytes(b"no arrow")
+    run(*arguments, f"--output={tmp_path / 'less'}", "--skip-damaged")
+    assert len(Store(tmp_path / "less" / "train").runs) == first_batch
+
+
+def test_restricted_fields_are_checked_and_stay_out_of_events(tmp_path, geometry, capsys):
+    folder = write_arrow_folder(tmp_path / "d.arrow", {"train": clips(1)}, CLIP_COLUMNS)
+    arguments = (f"--input={folder}", geometry)
+    line = fails(capsys, tmp_path / "no", *arguments, "--restricted=task,conds")
+    assert "No row has a field 'conds' to restrict" in line
+    run(*arguments, f"--output={tmp_path / 'out'}", "--restricted=path,cond")
+    store = Store(tmp_path / "out" / "train")
+    assert store.restricted == {"path", "cond"} and store.runs[0]["cond"] == "rh"
+    assert store.runs[0]["events"] == [{"onset": 0.0, "duration": 16.0, "cond_id": 7}]
 
 
 def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
@@ -286,6 +358,10 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
         "tr": [2.0],
     }
     assert "not frames x columns" in told(lambda s: write(s, pa.table(ragged | {"dx": [1]})))
+    ragged["bold"] = pa.array([[[1.0] * 30, [1.0] * 50]], ragged["bold"].type)  # 2 x 40 in all
+    assert "not frames x columns" in told(lambda s: write(s, pa.table(ragged)))
+    texts = pa.table({"bold": ragged["bold"], "tr": ["2 s"]})
+    assert "not seconds" in told(lambda s: write(s, texts))
 
     twice = write_arrow_folder(tmp_path / "twice", {"train": runs([1, 1])}, RUN_COLUMNS)
     line = fails(capsys, tmp_path / "out", f"--input={twice}", geometry)
@@ -298,7 +374,17 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
     assert "no split 'dev': choose of train" in fails(
         capsys, tmp_path / "out", f"--input={good}", "--splits=dev"
     )
+    assert "leave out --splits" in fails(
+        capsys, tmp_path / "out", f"--input={good}/train", "--splits=train"
+    )
+    state = good / "train" / "state.json"
+    saved = json.loads(state.read_text())
+    state.write_text(json.dumps(saved | {"_indices_data_files": [{"filename": "indices.arrow"}]}))
+    assert "selection of rows" in fails(capsys, tmp_path / "out", f"--input={good}")
+    state.write_text(json.dumps({"_split": "train"}))
+    assert "lists no files" in fails(capsys, tmp_path / "out", f"--input={good}")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "d.arrow").mkdir()
     assert "holds no Arrow file" in fails(capsys, tmp_path / "out", f"--input={tmp_path}/empty")
     clips_ = write_arrow_folder(tmp_path / "clips", {"train": clips(1)}, CLIP_COLUMNS)
     line = fails(capsys, tmp_path / "out", f"--input={clips_}", geometry, "--target-tr=2")
@@ -307,7 +393,7 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
 
 def test_frames_come_from_the_file_itself_and_are_not_copied(tmp_path):
     path = write_arrow(tmp_path / "a.arrow", runs(range(5)), RUN_COLUMNS, batch=2)
-    source = import_arrow._source("", str(path), import_arrow.RowForm())
+    source = arrow_source("", str(path), RowForm())
     found = list(source.read())
     assert [type(run) for run in found] == [PublishedRun] * 5
     for row, run_ in zip(runs(range(5)), found, strict=True):
