@@ -6,28 +6,40 @@
     python -m fmrifm.probe --config=configs/probe.py:task21 --workdir=DIR \\
         --config.data.folder=STORES [--config.data.parcels=STORES]
 
-leaves results.json, results.csv and predictions_*.npz in DIR, and prints a table.
+leaves results.json, results.csv and predictions_*.npz in DIR, and prints a table. With
+--config.run=every each checkpoint of a pretrain workdir is probed as it appears.
+
+    python -m fmrifm.probe --compare=DIR,DIR,... --workdir=DIR
+
+merges what is in such directories: table.md, table.csv, table.png, and curves over checkpoints.
 """
 
 from pathlib import Path
 
+from absl import flags
 from ml_collections import config_flags
 
-from data_tools.errors import kind_errors
+from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
-from fmrifm.evaluation.suite import describe_results, probe
+from fmrifm.evaluation.compare import compare
+from fmrifm.evaluation.strategies import run_probes
 from fmrifm.trainer.checkpoint import quiet
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
+COMPARE = flags.DEFINE_list("compare", None, "Directories of probes, or globs, to merge.")
 
 
 def main(argv: list[str]) -> None:
     quiet()
     with kind_errors():
-        results = probe(CONFIG.value, Path(WORKDIR.value))
-        print(describe_results(results))
+        if COMPARE.value:
+            print(compare(COMPARE.value, Path(WORKDIR.value)))
+        elif CONFIG.value is None:
+            raise InputError("Give --config=configs/probe.py, or --compare=DIR,DIR.")
+        else:
+            run_probes(CONFIG.value, Path(WORKDIR.value))
         print(f"Done. Outputs are in {WORKDIR.value}.")
 
 
 if __name__ == "__main__":
-    run(main, "config", "workdir")
+    run(main, "workdir")

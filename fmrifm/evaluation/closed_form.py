@@ -1,84 +1,249 @@
-"""Linear probes without a training loop: standardise, then logistic regression.
+"""Classifiers without a training loop: logistic regression, and the majority and the mean.
 
-Letters: C samples, D columns, K directions that the samples span.
+Letters: S samples, F of them that are fitted, D columns, R directions that the fitted samples span,
+K classes, E columns of targets.
 """
 
+import dataclasses
+from collections.abc import Iterable
+
+import joblib
 import numpy as np
 from scipy.linalg import eigh
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
-from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import accuracy_score, recall_score
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
-C_GRID = np.logspace(-5, 2, 8)
+from data_tools.errors import InputError
+from fmrifm.evaluation.ridge import check_finite, gram, standard_blocks
+
+C_GRID = np.logspace(-4, 4, 10)
+_SELECTION_SPLITS = 5
 # Beyond this many samples and columns a full decomposition takes hours: the leading directions do.
 _MOST_DIRECTIONS = 2000
 # Eigenvalues of a Gram matrix below this share of the largest are rounding.
 _ROUNDING = 1e-10
-_COLUMNS_AT_ONCE = 8192
 
 
-class SampleSpan(TransformerMixin, BaseEstimator):
-    """Rotates wide centred features onto the directions that the training samples span.
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A fitted scikit-learn classifier whose classes are 0 ... K - 1."""
 
-    A linear classifier with an L2 penalty has no weight outside of them, so no prediction changes,
-    and there are at most as many columns as samples. The directions follow from the samples' Gram
-    matrix (C, C), far sooner than from a decomposition of all the columns.
-    """
+    model: ClassifierMixin
 
-    def fit(self, x_CxD: np.ndarray, y=None) -> "SampleSpan":
-        """Finds the directions."""
-        gram_CxC = np.zeros((len(x_CxD), len(x_CxD)))
-        for first in range(0, x_CxD.shape[1], _COLUMNS_AT_ONCE):
-            block = x_CxD[:, first : first + _COLUMNS_AT_ONCE].astype(np.float64)
-            gram_CxC += block @ block.T
-        values, vectors = eigh(gram_CxC, overwrite_a=True)
-        keep = values > values[-1] * _ROUNDING
-        weights_CxK = vectors[:, keep] / np.sqrt(values[keep])
-        self.directions_DxK_ = x_CxD.T @ weights_CxK.astype(x_CxD.dtype)
-        return self
+    def predict(self, x_SxD: np.ndarray) -> np.ndarray:
+        """(S,) classes."""
+        check_finite(x_SxD, "test")
+        return self.model.predict(x_SxD)
 
-    def transform(self, x_CxD: np.ndarray) -> np.ndarray:
-        """(C, K) coordinates along the directions."""
-        return x_CxD @ self.directions_DxK_
+    def predict_proba(self, x_SxD: np.ndarray) -> np.ndarray:
+        """(S, K) probabilities."""
+        check_finite(x_SxD, "test")
+        return self.model.predict_proba(x_SxD)
+
+    def predict_values(self, x_SxD: np.ndarray) -> np.ndarray:
+        """(S, K) float32 probabilities."""
+        return self.predict_proba(x_SxD).astype(np.float32)
 
 
-def fit_logistic(train: tuple, val: tuple, seed: int = 0):
-    """L2 logistic regression; C by balanced accuracy on the validation set, the smallest on ties.
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same for every sample: the shares of the classes (K,), or mean targets (E,)."""
 
-    Exact up to 2,000 training samples or columns; of more, features are brought to the leading
-    2,000 principal directions by a randomised decomposition.
+    values: np.ndarray
+
+    def predict_values(self, x_SxD: np.ndarray) -> np.ndarray:
+        """(S, K or E) float32."""
+        return np.tile(self.values.astype(np.float32), (len(x_SxD), 1))
+
+    def predict_proba(self, x_SxD: np.ndarray) -> np.ndarray:
+        """(S, K) probabilities."""
+        return np.tile(self.values, (len(x_SxD), 1))
+
+    def predict(self, x_SxD: np.ndarray) -> np.ndarray:
+        """(S,) the commonest class, the first on ties."""
+        return np.full(len(x_SxD), self.values.argmax())
+
+
+def fit_majority(train: tuple) -> Constant:
+    """Always the commonest of the classes (S,) int of the training set."""
+    return Constant(np.bincount(train[1]) / len(train[1]))
+
+
+def fit_mean(train: tuple) -> Constant:
+    """Always the mean of the targets (S, E) of the training set."""
+    return Constant(train[1].mean(0, dtype=np.float64))
+
+
+def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, dict]:
+    """Standardises the pooled training and validation set, and fits L2 logistic regression.
+
+    C has the best mean balanced accuracy, the smallest on ties, over five stratified random splits
+    of the pool with tests as large as the validation set. Where classes are too rare for that, C
+    is chosen on the validation set, by fits on the training set. What is returned is fitted on the
+    pool.
+
+    As a grid search of scikit-learn's pipeline, up to the tolerance of its optimiser. Only where
+    samples and columns both are more than 2,000, all splits share the leading 2,000 principal
+    directions of the pool, by a randomised decomposition.
 
     Args:
-      train, val: (features (C, D), labels (C,)).
-      seed: of the randomised decomposition.
+      train, val: (features (S, D) float32, labels (S,) int).
+      seed: of the splits and the randomised decomposition.
 
     Returns:
-      The fitted classifier and its hyperparameters.
+      The fitted classifier, and {"C", "chosen_on": "random_splits" or "validation"}.
+
+    Raises:
+      InputError: the training set has one class only, or features are NaN or infinite.
     """
-    onto_span = make_pipeline(StandardScaler(), _span(*train[0].shape, seed))
-    spanned = onto_span.fit_transform(train[0])
-    spanned_val = onto_span.transform(val[0])
-    best = None
-    for c in C_GRID:
-        model = LogisticRegression(C=c, max_iter=1000).fit(spanned, train[1])
-        score = balanced_accuracy_score(val[1], model.predict(spanned_val))
-        if best is None or score > best[0]:
-            best = (score, model, {"C": float(c)})
-    return make_pipeline(onto_span, best[1]), best[2]
+    check_finite(train[0], "training")
+    check_finite(val[0], "validation")
+    x_SxD, labels = (np.concatenate(parts) for parts in zip(train, val, strict=True))
+    return _fit_pool(x_SxD, labels, len(train[0]), seed, jobs=-1)
 
 
-def _span(n_samples: int, n_columns: int, seed: int):
-    """What leaves few columns of many standardised ones."""
-    if min(n_samples, n_columns) > _MOST_DIRECTIONS:
-        # Standardised features are a copy already.
-        return PCA(_MOST_DIRECTIONS, svd_solver="randomized", random_state=seed, copy=False)
-    return SampleSpan() if n_samples < n_columns else None
+def random_splits(
+    x_SxD: np.ndarray,
+    labels: np.ndarray,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    n: int = 100,
+    seed: int = 0,
+) -> dict:
+    """Scores of `fit_logistic` on random stratified splits of all samples, sizes as given.
+
+    Samples are split one by one: those of one subject come to lie in training and test, so the
+    scores are NOT of unseen subjects and are often far too high. They serve to compare with
+    publications that split so, never as a measure of generalisation.
+
+    Args:
+      x_SxD: float32 features of training, validation and test set together.
+      labels: (S,) int.
+      n_train, n_val, n_test: how many samples each random set has; at most S together.
+      n: number of splits.
+      seed: of all of them.
+
+    Returns:
+      {"accuracy": {"mean", "std"}, "balanced_accuracy": {"mean", "std"}, "n"} over the splits.
+
+    Raises:
+      InputError: a class has a single sample, a set is smaller than the number of classes, or
+        features are NaN or infinite.
+    """
+    check_finite(x_SxD, "pooled")
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        rare = classes[counts.argmin()]
+        raise InputError(f"Class {rare} has a single sample: leave it out of random splits.")
+    if len(classes) > min(n_train + n_val, n_test):
+        raise InputError(
+            f"Random splits of {len(classes)} classes need as many samples in training and test: "
+            f"there are {n_train + n_val} and {n_test}."
+        )
+
+    def scores(pool: np.ndarray, test: np.ndarray, split_seed: int) -> tuple[float, float]:
+        fitted, _ = _fit_pool(x_SxD[pool], labels[pool], n_train, split_seed, jobs=1)
+        guesses = fitted.model.predict(x_SxD[test])
+        return accuracy_score(labels[test], guesses), _balanced_accuracy(labels[test], guesses)
+
+    splitter = StratifiedShuffleSplit(
+        n, train_size=n_train + n_val, test_size=n_test, random_state=seed
+    )
+    splits = splitter.split(labels, labels)
+    work = (joblib.delayed(scores)(*rows, seed + k) for k, rows in enumerate(splits))
+    columns = zip(*_in_threads(work, -1), strict=True)
+    named = zip(("accuracy", "balanced_accuracy"), columns, strict=True)
+    spread = {name: {"mean": float(np.mean(v)), "std": float(np.std(v))} for name, v in named}
+    return {**spread, "n": n}
 
 
-def fit_majority(train: tuple):
-    """Always the commonest class of the training set."""
-    return DummyClassifier(strategy="prior").fit(*train)
+def _fit_pool(
+    x_SxD: np.ndarray, labels: np.ndarray, n_train: int, seed: int, jobs: int
+) -> tuple[Classifier, dict]:
+    """As `fit_logistic`, of a pool whose first `n_train` samples are the training set."""
+    if len(np.unique(labels[:n_train])) < 2:
+        raise InputError(f"All training samples are of class {labels[0]}: two classes are needed.")
+    leading = None
+    if min(x_SxD.shape) > _MOST_DIRECTIONS:
+        pca = PCA(_MOST_DIRECTIONS, svd_solver="randomized", random_state=seed, copy=False)
+        leading = make_pipeline(StandardScaler(), pca)
+        reduced_SxR = leading.fit_transform(x_SxD)
+    splits, chosen_on = _selection_splits(labels, n_train, seed)
+
+    def scores(fit: np.ndarray, test: np.ndarray) -> list[float]:
+        z_SxR = _coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
+        models = (_logistic(z_SxR[fit], labels[fit], c) for c in C_GRID)
+        return [_balanced_accuracy(labels[test], model.predict(z_SxR[test])) for model in models]
+
+    every = _in_threads((joblib.delayed(scores)(*split) for split in splits), jobs)
+    # Equal scores are equal means only up to rounding.
+    c = float(C_GRID[np.mean(every, 0).round(9).argmax()])
+    if leading is None:
+        model = _fit_all_columns(x_SxD, labels, c)
+    else:
+        model = make_pipeline(leading, _logistic(reduced_SxR, labels, c))
+    return Classifier(model), {"C": c, "chosen_on": chosen_on}
+
+
+def _selection_splits(labels: np.ndarray, n_train: int, seed: int) -> tuple[list, str]:
+    """Rows to fit and rows to test, for each comparison of the C; and what to call them."""
+    counts, n_val = np.unique(labels, return_counts=True)[1], len(labels) - n_train
+    if counts.min() > 1 and len(counts) <= min(n_train, n_val):
+        splitter = StratifiedShuffleSplit(_SELECTION_SPLITS, test_size=n_val, random_state=seed)
+        splits = list(splitter.split(labels, labels))
+        if all(len(np.unique(labels[fit])) > 1 for fit, _ in splits):
+            return splits, "random_splits"
+    rows = np.arange(len(labels))
+    return [(rows[:n_train], rows[n_train:])], "validation"
+
+
+def _coordinates(x_SxD: np.ndarray, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """(S, R) standardised features, and how directions are made of samples (F, R).
+
+    Of fewer samples than columns, along the directions that the samples `fit` span: an L2 penalty
+    leaves no weight outside of them, so no prediction changes. The directions follow from the
+    samples' Gram matrix, far sooner than from a decomposition of all the columns. Otherwise along
+    the columns themselves, and None.
+    """
+    if len(fit) >= x_SxD.shape[1]:
+        return StandardScaler().fit(x_SxD[fit]).transform(x_SxD), None
+    gram_SxF = gram(x_SxD, fit)
+    values, vectors = eigh(gram_SxF[fit])
+    keep = values > values[-1] * _ROUNDING
+    weights_FxR = vectors[:, keep] / np.sqrt(values[keep])
+    return gram_SxF @ weights_FxR, weights_FxR
+
+
+def _fit_all_columns(x_SxD: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
+    """A classifier of plain features, fitted by their coordinates."""
+    every = np.arange(len(x_SxD))
+    z_SxR, weights_SxR = _coordinates(x_SxD, every)
+    model = _logistic(z_SxR, labels, c)
+    if weights_SxR is not None:
+        by_sample = model.coef_ @ weights_SxR.T
+        parts = [by_sample @ block for _, block in standard_blocks(x_SxD, every)]
+        model.coef_, model.n_features_in_ = np.concatenate(parts, 1), x_SxD.shape[1]
+    return make_pipeline(StandardScaler().fit(x_SxD), model)
+
+
+def _logistic(z_SxR: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
+    with threadpool_limits(1):
+        return LogisticRegression(C=c, max_iter=1000).fit(z_SxR, labels)
+
+
+def _balanced_accuracy(labels: np.ndarray, guesses: np.ndarray) -> float:
+    """The mean recall of the classes that `labels` have."""
+    return recall_score(labels, guesses, labels=np.unique(labels), average="macro")
+
+
+def _in_threads(work: Iterable, jobs: int) -> list:
+    """Results of joblib's work; threads of BLAS slow such small products down."""
+    with threadpool_limits(1):
+        return joblib.Parallel(jobs, prefer="threads")(work)

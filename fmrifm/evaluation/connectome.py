@@ -1,8 +1,9 @@
-"""The connectome baseline: which parcels go together in a clip, without any model.
+"""The connectome baseline: which parcels go together in a sample, without any model.
 
-Letters: C clips, T frames, R parcels, N patches, P pixels of a patch.
+Letters: S samples, C clips, T frames, R parcels, N patches, P pixels of a patch.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.store import Store
-from fmrifm.evaluation.targets import Samples
+from fmrifm.evaluation.samples import Samples
 from fmrifm.input.sources import Source
 
 _EPS = 1e-6
@@ -67,10 +68,10 @@ class Parcels:
         return self._runs[key]
 
 
-def connectomes(
+def clip_series(
     sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | None
-) -> np.ndarray:
-    """(C, R (R - 1) / 2) float32: correlations of every two parcels over each clip.
+) -> Iterator[np.ndarray]:
+    """The (T, R) float32 series of each clip, as many frames as it has.
 
     Args:
       sources: the stores of the samples.
@@ -78,19 +79,30 @@ def connectomes(
       num_frames: frames of a clip.
       parcels: where parcel series are; None takes the mean of each cortical patch instead.
     """
-    rows = None
     clips = samples.clips
-    for i in tqdm(range(len(clips)), "connectome", unit="clip", leave=False):
-        start = int(clips.start[i])
+    for c in tqdm(range(len(clips)), "series", unit="clip", leave=False):
+        store, run = sources[clips.source[c]].store, int(clips.run[c])
+        span = int(clips.start[c]), min(num_frames, int(samples.n_frames_C[c]))
         if parcels is None:
-            store, run = sources[clips.source[i]].store, int(clips.run[i])
-            series = _patch_means(store, run, start, num_frames)
+            yield _patch_means(store, run, *span)
         else:
-            series = parcels.read(samples.keys[i], start, num_frames)
-        upper = correlations(series)
+            yield parcels.read(store.runs[run]["key"], *span)
+
+
+def connectomes(
+    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | None
+) -> np.ndarray:
+    """(S, R (R - 1) / 2) float32: correlations of every two parcels over all clips of a sample.
+
+    Args: as for `clip_series`.
+    """
+    series = clip_series(sources, samples, num_frames, parcels)
+    rows = None
+    for s, n_clips in enumerate(np.diff(samples.first_S1)):
+        upper = correlations(np.concatenate([next(series) for _ in range(n_clips)]))
         if rows is None:
-            rows = np.empty((len(clips), len(upper)), np.float32)
-        rows[i] = upper
+            rows = np.empty((len(samples), len(upper)), np.float32)
+        rows[s] = upper
     return rows
 
 

@@ -1,16 +1,26 @@
-"""Frozen features: what the encoder says of a clip with every cortical token visible.
+"""Frozen features: what the encoder says of clips with every cortical token visible.
 
-Letters: B clips of a batch, C clips in all, D width.
+They are computed once and kept as memory-mapped arrays, a directory for each model and list of
+clips, so that tokens of many clips need not fit in memory and the next probe finds them made. A
+killed job continues; several processes each encode their share into the same files. Letters: B
+clips of a batch, C clips in all, M tokens, V values of a token, D width, R registers.
 """
 
-from collections.abc import Collection
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from fmrifm.input.clips import Clips
+from fmrifm.evaluation.samples import Samples
 from fmrifm.input.pipeline import ClipReader, EvalBatches, host_batches, on_devices
 from fmrifm.input.preprocess import Tokenizer
 from fmrifm.input.sources import Source, check_grid, union_geometry
@@ -20,30 +30,128 @@ from fmrifm.model.objective import Objective, Pixels
 from fmrifm.trainer.mesh import batch_sharding, make_mesh, to_devices
 
 BATCH_PER_DEVICE = 16
-KINDS = ("cls", "avg_patch", "patch", "input")
+# What is kept of tokens is half as precise: there are many.
+DTYPES = {
+    "cls": np.float32,  # (C, D)
+    "avg_patch": np.float32,  # (C, D), mean over the tokens with data
+    "reg": np.float32,  # (C, R, D)
+    "patch": np.float16,  # (C, M, D), zero where there are no data
+    "input": np.float32,  # (C, M), no model's work: the mean of each token's values
+    "tokens": np.float16,  # (C, M, V), no model's work: its values
+    "has_data": np.bool_,  # (C, M), which tokens have any
+}
+KINDS = tuple(DTYPES)
+_FLUSH_EVERY = 64  # batches
 
 
-def clip_features(
-    files: ModelFiles, sources: list[Source], clips: Clips, kinds: Collection[str] = KINDS
+def encode(
+    files: ModelFiles,
+    sources: list[Source],
+    samples: Samples,
+    kinds: Collection[str],
+    cache: Path,
+    name: str = "",
 ) -> dict[str, np.ndarray]:
-    """Features of clips, in their order.
+    """Features of the clips of samples, in their order.
 
     Args:
       files: the model.
       sources: the stores of the clips.
-      clips: where they lie.
-      kinds: which features are wanted; all of a model's tokens may not fit in memory.
+      samples: whose clips are encoded.
+      kinds: which arrays are wanted, of KINDS; those that the model does not have are left out.
+      cache: directory for the arrays of all models and lists of clips.
+      name: of the split, for the progress bar.
 
     Returns:
-      float32 arrays: `cls` (C, D), if the model has a class token; `avg_patch` (C, D), the mean
-      over the tokens with data; `patch` (C, tokens * D), all of them side by side; and `input`
-      (C, tokens), no model's work: the mean of each token's values, to compare with.
+      Arrays of `DTYPES`, memory-mapped, read only.
 
     Raises:
       InputError: the stores lie on another grid than the model.
     """
-    geometry = union_geometry(sources)
     options = files.options
+    lacks = {"cls": not options.class_token, "reg": not options.reg_tokens}
+    wanted = [kind for kind in KINDS if kind in kinds and not lacks.get(kind)]
+    directory = Path(cache) / fingerprint(files, sources, samples)
+    missing = [kind for kind in wanted if not (directory / f"{kind}.npy").is_file()]
+    if missing:
+        program = _program(files, sources, samples, missing)
+        _fill(directory, missing, program, len(samples.clips), name)
+    return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
+
+
+def keep_blocks(files: ModelFiles, depth: int) -> ModelFiles:
+    """The model with the first blocks of its encoder only, then its final norm."""
+    encoder = dict(files.params["encoder"])
+    encoder["blocks"] = jax.tree.map(lambda x: x[:depth], encoder["blocks"])
+    if not depth:
+        del encoder["blocks"]
+    options = dataclasses.replace(files.options, depth=depth)
+    return dataclasses.replace(files, options=options, params={**files.params, "encoder": encoder})
+
+
+def fingerprint(files: ModelFiles, sources: list[Source], samples: Samples) -> str:
+    """Names all that features depend on: weights, options, runs by checksum, and clips."""
+    sha = hashlib.sha256()
+    told = {"options": dataclasses.asdict(files.options), "preprocessing": files.preprocessing}
+    sha.update(json.dumps(told, sort_keys=True, default=str).encode())
+    sha.update(files.geometry.sha256().encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(files.params["encoder"]):
+        sha.update(jax.tree_util.keystr(path).encode())
+        sha.update(np.ascontiguousarray(leaf).data)
+    clips = samples.clips
+    for source in sources:
+        sha.update(source.store.meta["geometry_sha256"].encode())
+    for s, r in sorted({*zip(clips.source.tolist(), clips.run.tolist(), strict=True)}):
+        run = sources[s].store.runs[r]
+        sha.update(f"{s}/{r}/{run['key']}/{run['crc32']}/{run.get('missing')}".encode())
+    for array in (clips.source, clips.run, clips.start, samples.n_frames_C):
+        sha.update(np.ascontiguousarray(array, np.int64).data)
+    sha.update(b"" if samples.reversed_C is None else np.packbits(samples.reversed_C).data)
+    return sha.hexdigest()[:24]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """How batches are made and encoded.
+
+    Attributes:
+      batches: random access to batches of clips on the host.
+      step: {kind: array} of a batch.
+      shapes: of one clip, by kind.
+    """
+
+    batches: Callable[[tuple[int, int]], "_ClipBatches"]
+    step: Callable[[dict], dict[str, jax.Array]]
+    shapes: dict[str, tuple[int, ...]]
+    batch_size: int
+    mesh: jax.sharding.Mesh
+
+
+class _ClipBatches:
+    """`EvalBatches` that know how long each clip is, and play some backwards."""
+
+    def __init__(self, reader: ClipReader, sources, samples: Samples, size: int, rows: slice):
+        self._length, self._reversed = samples.n_frames_C[rows], samples.reversed_C
+        self._reversed = None if self._reversed is None else self._reversed[rows]
+        self._size = size
+        self._batches = EvalBatches(reader, sources, samples.clips[rows], size, (0, size))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch = self._batches[index]
+        rows = int(index) * self._size + np.arange(self._size)
+        rows = np.where(rows < len(self._length), rows, 0)
+        if self._reversed is not None:
+            for row in np.flatnonzero(self._reversed[rows]):
+                real = batch["bold"][row, : self._length[rows[row]]]
+                real[:] = real[::-1].copy()
+        return batch | {"length": self._length[rows].astype(np.int32)}
+
+
+def _program(files: ModelFiles, sources, samples: Samples, kinds: Collection[str]) -> _Program:
+    options, geometry = files.options, union_geometry(sources)
     tokenizer = Tokenizer(
         geometry,
         options.num_frames,
@@ -53,37 +161,107 @@ def clip_features(
     )
     check_grid(tokenizer.geometry, files.geometry, "The data", "the model")
     objective = Objective(MaskedAutoencoder(options), tokenizer.geometry)
-    every_M = jnp.arange(len(objective.places))
+    n_tokens, n_patches = len(objective.places), tokenizer.geometry.n_patches
+    # The frame of each value of each token.
+    slot_M, frame_V = np.arange(n_tokens) // n_patches, np.arange(options.token_dim)
+    frame_MxV = slot_M[:, None] * options.t_patch + frame_V // tokenizer.patch_dim
 
-    def encode(params, batch):
+    def encode_batch(params, batch):
+        length_B = batch.pop("length")
         values, valid = tokenizer(batch)
-        index_BxM = jnp.broadcast_to(every_M, values.shape[:2])
-        seen = objective.see(Pixels(values, valid, valid, valid), index_BxM)
-        cls, _, patches = objective.model.apply({"params": params}, seen, method="encode")
-        has_data_BxMx1 = valid.any(-1, keepdims=True)
-        out = {
-            "patch": (patches * has_data_BxMx1).reshape(len(patches), -1),
-            "avg_patch": masked_mean(patches, has_data_BxMx1, axis=1),
-            "input": masked_mean(values, valid, axis=2),
-        }
-        out = out if cls is None else {**out, "cls": cls[:, 0]}
-        return {name: value for name, value in out.items() if name in kinds}
+        valid &= frame_MxV < length_B[:, None, None]
+        values = values * valid
+        has_data = valid.any(-1)
+        out = {"input": masked_mean(values, valid, 2), "tokens": values, "has_data": has_data}
+        if {"cls", "avg_patch", "reg", "patch"} & {*kinds}:
+            index_BxM = jnp.broadcast_to(jnp.arange(n_tokens), values.shape[:2])
+            seen = objective.see(Pixels(values, valid, valid, valid), index_BxM)
+            cls, reg, patch = objective.model.apply({"params": params}, seen, method="encode")
+            patch = patch * has_data[:, :, None]
+            out |= {"patch": patch, "avg_patch": masked_mean(patch, has_data[:, :, None], 1)}
+            out |= {} if cls is None else {"cls": cls[:, 0]}
+            out |= {} if reg is None else {"reg": reg}
+        return {kind: out[kind].astype(DTYPES[kind]) for kind in kinds}
 
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
-    sharding = batch_sharding(mesh)
-    batch_size = BATCH_PER_DEVICE * mesh.size
+    size = BATCH_PER_DEVICE * mesh.size
     scaled = files.preprocessing.get("no_coord_normalize", False)
     reader = ClipReader(sources, geometry, options.num_frames, scaled)
-    batches = EvalBatches(reader, sources, clips, batch_size, (0, batch_size))
-    host = host_batches(batches, 0, threads=2, workers=0)
-    step = jax.jit(encode)
-    parts = []
-    with jax.set_mesh(mesh), tqdm(total=len(clips), unit="clip", desc="encode") as progress:
+    step, params = jax.jit(encode_batch), files.params
+    one = _ClipBatches(reader, sources, samples, size, slice(0, 1))[0]
+    shapes = jax.eval_shape(encode_batch, params, one)
+    return _Program(
+        lambda rows: _ClipBatches(reader, sources, samples, size, slice(*rows)),
+        lambda batch: step(params, batch),
+        {kind: shape.shape[1:] for kind, shape in shapes.items()},
+        size,
+        mesh,
+    )
+
+
+def _fill(directory: Path, kinds: list[str], program: _Program, n_clips: int, name: str) -> None:
+    """Writes arrays, this process its share of the rows, and publishes them when all are done."""
+    n_hosts, host = jax.process_count(), jax.process_index()
+    half = directory / f"partial-{'-'.join(kinds)}-{n_hosts}"
+    if host == 0 and not half.is_dir():
+        _make_arrays(half, {kind: (n_clips, *program.shapes[kind]) for kind in kinds})
+    _sync("features made")
+    bounds = [n_clips * h // n_hosts for h in (host, host + 1)]
+    mark = half / f"rows-{host}"
+    done = int(mark.read_text()) if mark.is_file() else 0
+    arrays = {kind: np.load(half / f"{kind}.npy", mmap_mode="r+") for kind in kinds}
+    bar = tqdm(
+        total=bounds[1] - bounds[0], initial=done, unit="clip", desc=f"encode {name}".strip()
+    )
+    with bar:
+        first = bounds[0] + done
+        for i, features in enumerate(_encoded(program, (first, bounds[1])), 1):
+            rows = slice(first, min(first + program.batch_size, bounds[1]))
+            for kind, array in arrays.items():
+                array[rows] = features[kind][: rows.stop - rows.start]
+            bar.update(rows.stop - rows.start)
+            first = rows.stop
+            if i % _FLUSH_EVERY == 0:
+                _flush(arrays)
+                mark.write_text(str(first - bounds[0]))
+    _flush(arrays)
+    _sync("features written")
+    if host == 0:
+        for kind in kinds:
+            os.replace(half / f"{kind}.npy", directory / f"{kind}.npy")
+        for path in half.iterdir():
+            path.unlink()
+        half.rmdir()
+    _sync("features published")
+
+
+def _encoded(program: _Program, rows: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
+    if rows[0] >= rows[1]:
+        return
+    sharding = batch_sharding(program.mesh)
+    host = host_batches(program.batches(rows), 0, threads=2, workers=0)
+    with contextlib.closing(host), jax.set_mesh(program.mesh):
         for batch in on_devices(host, lambda batch: to_devices(batch, sharding)):
-            parts.append(jax.device_get(step(files.params, batch)))
-            progress.update(min(batch_size, len(clips) - progress.n))
-    host.close()
-    return {name: np.concatenate([p[name] for p in parts])[: len(clips)] for name in parts[0]}
+            yield jax.device_get(program.step(batch))
+
+
+def _make_arrays(half: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Empty arrays in a directory that appears with all of them."""
+    new = half.with_name(f"{half.name}.new")
+    new.mkdir(parents=True, exist_ok=True)
+    for kind, shape in shapes.items():
+        np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
+    os.replace(new, half)
+
+
+def _flush(arrays: dict[str, np.ndarray]) -> None:
+    for array in arrays.values():
+        array.flush()
+
+
+def _sync(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def masked_mean(x: jax.Array, keep: jax.Array, axis: int) -> jax.Array:

@@ -1,9 +1,13 @@
-"""Labelled samples: which clips, and what should be read from them."""
+"""What is to be read: the language of `target`, its classes, and bins of numbers.
+
+Letters: S samples, E numbers of a label.
+"""
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +15,64 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.published.splits import find_split_file
-from fmrifm.input.clips import Clips, event_starts
-from fmrifm.input.sources import Source
+from data_tools.releases.bids_tables import read_table
+from data_tools.selection import is_known
+
+ARROW = ("forward", "reversed")
+# How tables say that they do not know.
+_UNKNOWN = frozenset({"", "n/a", "na", "nan"})
+
+Record = dict[str, Any]  # an event, or a line of the run table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """What is to be read from the clip of an event.
+    """What is to be read, and where it is written.
 
     Attributes:
       text: as the config has it.
-      field: of the event.
+      kind: event, run, table, array or time.
+      field: of the event or the run; of a table the column.
       classes: class of each value of the field, by its text; None takes the values themselves.
-      rows: class of each row that the field's value is the number of; None for none.
+      rows: class (n,) int, or numbers (n,) or (n, E) float, of each row that the field's value is
+        the number of; None for none.
+      table: value by subject, or by subject and session; None for none.
     """
 
     text: str
+    kind: str
     field: str
     classes: dict[str, str] | None = None
     rows: np.ndarray | None = None
+    table: dict[tuple[str, ...], str] | None = None
 
-    def label(self, event: dict[str, Any]) -> str | None:
-        """The class of an event, None if it has none."""
-        value = event.get(self.field)
-        if value is None:
+    def is_of_events(self, runs: Iterable[Record]) -> bool:
+        """Whether it is events that it is written in: an array's field may be of either."""
+        if self.kind != "array":
+            return self.kind == "event"
+        events = (event for run in runs for event in run.get("events") or [])
+        return any(is_known(event.get(self.field)) for event in events)
+
+    def label(self, record: Record) -> str | None:
+        """The class of an event or a run, None if it has none."""
+        value = self._value(record)
+        return None if value is None else str(value)
+
+    def numbers(self, record: Record) -> np.ndarray | None:
+        """(E,) float32 of an event or a run, None if one is missing or NaN.
+
+        Raises:
+          ValueError: the value is a text or a list, which is no number, or infinite.
+        """
+        value = self._value(record)
+        if value is None or str(value).strip().lower() in _UNKNOWN:
             return None
-        if self.rows is not None:
-            known = isinstance(value, int) and 0 <= value < len(self.rows)
-            return str(self.rows[value]) if known else None
-        return str(value) if self.classes is None else self.classes.get(str(value))
+        if isinstance(value, list | dict):
+            raise ValueError("several values")
+        numbers = np.atleast_1d(np.asarray(value, np.float32))
+        if np.isinf(numbers).any():
+            raise ValueError("infinite")
+        return None if np.isnan(numbers).any() else numbers
 
     def order(self, labels: Collection[str]) -> list[str]:
         """The classes among labels: as their file has them, else numbers by value, or by text."""
@@ -49,74 +82,128 @@ class Target:
         numbers = all(re.fullmatch(r"-?\d+", label) for label in found)
         return sorted(sorted(found), key=int if numbers else str)
 
+    def _value(self, record: Record) -> Any:
+        """The class, number, text or row of a record, None if it has none."""
+        if self.table is not None:
+            subject, session = _person(record)
+            return self.table.get((subject, session), self.table.get((subject,)))
+        value = record.get(self.field)
+        if not is_known(value) or (isinstance(value, float) and math.isnan(value)):
+            return None
+        if self.rows is not None:
+            row = int(value) if re.fullmatch(r"\d+(\.0)?", str(value)) is not None else None
+            return self.rows[row] if row is not None and row < len(self.rows) else None
+        return value if self.classes is None else self.classes.get(str(value))
+
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
-    """Labelled clips.
+class Binning:
+    """Cuts numbers into classes such as "<30", "30 to 45" and ">=45".
 
     Attributes:
-      clips: where they lie.
-      labels: (C,) str.
-      keys: (C,) str, keys of their runs.
-      subjects: (C,) str, dataset/subject.
+      edges: ascending; a number that is an edge is of the class above it.
+      quantiles: number of classes of about one size that the training labels are cut into, in
+        place of edges; 0 for none.
     """
 
-    clips: Clips
-    labels: np.ndarray
-    keys: np.ndarray
-    subjects: np.ndarray
+    edges: tuple[float, ...] = ()
+    quantiles: int = 0
+
+    def __post_init__(self):
+        """Raises InputError unless it is either edges that ascend or two quantiles or more."""
+        if bool(self.edges) == bool(self.quantiles) or self.quantiles == 1 or self.quantiles < 0:
+            raise InputError("Bins are edges, or a number of quantiles from 2: give one of them.")
+        if not np.isfinite(self._cuts).all() or not (np.diff(self._cuts) > 0).all():
+            raise InputError(f"The edges of bins {self.edges} do not ascend: sort them.")
+
+    @property
+    def names(self) -> list[str]:
+        """The classes, from low to high."""
+        # As short as float32 can be told apart.
+        texts = [np.format_float_positional(cut, trim="-") for cut in self._cuts]
+        middle = [f"{low} to {high}" for low, high in zip(texts, texts[1:], strict=False)]
+        return [f"<{texts[0]}", *middle, f">={texts[-1]}"]
+
+    def fit(self, labels_SxE: np.ndarray) -> "Binning":
+        """The bins with edges: for quantiles, those of the training labels.
+
+        Args:
+          labels_SxE: (S, 1) float32, the labels of the training set.
+
+        Raises:
+          InputError: a label is several numbers, or there are too few values for so many bins.
+        """
+        values = _single(labels_SxE)
+        if not self.quantiles:
+            return self
+        cuts = np.quantile(values, np.arange(1, self.quantiles) / self.quantiles)
+        cuts = np.unique(cuts.astype(np.float32))
+        counts = np.bincount(np.searchsorted(cuts, values, side="right"), minlength=self.quantiles)
+        if len(cuts) + 1 < self.quantiles or not counts.all():
+            raise InputError(
+                f"The training labels have too few values to be cut into {self.quantiles} "
+                "quantiles: take fewer, or give edges."
+            )
+        return Binning(edges=tuple(cuts.tolist()))
+
+    def cut(self, labels_SxE: np.ndarray) -> np.ndarray:
+        """(S,) str classes of (S, 1) float32 numbers, once the bins have edges.
+
+        Raises:
+          InputError: a label is several numbers.
+        """
+        values = _single(labels_SxE)
+        return np.array(self.names)[np.searchsorted(self._cuts, values, side="right")]
+
+    def order(self, labels: Collection[str]) -> list[str]:
+        """The classes among labels, from low to high."""
+        found = set(labels)
+        return [name for name in self.names if name in found]
+
+    @property
+    def _cuts(self) -> np.ndarray:
+        # Labels are float32, and an edge must compare with them as equal where it is.
+        return np.array(self.edges, np.float32)
 
 
 def parse_target(text: str) -> Target:
     """Reads the language of `target` in a probe's config.
 
     Args:
-      text: `event:FIELD` takes the values of a field of the events, `event:FIELD;MAP` the classes
-        that a file gives them: JSON {value: class}, or an object with these as "labels"; events
-        whose value is not in it are left out. MAP is a path, or the name of a published split.
-        `array:FILE.npy:FIELD` takes the row of an array of integers that the field names.
+      text: one of
+
+        event:FIELD[;MAP]     a field of the events; with a map the classes it gives the values:
+                              JSON {value: class}, or an object with these as "labels"; what is not
+                              in it is left out. MAP is a path, or the name of a published split
+        run:FIELD[;MAP]       the same of a field of the run table
+        table:FILE:COLUMN     a column of a CSV or TSV file, joined on its column subject, and on
+                              its column session where it has one
+        array:FILE.npy:FIELD  the row of an array that a field of the events, or else of the runs,
+                              is the number of: integers are classes, floats (n,) or (n, E) numbers
+        time:arrow            whether a clip is played forward or reversed
 
     Raises:
       InputError: it is none of these, or a file cannot be read.
     """
-    event = re.fullmatch(r"event:([\w.-]+)(?:;(.+))?", text)
-    if event:
-        return Target(text, event[1], event[2] and _read_classes(find_split_file(event[2])))
-    array = re.fullmatch(r"array:(.+\.npy):([\w.-]+)", text)
-    if array:
-        return Target(text, array[2], rows=_read_rows(Path(array[1])))
+    if match := re.fullmatch(r"(event|run):([\w.-]+)(?:;(.+))?", text):
+        kind, field, classes = match.groups()
+        return Target(text, kind, field, classes and _read_classes(find_split_file(classes)))
+    if match := re.fullmatch(r"table:(.+\.(?:csv|tsv)):([^:]+)", text, re.IGNORECASE):
+        return Target(text, "table", match[2], table=_read_values(Path(match[1]), match[2]))
+    if match := re.fullmatch(r"array:(.+\.npy):([\w.-]+)", text):
+        return Target(text, "array", match[2], rows=_read_rows(Path(match[1])))
+    if text == "time:arrow":
+        return Target(text, "time", "arrow")
     raise InputError(
-        f"target={text!r} is none that a probe of clips can read: give event:FIELD, "
-        "event:FIELD;MAP.json or array:FILE.npy:FIELD."
+        f"target={text!r} is none that a probe can read: give event:FIELD[;MAP.json], "
+        "run:FIELD[;MAP.json], table:FILE.csv:COLUMN, array:FILE.npy:FIELD or time:arrow."
     )
 
 
-def event_samples(
-    sources: list[Source], target: Target, num_frames: int, hrf_delay: float = 0.0
-) -> Samples:
-    """One clip an event that has a class, from int((onset + delay) / TR).
-
-    Raises:
-      InputError: no event has a class and starts a whole clip.
-    """
-    rows = []
-    for s, source in enumerate(sources):
-        for r in source.runs:
-            run = source.store.runs[r]
-            starts, events = event_starts(run, source.store.tr, num_frames, hrf_delay)
-            for start, event in zip(starts, events, strict=True):
-                label = target.label(event)
-                if label is not None:
-                    subject = f"{run['dataset']}/{run['subject']}"
-                    rows.append((s, r, start, label, run["key"], subject))
-    if not rows:
-        raise InputError(
-            f"No event of {sources[0].store.path} has a field '{target.field}' with a class and "
-            "starts a whole clip."
-        )
-    source, run, start, labels, keys, subjects = map(np.array, zip(*rows, strict=True))
-    clips = Clips(source.astype(int), run.astype(int), start.astype(int))
-    return Samples(clips, labels.astype(str), keys.astype(str), subjects.astype(str))
+def _single(labels_SxE: np.ndarray) -> np.ndarray:
+    if labels_SxE.ndim != 2 or labels_SxE.shape[1] != 1:
+        raise InputError("Bins cut single numbers, and these labels are none: take another target.")
+    return labels_SxE[:, 0]
 
 
 def _read_classes(path: Path) -> dict[str, str]:
@@ -140,6 +227,42 @@ def _read_rows(path: Path) -> np.ndarray:
         rows = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise InputError(f"{path} is no list of integers, a class a row: give another.")
+    is_classes = rows.dtype.kind in "iu" and rows.ndim == 1
+    is_numbers = rows.dtype.kind == "f" and rows.ndim in (1, 2) and rows.size
+    if not (is_classes or is_numbers):
+        raise InputError(
+            f"{path} is no list of integers, a class a row, and no array of floats (n,) or (n, E): "
+            "give another."
+        )
     return rows
+
+
+def _read_values(path: Path, column: str) -> dict[tuple[str, ...], str]:
+    """The values of a column by subject, or by subject and session; unknown ones left out."""
+    rows = read_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    columns = list(rows[0]) if rows else []
+    for name in ("subject", column):
+        if name not in columns:
+            raise InputError(
+                f"{path} has no column '{name}': it has {', '.join(columns) or 'no rows'}."
+            )
+    first: dict[tuple[str, ...], tuple[int, str]] = {}
+    for number, row in enumerate(rows, 2):
+        value = row[column].strip()
+        if value.lower() in _UNKNOWN:
+            continue
+        person = _person(row) if "session" in columns else _person(row)[:1]
+        line, earlier = first.setdefault(person, (number, value))
+        if earlier != value:
+            # Without who it is and what is said: both may have to stay in this table.
+            raise InputError(
+                f"Lines {line} and {number} of {path} are of one subject and disagree in "
+                f"'{column}': leave one."
+            )
+    return {person: value for person, (_, value) in first.items()}
+
+
+def _person(record: Record) -> tuple[str, str]:
+    """Subject and session of a run or of a row of a table, without what BIDS puts before them."""
+    subject, session = (str(record.get(name) or "").strip() for name in ("subject", "session"))
+    return subject.removeprefix("sub-"), session.removeprefix("ses-")

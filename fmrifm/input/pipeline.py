@@ -78,8 +78,8 @@ class ClipReader:
           counted: (b,) bool, False for rows that only fill a last batch.
 
         Returns:
-          bold (b, T, N, P) float16; valid (b, ceil(N P / 8)) uint8, one bit a pixel; words;
-          counted; with the scale also mean and std (b, N, P) float32.
+          bold (b, T, N, P) float16, zeros after the end of a run; valid (b, ceil(N P / 8)) uint8,
+          one bit a pixel; words; counted; with the scale also mean and std (b, N, P) float32.
         """
         n_patches, patch_dim = self._shape
         bold = np.empty((len(clips), self.num_frames, n_patches, patch_dim), np.float16)
@@ -87,12 +87,14 @@ class ClipReader:
         for row, (s, run, start) in enumerate(
             zip(clips.source.tolist(), clips.run.tolist(), clips.start.tolist(), strict=True)
         ):
-            frames = self._sources[s].store.read(run, start, self.num_frames)
+            store = self._sources[s].store
+            length = min(self.num_frames, store.runs[run]["n_frames"] - start)
+            frames = store.read(run, start, length)
             if frames.shape == bold[row].shape:
                 bold[row] = frames
             else:
                 bold[row] = 0
-                bold[row][:, self._slots[s]] = frames
+                bold[row][:length, self._slots[s]] = frames
             valid[row] = self._valid_bits(s, run)
         batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
         return {**batch, **self._scale(clips)} if self._with_scale else batch

@@ -142,6 +142,14 @@ def find_checkpoint(path: str | Path) -> tuple[Path, int] | None:
     return None
 
 
+def list_steps(path: str | Path) -> list[int]:
+    """The steps that are saved behind a workdir, ascending; none where there is no checkpoint."""
+    found = find_checkpoint(path)
+    if found is None:
+        return []
+    return sorted(int(p.name) for p in found[0].iterdir() if p.name.isdigit())
+
+
 def restore_params(path: str | Path, abstract_params: Any) -> Any:
     """The parameters alone of a checkpoint, for a warm start or a probe.
 

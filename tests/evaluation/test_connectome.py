@@ -6,7 +6,8 @@ import pytest
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.evaluation.connectome import Parcels, connectomes, correlations
-from fmrifm.evaluation.targets import event_samples, parse_target
+from fmrifm.evaluation.samples import make_samples
+from fmrifm.evaluation.targets import parse_target
 from fmrifm.input.sources import parse_sources
 from tests.data_tools.small_stores import write_small_store
 
@@ -39,7 +40,7 @@ def test_parcels_of_the_same_runs_and_means_of_patches(tmp_path):
     flat = write(tmp_path / "flat", Geometry("toy", mask, (4, 4)), missing=np.array([5, 6]))
     parcels = write(tmp_path / "parcels", Geometry("six", np.ones((6, 1), bool), (1, 1)))
     sources = parse_sources(str(flat.path))
-    samples = event_samples(sources, parse_target("event:trial_type"), 6)
+    samples = make_samples(sources, parse_target("event:trial_type"), unit="clip", num_frames=6)
     assert len(samples.labels) == 6
 
     found = connectomes(sources, samples, 6, Parcels(str(tmp_path / "parcels")))
@@ -56,7 +57,7 @@ def test_runs_that_are_missing_among_parcels_are_named(tmp_path):
     geometry = Geometry("six", np.ones((6, 1), bool), (1, 1))
     store = write(tmp_path / "stores" / "train", geometry)
     sources = parse_sources(str(store.path))
-    samples = event_samples(sources, parse_target("event:trial_type"), 6)
+    samples = make_samples(sources, parse_target("event:trial_type"), unit="clip", num_frames=6)
     frames = np.zeros((9, 6, 1), np.float16)
     one = {"sub-00": {"frames_TxNxP": frames}}
     other = write_small_store(tmp_path / "other", one, geometry=geometry)

@@ -1,5 +1,6 @@
 """The frozen probe on simulated-like stores: finds what is there, and only that."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,10 +13,14 @@ from configs.probe import get_config
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.store_writer import StoreWriter
-from fmrifm.evaluation import suite
-from fmrifm.evaluation.features import clip_features
-from fmrifm.evaluation.suite import describe_results, probe
-from fmrifm.input.clips import list_clips
+from fmrifm.evaluation import entries, features
+from fmrifm.evaluation.baselines import untrained
+from fmrifm.evaluation.features import KINDS, encode, fingerprint, keep_blocks
+from fmrifm.evaluation.results import describe_results
+from fmrifm.evaluation.samples import make_samples
+from fmrifm.evaluation.strategies import run_probes
+from fmrifm.evaluation.suite import probe
+from fmrifm.evaluation.targets import parse_target
 from fmrifm.input.sources import parse_sources
 from fmrifm.model.files import ModelFiles, hash_subject, load_model, save_model
 from fmrifm.model.mae import MaskedAutoencoder, init_params
@@ -102,15 +107,97 @@ def test_a_subject_in_two_splits_is_refused(model, tmp_path):
     assert not (tmp_path / "probe").exists()
 
 
+def samples_of(sources):
+    return make_samples(sources, parse_target("event:trial_type"), unit="clip", num_frames=16)
+
+
 def test_features_do_not_depend_on_the_batch(model, tmp_path, monkeypatch):
     sources = parse_sources(write_task_store(tmp_path / "store", (0, 1), 1.0))
-    files, clips = load_model(model), list_clips(sources, 16)
-    whole = clip_features(files, sources, clips)
+    files, samples = load_model(model), samples_of(sources)
+    whole = encode(files, sources, samples, KINDS, tmp_path / "a")
     monkeypatch.setattr("fmrifm.evaluation.features.BATCH_PER_DEVICE", 1)
-    assert list(clip_features(files, sources, clips, ("cls",))) == ["cls"]
-    for name, values in clip_features(files, sources, clips).items():
-        assert len(values) == len(clips) == 24
-        np.testing.assert_allclose(values, whole[name], atol=1e-5)
+    assert list(encode(files, sources, samples, ("cls", "reg"), tmp_path / "b")) == ["cls"]
+    found = encode(files, sources, samples, KINDS, tmp_path / "b")
+    assert set(found) == set(KINDS) - {"reg"} and found["patch"].dtype == np.float16
+    for name, values in found.items():
+        assert len(values) == len(samples) == 22
+        np.testing.assert_allclose(values, whole[name], atol=1e-5 if values.itemsize > 2 else 4e-3)
+    count = found["has_data"].sum(1, keepdims=True)
+    mean = found["patch"].astype(np.float32).sum(1) / count
+    np.testing.assert_allclose(mean, found["avg_patch"], atol=2e-3)
+
+
+def test_features_are_made_once_and_go_on_where_they_were(model, tmp_path, monkeypatch):
+    sources = parse_sources(write_task_store(tmp_path / "store", (0, 1), 1.0))
+    files, samples = load_model(model), samples_of(sources)
+    kinds = ("patch", "has_data")
+    whole = encode(files, sources, samples, kinds, tmp_path / "whole")
+    monkeypatch.setattr(features, "BATCH_PER_DEVICE", 1)
+    monkeypatch.setattr(features, "_FLUSH_EVERY", 1)
+    encoded, rows = features._encoded, []
+
+    def killed(program, bounds):
+        rows.append(bounds)
+        for i, batch in enumerate(encoded(program, bounds)):
+            if len(rows) == 1 and i == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(features, "_encoded", killed)
+    with pytest.raises(KeyboardInterrupt):
+        encode(files, sources, samples, kinds, tmp_path / "cache")
+    found = encode(files, sources, samples, kinds, tmp_path / "cache")
+    size = jax.local_device_count()
+    assert rows == [(0, 22), (size, 22)]
+    np.testing.assert_allclose(found["patch"], whole["patch"], atol=4e-3)
+    encode(files, sources, samples, kinds, tmp_path / "cache")
+    assert len(rows) == 2  # nothing was made again
+    other = dataclasses.replace(files, params=jax.tree.map(lambda x: x + 1, files.params))
+    names = {
+        fingerprint(f, sources, s) for f in (files, other) for s in (samples, samples.take(3 * [0]))
+    }
+    assert len(names) == 4
+    assert [p.name for p in (tmp_path / "cache").glob("*/*")].sort() == [
+        "has_data.npy",
+        "patch.npy",
+    ].sort()
+
+
+def test_a_short_run_is_padded_and_its_padding_left_out(model, tmp_path):
+    geometry, rng = toy_geometry(), np.random.default_rng(0)
+    series = (rng.normal(size=(16, *geometry.mask.shape)) * geometry.mask).astype(np.float16)
+    runs = {
+        name: {
+            "frames_TxNxP": geometry.to_patches(series[:n]),
+            "dataset": "toy",
+            "subject": name,
+            "kind": name,
+        }
+        for name, n in (("long", 16), ("short", 8))
+    }
+    store = write_small_store(tmp_path / "store", runs, geometry=geometry)
+    sources, files = parse_sources(str(store.path)), load_model(model)
+    samples = make_samples(sources, parse_target("run:kind"), unit="run", num_frames=16)
+    found = encode(files, sources, samples, ("has_data", "input"), tmp_path / "cache")
+    n = geometry.n_patches
+    assert found["has_data"][:, :n].all() and found["has_data"][:, n:].all(1).tolist() == [
+        True,
+        False,
+    ]
+    same = slice(1, n)  # one run has a missing pixel in the first patch
+    np.testing.assert_allclose(found["input"][1, same], found["input"][0, same], atol=1e-6)
+    assert not found["input"][1, n:].any()
+
+
+def test_layers_of_the_encoder(model, tmp_path):
+    sources = parse_sources(write_task_store(tmp_path / "store", (0,), 1.0))
+    files, samples = load_model(model), samples_of(sources)
+    whole, last, first, none = (
+        encode(f, sources, samples, ("avg_patch",), tmp_path / "cache")["avg_patch"]
+        for f in (files, *(keep_blocks(files, k) for k in (2, 1, 0)))
+    )
+    np.testing.assert_array_equal(whole, last)
+    assert np.abs(first - whole).max() > 1e-3 and np.abs(first - none).max() > 1e-3
 
 
 def test_a_damaged_model_directory_is_named(model, tmp_path):
@@ -131,11 +218,15 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
         write_task_store(tmp_path / "stores" / name, subjects, 1.0)
     config = probe_config(
         model, data__folder=str(tmp_path / "stores"), representations=("patch",),
-        baselines=("connectome",),
+        baselines=("connectome",), heads=("logistic", "linear", "finetune"), grid__epochs=5,
+        grid__updates=4, finetune__epochs=1, finetune__warmup_epochs=0,
     )  # fmt: skip
     with fields_read(config) as read:
-        results = probe(config, tmp_path / "probe")
-    assert set(flatten(config.to_dict())) - read == set()  # no field is idle
+        run_probes(config, tmp_path / "probe")
+    # "wait" is for checkpoints.
+    assert set(flatten(config.to_dict())) - read == {"wait"}  # no field is idle
+    config.heads = ("logistic",)
+    results = probe(config, tmp_path / "probe")
     assert [row["representation"] for row in results["results"]] == ["patch", "connectome_patches"]
     splits = results["results"][0]["splits"]
     assert {name: split["n"] for name, split in splits.items()} == {"test": 22, "testid": 11}
@@ -145,7 +236,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
     config.representations = ("avg_patch",)
     probe(config, tmp_path / "probe")  # again: what it has not made is gone
     assert {path.name for path in (tmp_path / "probe").iterdir()} == {
-        "results.json", "results.csv",
+        "results.json", "results.csv", "features",
         "predictions_avg_patch_logistic.npz", "predictions_connectome_patches_logistic.npz",
     }  # fmt: skip
     table = describe_results(results)
@@ -156,12 +247,20 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
     "changes, told",
     [
         ({"model": ""}, "needs a model"),
-        ({"unit": "run"}, "unit has no 'run': choose of clip"),
-        ({"heads": ("attn",)}, "heads has no 'attn'"),
-        ({"representations": ("reg",)}, "representations has no 'reg'"),
-        ({"baselines": ("pca",)}, "baselines has no 'pca'"),
+        ({"unit": "clips"}, "unit has no 'clips': choose of clip, run"),
+        ({"unit": "run"}, "unit"),
+        ({"task": "ranking"}, "task has no 'ranking'"),
+        ({"run": "all"}, "run has no 'all'"),
+        ({"heads": ("ridge",)}, "heads has no 'ridge'"),
+        ({"heads": ("attn",), "representations": ("cls",)}, "No head takes .* 'cls'"),
+        ({"representations": ("tokens",)}, "representations has no 'tokens'"),
+        ({"representations": ("reg",)}, "has no registers"),
+        ({"representations": ("patch@3",)}, "past the last of the 2 blocks"),
+        ({"baselines": ("ica",)}, "baselines has no 'ica'"),
+        ({"bins": (1.0,), "task": "regression", "heads": ("ridge",)}, "bins and quantiles make"),
+        ({"random_splits": 3, "task": "regression", "heads": ("ridge",)}, "random_splits"),
         ({"representations": (), "baselines": ("untrained",)}, "Nothing is to be fitted"),
-        ({"target": "run:age"}, "event:FIELD"),
+        ({"target": "runs:age"}, "event:FIELD"),
         ({"target": "event:trial_type;nowhere"}, "no split that ships with us"),
         ({"data__test": "train=STORE"}, "A test split is called 'train'"),
         ({"data__val": ""}, "needs data.train, data.val and data.test"),
@@ -187,7 +286,7 @@ def test_what_makes_no_sense_is_told(model, tmp_path, changes, told):
 
 
 def test_what_cannot_be_compared_is_told_before_anything_is_encoded(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(suite, "clip_features", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr(entries, "encode", lambda *_: pytest.fail("encoded"))
     splits = {
         name: write_task_store(tmp_path / name, (i,), 1.0)
         for i, name in enumerate(("train", "val", "test"))
@@ -204,6 +303,6 @@ def test_what_cannot_be_compared_is_told_before_anything_is_encoded(model, tmp_p
 
 def test_a_model_of_random_weights_depends_on_the_seed(model):
     files = load_model(model)
-    first, same, other = (suite._untrained(files, seed) for seed in (0, 0, 1))
+    first, same, other = (untrained(files, seed) for seed in (0, 0, 1))
     assert jax.tree.all(jax.tree.map(np.array_equal, first.params, same.params))
     assert not jax.tree.all(jax.tree.map(np.array_equal, first.params, other.params))

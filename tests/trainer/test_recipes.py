@@ -11,8 +11,9 @@ from configs.published import RECIPES, get_config
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.store_writer import StoreWriter
-from fmrifm.evaluation.features import clip_features
-from fmrifm.input.clips import list_clips
+from fmrifm.evaluation.features import encode
+from fmrifm.evaluation.samples import make_samples
+from fmrifm.evaluation.targets import parse_target
 from fmrifm.input.sources import parse_sources
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.model.options import SIZES, options_from_config
@@ -97,9 +98,9 @@ def test_options_and_spaces_train(toy_config, one_device, tmp_path, name):
     if name == "flat":  # given, not learned
         np.testing.assert_array_equal(model.params["target_norm"]["components"], components)
     sources = parse_sources(str(store))
-    clips = list_clips(sources, 16)
-    features = clip_features(model, sources, clips)
-    assert np.isfinite(features["avg_patch"]).all() and len(features["cls"]) == len(clips)
+    samples = make_samples(sources, parse_target("run:key"), unit="clip", num_frames=16)
+    features = encode(model, sources, samples, ("avg_patch", "cls"), tmp_path / "features")
+    assert np.isfinite(features["avg_patch"]).all() and len(features["cls"]) == len(samples)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,0 +1,84 @@
+"""What a probe's config may ask for, and of which model."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from fmrifm.evaluation.baselines import BASELINES
+from fmrifm.evaluation.entries import (
+    CLOSED_FORM,
+    GRID,
+    REPRESENTATIONS,
+    check_pairs,
+    split_layer,
+)
+from fmrifm.evaluation.grid import METRICS, GridSettings
+from fmrifm.evaluation.samples import TASKS, UNITS
+from fmrifm.model.files import ModelFiles
+
+FINETUNE = "finetune"
+RUNS = ("once", "last", "every")
+
+
+def check_choices(config: ConfigDict) -> None:
+    """Raises InputError where a choice of the config is none."""
+    if config.task not in TASKS:
+        raise InputError(f"task has no '{config.task}': choose of {', '.join(TASKS)}.")
+    heads = (*CLOSED_FORM[config.task], *GRID, FINETUNE)
+    choices = {
+        "representations": (REPRESENTATIONS, [split_layer(x)[0] for x in config.representations]),
+        "heads": (heads, config.heads),
+        "baselines": (BASELINES, config.baselines),
+        "unit": (UNITS, [config.unit]),
+        "run": (RUNS, [config.run]),
+        "grid.metric": (METRICS, [config.grid.metric]),
+        "grid.regression_loss": (("mse", "cosine"), [config.grid.regression_loss]),
+    }
+    for name, (allowed, values) in choices.items():
+        if unknown := [value for value in values if value not in allowed]:
+            raise InputError(f"{name} has no '{unknown[0]}': choose of {', '.join(allowed)}.")
+    frozen = [head for head in config.heads if head != FINETUNE]
+    if not (config.representations and frozen or {*config.baselines} - {"untrained"}):
+        if FINETUNE not in config.heads:
+            raise InputError(
+                "Nothing is to be fitted: give representations or baselines, and heads."
+            )
+    if config.random_splits and config.task == "regression":
+        raise InputError("random_splits are of logistic regression: set it to 0.")
+    if frozen or FINETUNE not in config.heads:
+        check_pairs(config)
+    if not config.model:
+        raise InputError("A probe needs a model: set model to a workdir, a directory or a hub id.")
+
+
+def check_model(config: ConfigDict, files: ModelFiles) -> None:
+    """Raises InputError if the model does not have what is asked of it."""
+    lacks = {"cls": not files.options.class_token, "reg": not files.options.reg_tokens}
+    wanted = []
+    for name in config.representations:
+        kind, depth = split_layer(name)
+        if depth is not None and depth > files.options.depth:
+            raise InputError(
+                f"{name} is past the last of the {files.options.depth} blocks of {config.model}."
+            )
+        part = "reg" if "reg" in kind else "cls" if "cls" in kind else None
+        if not lacks.get(part):
+            wanted.append(name)
+        elif part == "reg":
+            raise InputError(
+                f"{config.model} has no registers: choose avg_patch instead of {name}."
+            )
+    if config.representations and not wanted:
+        raise InputError(f"{config.model} has no class token: choose avg_patch instead of cls.")
+    config.representations = tuple(wanted)
+
+
+def grid_settings(config: ConfigDict) -> GridSettings:
+    """The settings of trained heads."""
+    values = dict(config.grid)
+    names = ("lr_multipliers", "weight_decay_multipliers")
+    values |= {name: tuple(values[name]) for name in names}
+    loss = values.pop("regression_loss")
+    settings = GridSettings(loss="cross_entropy", **values)
+    return settings if config.task == "classification" else dataclasses.replace(settings, loss=loss)

@@ -1,0 +1,169 @@
+"""Every row of a probe's table: which head is fitted to what.
+
+Heads that take vectors (logistic, ridge, knn, linear) get one a sample; attentive ones all tokens;
+mlp either.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from fmrifm.evaluation.baselines import (
+    principal_components,
+    series_tokens,
+    token_positions,
+    untrained,
+)
+from fmrifm.evaluation.connectome import Parcels, connectomes
+from fmrifm.evaluation.features import encode, keep_blocks
+from fmrifm.evaluation.representations import (
+    NEEDS,
+    SEQUENCES,
+    Sequences,
+    Vectors,
+    sequence,
+    vector,
+)
+from fmrifm.evaluation.splits import Splits
+from fmrifm.input.preprocess import cut_geometry
+from fmrifm.input.sources import union_geometry
+from fmrifm.model.files import ModelFiles
+from fmrifm.model.mae import MaskedAutoencoder
+from fmrifm.model.objective import Objective
+
+REPRESENTATIONS = tuple(kind for kind in NEEDS if kind not in ("input", "tokens"))
+CLOSED_FORM = {"classification": ("logistic", "knn"), "regression": ("ridge", "knn")}
+GRID = ("linear", "attn", "mlp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A row of the table to be.
+
+    Attributes:
+      name: of the representation.
+      head: that is fitted to it.
+      features: by split.
+      baseline: whether it is one.
+    """
+
+    name: str
+    head: str
+    features: dict[str, Vectors | Sequences]
+    baseline: bool
+
+
+def split_layer(name: str) -> tuple[str, int | None]:
+    """("patch", 6) of "patch@6", the output after six blocks; None for the whole encoder."""
+    kind, _, depth = name.partition("@")
+    return kind, int(depth) if depth.isdigit() else None
+
+
+def find_entries(
+    config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Parcels | None, cache: Path
+) -> Iterator[Entry]:
+    """Yields the rows, the model's first."""
+    heads, seen = tuple(config.heads), _Encoded(splits, cache)
+    fresh = untrained(files, config.seed) if "untrained" in config.baselines else None
+    for name in config.representations:
+        kind, depth = split_layer(name)
+        pairs = [(files, name, False)] + ([(fresh, f"untrained_{name}", True)] if fresh else [])
+        for head in (head for head in heads if takes(head, kind)):
+            for model, called, baseline in pairs:
+                model = model if depth is None else keep_blocks(model, depth)
+                yield Entry(called, head, seen.take(model, kind, head), baseline)
+    yield from _baselines(config, files, splits, parcels, seen)
+
+
+def takes(head: str, kind: str) -> bool:
+    """Whether a head goes with a representation."""
+    return kind in SEQUENCES if head == "attn" else head in GRID or head in _closed()
+
+
+def _closed() -> set[str]:
+    return {head for heads in CLOSED_FORM.values() for head in heads}
+
+
+class _Encoded:
+    """Features of all splits, made when they are asked for."""
+
+    def __init__(self, splits: Splits, cache: Path):
+        self.splits, self._cache = splits, cache
+
+    def arrays(self, files: ModelFiles, kind: str) -> dict[str, dict[str, np.ndarray]]:
+        return {
+            name: encode(files, sources, self.splits.samples[name], NEEDS[kind], self._cache, name)
+            for name, sources in self.splits.sources.items()
+        }
+
+    def take(self, files: ModelFiles, kind: str, head: str) -> dict[str, Vectors | Sequences]:
+        """A representation as a head takes it."""
+        arrays, samples = self.arrays(files, kind), self.splits.samples
+        if kind in SEQUENCES and head in ("attn", "mlp"):
+            return {name: sequence(kind, some, samples[name]) for name, some in arrays.items()}
+        if kind == "patch" and head == "linear":  # which takes the mean of tokens
+            return self.take(files, "avg_patch", head)
+        return {name: Vectors(vector(kind, some, samples[name])) for name, some in arrays.items()}
+
+
+def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: _Encoded):
+    chosen, num_frames = config.baselines, files.options.num_frames
+    heads = [head for head in config.heads if takes(head, "avg_patch")]
+    heads = heads or CLOSED_FORM[config.task][:1]
+    vectors = {}
+    if "connectome" in chosen:
+        vectors[f"connectome_{parcels.name if parcels else 'patches'}"] = lambda: {
+            name: connectomes(sources, splits.samples[name], num_frames, parcels)
+            for name, sources in splits.sources.items()
+        }
+
+    def inputs() -> dict[str, np.ndarray]:
+        return {name: some.x_SxD for name, some in seen.take(files, "input", "").items()}
+
+    if "pca" in chosen:
+        vectors["pca"] = lambda: principal_components(
+            inputs(), files.options.embed_dim, config.seed
+        )
+    if "input" in chosen:
+        vectors["input"] = inputs
+    for name, make in vectors.items():
+        features = {split: Vectors(x) for split, x in make().items()}
+        for head in heads:
+            yield Entry(name, head, features, True)
+    if "patch_embedding" in chosen:
+        places_MxV = token_positions(files.options, _places(files, splits))
+        tokens = seen.take(files, "tokens", "attn")
+        tokens = {k: dataclasses.replace(x, extra_MxD=places_MxV) for k, x in tokens.items()}
+        yield Entry("patch_embedding", "attn", tokens, True)
+    if "identity" in chosen:
+        series = {
+            name: series_tokens(sources, splits.samples[name], num_frames, parcels)
+            for name, sources in splits.sources.items()
+        }
+        yield Entry("identity", "mlp", series, True)
+    if "majority" in chosen:
+        nothing = {k: Vectors(np.zeros((len(x), 1), np.float32)) for k, x in splits.samples.items()}
+        yield Entry("none", "majority", nothing, True)
+
+
+def _places(files: ModelFiles, splits: Splits) -> np.ndarray:
+    geometry = cut_geometry(union_geometry(splits.sources["train"]), files.geometry.patch_shape)
+    return Objective(MaskedAutoencoder(files.options), geometry).places
+
+
+def check_pairs(config: ConfigDict) -> None:
+    """Raises InputError where a representation or a head is of no use."""
+    for name in config.representations:
+        if not any(takes(head, split_layer(name)[0]) for head in config.heads):
+            raise InputError(
+                f"No head takes the representation '{name}': attn takes patch and reg, others "
+                "vectors too."
+            )
+    if "attn" in config.heads and not any(
+        split_layer(name)[0] in SEQUENCES for name in config.representations
+    ):
+        raise InputError("The head attn takes tokens: add patch or reg to representations.")
