@@ -48,6 +48,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.threads = 2  # that read batches ahead on each host
     config.data.workers = 0  # processes that do, for slow file systems
 
+    config.probe = ConfigDict()  # of the frozen model amid its training, see configs/probe.py
+    config.probe.every = 0  # steps, multiples of eval_every, and after the last; 0 for never
+    config.probe.task = ""  # argument of configs/probe.py: its target, unit and heads
+    config.probe.representations = ("avg_patch",)  # few and small: this holds up the training
+    config.probe.train = ""  # stores, as data.train, data.val and data.test there
+    config.probe.val = ""  # stores to choose hyperparameters
+    config.probe.test = ""  # stores to report, or name=path,...
+
     config.augment = ConfigDict()  # of training clips
     config.augment.tr_scale = 1.0  # 0.8: TR between 0.8 and 1 / 0.8 of the stored; 1 is off
     config.augment.crop_scale = 1.0  # smallest share of the map that a crop keeps; 1 is off

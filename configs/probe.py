@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 
+_MULTIPLIERS = tuple(0.02 * 2500 ** (i / 48) for i in range(49))  # log-spaced, 0.02 to 50
 _ATTENTIVE = {
     "representations": ("patch", "avg_patch", "cls"),
     "heads": ("attn", "linear"),
@@ -61,7 +62,8 @@ TASKS = {
     "sex": {"target": "run:sex", **_TRAIT},
     "age": {"target": "run:age", "task": "regression", **_TRAIT, "heads": ("ridge",)},
     "age_bins": {"target": "run:age", "quantiles": 3, **_TRAIT},
-    "subject": {"target": "run:subject", "leak_keys": ("session",), **_TRAIT, "unit": "clip"},
+    # Its subjects are those of train, in other runs.
+    "subject": {"target": "run:subject", "leak_keys": ("key",), **_TRAIT, "unit": "clip"},
     "arrow": {"target": "time:arrow", "heads": ("logistic",)},
 }
 
@@ -85,13 +87,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.quantiles = 0  # or into how many classes of equal size, by the training set
     config.representations = ("patch", "avg_patch", "cls")  # patch@6: after six blocks
     config.heads = ("logistic",)  # logistic ridge knn linear attn mlp finetune
-    config.baselines = (
-        "connectome",
-        "pca",
-        "untrained",
-        "input",
-        "majority",
-    )  # on the same samples
+    config.baselines = ("connectome", "pca", "untrained", "input", "majority")  # see baselines.py
     config.leak_keys = ("subject",)  # fields of which no value may be in two splits
     config.random_splits = 0  # logistic regression also on so many random splits, row by row
     config.cache_dir = ""  # where features are kept; features/ of the workdir where not set
@@ -107,9 +103,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.grid = ConfigDict()  # of the trained heads linear, attn and mlp
     config.grid.lr = 3e-4  # learning rate, before its multipliers
-    config.grid.lr_multipliers = tuple(0.02 * 2500 ** (i / 48) for i in range(49))
+    config.grid.lr_multipliers = _MULTIPLIERS  # of the learning rate, a head each
     config.grid.weight_decay = 0.05  # before its multipliers; biases and norms have none
-    config.grid.weight_decay_multipliers = (1.0,)
+    config.grid.weight_decay_multipliers = (1.0,)  # the grid is the product of both
     config.grid.epochs = 20  # after each, heads are scored on the validation set
     config.grid.updates = 200  # of an epoch
     config.grid.warmup_epochs = 5  # of linear warm-up

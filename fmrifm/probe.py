@@ -16,11 +16,13 @@ merges what is in such directories: table.md, table.csv, table.png, and curves o
 
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
 from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
+from fmrifm.distributed import join_processes
 from fmrifm.evaluation.compare import compare
 from fmrifm.evaluation.strategies import run_probes
 from fmrifm.trainer.checkpoint import quiet
@@ -31,6 +33,7 @@ COMPARE = flags.DEFINE_list("compare", None, "Directories of probes, or globs, t
 
 def main(argv: list[str]) -> None:
     quiet()
+    join_processes()
     with kind_errors():
         if COMPARE.value:
             print(compare(COMPARE.value, Path(WORKDIR.value)))
@@ -38,7 +41,8 @@ def main(argv: list[str]) -> None:
             raise InputError("Give --config=configs/probe.py, or --compare=DIR,DIR.")
         else:
             run_probes(CONFIG.value, Path(WORKDIR.value))
-        print(f"Done. Outputs are in {WORKDIR.value}.")
+        if jax.process_index() == 0:
+            print(f"Done. Outputs are in {WORKDIR.value}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """No field of the config is idle, unexplained, or called by another name than it has."""
 
 import inspect
+import json
 import re
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from configs.probe import get_config as get_probe_config
 from data_tools.geometry import Geometry
+from fmrifm.evaluation.strategies import training_probe
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import SIZES, ModelOptions, options_from_config
@@ -17,9 +19,11 @@ from fmrifm.trainer.start import flatten
 from tests.conftest import ROOT, fields_read, load_config
 
 
-def test_every_field_is_read(toy_config, one_device, tmp_path, monkeypatch):
+def test_every_field_is_read(toy_config, stores, one_device, tmp_path, monkeypatch):
     """A run looks at each field, apart from writing them all to config.json."""
-    config = toy_config(total_steps=8)
+    runs = {"train": "0[012]", "val": "03", "test": "04"}
+    probes = {f"probe__{k}": f"{stores['train']}?subject={v}" for k, v in runs.items()}
+    config = toy_config(total_steps=8, probe__every=4, **probes)
     dump, dumping = loop.config_dict, []
 
     def dump_unseen(config):
@@ -31,7 +35,10 @@ def test_every_field_is_read(toy_config, one_device, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "config_dict", dump_unseen)
     with fields_read(config, unless=dumping) as read:
-        assert loop.train(config, tmp_path) == 0
+        assert loop.train(config, tmp_path, make_probe=training_probe) == 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scored = [line["step"] for line in lines if "probe/avg_patch_logistic/test/accuracy" in line]
+    assert scored == [4, 8]
     fields = set(flatten(dump(config)))
     assert len(fields) > 50 and fields - read == set()
 

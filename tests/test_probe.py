@@ -1,6 +1,7 @@
 """Task21 end to end, as a user types it: published folders and weights -> stores -> a table."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from data_tools import import_arrow
 from data_tools.geometry import Geometry
 from tests.conftest import ROOT
+from tests.evaluation.test_suite import write_model, write_task_store
 from tests.published.models import CHECKPOINT
 
 pa = pytest.importorskip("pyarrow")
@@ -96,4 +98,42 @@ def test_one_sentence_where_something_is_missing(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "import a dataset there" in line
     done = probe(f"--workdir={tmp_path / 'probe'}", task="task22")
-    assert done.returncode == 1 and "choose one of task21" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "choose one of simulated, task21" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_encoding(tmp_path):
+    model = write_model(tmp_path / "model")
+    subjects = {"train": (1, 2, 3), "val": (4,), "test": (5, 6)}
+    stores = [
+        f"--config.data.{name}={write_task_store(tmp_path / name, some, 0.5)}"
+        for name, some in subjects.items()
+    ]
+    common = [
+        *(sys.executable, "-m", "fmrifm.probe", f"--config={ROOT / 'configs/probe.py'}", *stores),
+        *(f"--config.model={model}", '--config.baselines=("connectome",)'),
+    ]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    for name, n in (("one", 1), ("two", 2)):
+        together = [f"--coordinator=localhost:{port}", f"--num_processes={n}"]
+        started = [
+            subprocess.Popen(
+                [
+                    *(*common, f"--workdir={tmp_path / name}"),
+                    *([*together, f"--process_id={i}"] if n > 1 else []),
+                ],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            )
+            for i in range(n)
+        ]  # fmt: skip
+        told = [process.communicate(timeout=240)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * n, told
+        assert ["Done." in text for text in told] == [True, False][:n]
+    one, two = (json.loads((tmp_path / x / "results.json").read_text()) for x in ("one", "two"))
+    assert len(one["results"]) == 4 and one == two
+    features = [sorted((tmp_path / x / "features").glob("*/patch.npy")) for x in ("one", "two")]
+    for a, b in zip(*features, strict=True):
+        np.testing.assert_allclose(np.load(a), np.load(b), atol=4e-3)

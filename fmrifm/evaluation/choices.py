@@ -13,7 +13,7 @@ from fmrifm.evaluation.entries import (
     check_pairs,
     split_layer,
 )
-from fmrifm.evaluation.grid import METRICS, GridSettings
+from fmrifm.evaluation.grid_settings import LOSSES, METRICS, GridSettings
 from fmrifm.evaluation.samples import TASKS, UNITS
 from fmrifm.model.files import ModelFiles
 
@@ -33,7 +33,7 @@ def check_choices(config: ConfigDict) -> None:
         "unit": (UNITS, [config.unit]),
         "run": (RUNS, [config.run]),
         "grid.metric": (METRICS, [config.grid.metric]),
-        "grid.regression_loss": (("mse", "cosine"), [config.grid.regression_loss]),
+        "grid.regression_loss": (LOSSES[1:], [config.grid.regression_loss]),
     }
     for name, (allowed, values) in choices.items():
         if unknown := [value for value in values if value not in allowed]:

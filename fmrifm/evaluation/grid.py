@@ -19,49 +19,14 @@ import optax
 from tqdm import tqdm
 
 from data_tools.errors import InputError
+from fmrifm.evaluation.grid_settings import GridSettings, head_rates, lr_schedule
 from fmrifm.evaluation.heads import HEAD_WIDTH, apply_head, init_head
 from fmrifm.evaluation.metrics import macro_metrics
 from fmrifm.input.pipeline import host_batches, on_devices
 
-METRICS = ("accuracy", "balanced_accuracy", "f1_macro")
-LOSSES = ("cross_entropy", "mse", "cosine")
 _DIVERGED = 20  # times the loss of a guess
 _MEMORY = 2**29  # bytes that tokens and scores of a micro-batch may take
 _TINY = 1e-12
-
-
-@dataclasses.dataclass(frozen=True)
-class GridSettings:
-    """How the grid is trained; the defaults are the published ones.
-
-    Attributes:
-      lr, weight_decay: of AdamW, before multipliers; biases and norms do not decay.
-      lr_multipliers, weight_decay_multipliers: the grid is their product.
-      epochs, updates: of so many updates each.
-      warmup_epochs: of linear warm-up; a cosine to zero follows.
-      batch_size: samples of an update.
-      clip_norm: largest norm of each head's gradient.
-      dropout: of the mlp head.
-      inner: inner width of attn and mlp heads, 0 for that of the features.
-      balanced_sampling: draw classes equally.
-      loss: cross_entropy, or mse or cosine of regression.
-      metric: of METRICS, by which epoch and head are chosen; regression takes the loss.
-    """
-
-    lr: float = 3e-4
-    weight_decay: float = 0.05
-    lr_multipliers: tuple[float, ...] = tuple(np.geomspace(0.02, 50, 49).tolist())
-    weight_decay_multipliers: tuple[float, ...] = (1.0,)
-    epochs: int = 20
-    updates: int = 200
-    warmup_epochs: int = 5
-    batch_size: int = 128
-    clip_norm: float = 1.0
-    dropout: float = 0.0
-    inner: int = 0
-    balanced_sampling: bool = False
-    loss: str = "cross_entropy"
-    metric: str = "accuracy"
 
 
 class Tokens(Protocol):
@@ -128,7 +93,7 @@ def fit_grid(
       InputError: every head diverged.
     """
     best = None
-    rates, decays = _grid(settings)
+    rates, decays = head_rates(settings)
     for epoch, state in enumerate(train_grid(kind, *train, n_out, settings, seed), 1):
         scores_G = np.where(state.alive_G, _validate(kind, state, *val, n_out, settings), -np.inf)
         g = int(np.argmax(scores_G))
@@ -152,7 +117,7 @@ def train_grid(
     kind: str, tokens: Tokens, targets: np.ndarray, n_out: int, settings: GridSettings, seed: int
 ) -> Iterator[GridState]:
     """Yields the state after each epoch; it is valid until the next is asked for."""
-    rates, decays = _grid(settings)
+    rates, decays = head_rates(settings)
     n_micro = _n_micro(kind, tokens.shape, settings, len(rates))
     batches = _Batches(tokens, targets, settings, seed, n_micro)
     init = init_head(kind, jax.random.key(seed), tokens.shape[2], n_out, settings.inner)
@@ -179,24 +144,6 @@ def train_grid(
                     yield state
     finally:
         host.close()
-
-
-def lr_schedule(settings: GridSettings) -> np.ndarray:
-    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero."""
-    total, warmup = (n * settings.updates for n in (settings.epochs, settings.warmup_epochs))
-    if not 0 <= warmup <= total:
-        raise InputError("warmup_epochs must not be more than epochs.")
-    rest = (1 + np.cos(np.linspace(0, np.pi, total - warmup))) / 2
-    return np.concatenate([np.linspace(0, 1, warmup), rest])
-
-
-def _grid(settings: GridSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Learning rate and weight decay of each head."""
-    rates, decays = np.meshgrid(
-        settings.lr_multipliers, settings.weight_decay_multipliers, indexing="ij"
-    )
-    rates, decays = settings.lr * rates.ravel(), settings.weight_decay * decays.ravel()
-    return rates.astype(np.float32), decays.astype(np.float32)
 
 
 def _adam() -> optax.GradientTransformation:

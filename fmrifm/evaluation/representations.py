@@ -24,6 +24,8 @@ NEEDS = {
     "tokens": ("tokens", "has_data"),
 }
 SEQUENCES = ("reg", "patch", "tokens")
+# Weight of a clip without data: it counts for nothing, and a sample of such clips only is zero.
+_NO_DATA = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,7 @@ def vector(kind: str, features: Mapping[str, np.ndarray], samples: Samples) -> n
     first = samples.first_S1
     if kind == "avg_patch":
         count_C = np.asarray(features["has_data"]).sum(1)
-        return mean_over_clips(features["avg_patch"], first, np.maximum(count_C, 1))
+        return mean_over_clips(features["avg_patch"], first, np.maximum(count_C, _NO_DATA))
     if kind == "cls_avg_patch":
         parts = [vector(part, features, samples) for part in ("cls", "avg_patch")]
         return np.concatenate(parts, axis=1)

@@ -11,6 +11,8 @@ import numpy as np
 from data_tools.files import write_bytes
 
 Results = dict[str, Any]
+# What is told of a metric; those of subjects only where they repeat.
+FIGURES = ("value", "std", "low", "high", "subject_std", "subject_low", "subject_high")
 
 
 def publish(output: Path, results: Results, predictions: dict[str, bytes]) -> None:
@@ -83,11 +85,11 @@ def describe_results(results: Results) -> str:
 def _as_csv(rows: list[dict]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["representation", "head", "baseline", "split", "n", "metric", "value", "std",
-                     "low", "high"])  # fmt: skip
+    names = ("representation", "head", "baseline", "split", "n", "metric")
+    writer.writerow([*names, *FIGURES])
     for row in rows:
         for split, result in row["splits"].items():
             for metric, v in result["metrics"].items():
-                names = (row["representation"], row["head"], row["baseline"], split, result["n"])
-                writer.writerow([*names, metric, v["value"], v["std"], v["low"], v["high"]])
+                about = (row["representation"], row["head"], row["baseline"], split, result["n"])
+                writer.writerow([*about, metric, *(v.get(name) for name in FIGURES)])
     return text.getvalue()

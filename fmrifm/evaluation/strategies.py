@@ -1,14 +1,20 @@
 """Which model is probed, and when: once, the newest checkpoint of a run, or every one."""
 
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
+from configs.probe import get_config
 from data_tools.errors import InputError
 from fmrifm.evaluation.choices import check_choices
-from fmrifm.evaluation.results import describe_results
+from fmrifm.evaluation.results import Results, describe_results, main_metric
+from fmrifm.evaluation.splits import open_sources
 from fmrifm.evaluation.suite import probe
+from fmrifm.model.files import ModelFiles
 from fmrifm.trainer.checkpoint import find_checkpoint, list_steps, restore_meta
 from fmrifm.trainer.export import export_checkpoint
 
@@ -28,12 +34,60 @@ def run_probes(config: ConfigDict, output: Path) -> None:
       InputError: as `probe`, or the workdir has no checkpoint.
     """
     check_choices(config)
-    if config.run == "once":
-        print(describe_results(probe(config, output)))
-    elif config.run == "last":
-        print(describe_results(probe(config, output, export_checkpoint(config.model))))
-    else:
+    if config.run == "every":
         _probe_every(config, output)
+    else:
+        files = None
+        if config.run == "last":
+            files = export_checkpoint(config.model)
+            config = _of_step(config, files.step)
+        _show(probe(config, output, files))
+
+
+def training_probe(settings: ConfigDict, workdir: Path) -> Callable[[ModelFiles], dict[str, float]]:
+    """What probes a model amid its training.
+
+    Args:
+      settings: `probe` of a pretraining config.
+      workdir: of the run; results go to probes/ there.
+
+    Returns:
+      A function of the model that gives its scores, {"probe/REPRESENTATION_HEAD/SPLIT/METRIC":
+      value}, on the first process, and nothing on others.
+
+    Raises:
+      InputError: the settings make no sense.
+    """
+    config = get_config(settings.task)
+    config.model = str(workdir)
+    config.representations, config.baselines = tuple(settings.representations), ()
+    config.data.update({name: settings[name] for name in ("train", "val", "test")})
+    check_choices(config)
+    open_sources(config.data)
+
+    def scores(files: ModelFiles) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as cache:
+            own = config.copy_and_resolve_references()
+            # Weights of a step are never asked for again. Several processes must share a place.
+            several = jax.process_count() > 1
+            own.cache_dir = str(workdir / "probes" / "features") if several else cache
+            results = probe(own, workdir / "probes" / f"step-{files.step:08d}", files)
+        if not results["results"]:
+            return {}
+        metric = main_metric(results)
+        return {
+            f"probe/{row['representation']}_{row['head']}/{name}/{metric}": figures[metric]["value"]
+            for row in results["results"]
+            for name, figures in ((n, split["metrics"]) for n, split in row["splits"].items())
+            if metric in figures
+        }
+
+    return scores
+
+
+def _show(results: Results) -> None:
+    if jax.process_index() == 0:
+        print(describe_results(results))
 
 
 def _probe_every(config: ConfigDict, output: Path) -> None:
@@ -69,12 +123,19 @@ def _probe_step(config: ConfigDict, output: Path, step: int) -> None:
             print(f"Step {step} of {config.model} was deleted before it could be probed.")
             return
         raise
-    config = config.copy_and_resolve_references()
-    config.model = str(path)
+    config = _of_step(config, step)
     if not config.cache_dir:
         config.cache_dir = str(output.parent / "features")
     print(f"Step {step}")
-    print(describe_results(probe(config, output, files)))
+    _show(probe(config, output, files))
+
+
+def _of_step(config: ConfigDict, step: int) -> ConfigDict:
+    """The config with the name of a checkpoint as its model."""
+    config = config.copy_and_resolve_references()
+    directory, _ = find_checkpoint(config.model)
+    config.model = str(directory / str(step))
+    return config
 
 
 def _is_over(model: str, step: int) -> bool:

@@ -4,6 +4,7 @@ whether it beats what is simple."""
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -35,7 +36,7 @@ def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> 
       files: the model, where it is not to be opened by its name in the config.
 
     Returns:
-      What results.json holds.
+      What results.json holds; without rows on all processes but the first.
 
     Raises:
       InputError: the config makes no sense, splits share what they must not, or one has no sample.
@@ -55,13 +56,15 @@ def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> 
         for name, some in splits.sources.items():
             parcels.check(some, splits.samples[name])
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
-    table = _Table(config, files, splits)
+    table, first = _Table(config, files, splits), jax.process_index() == 0
     for entry in find_entries(config, files, splits, parcels, cache):
-        table.add_entry(entry)
-    if FINETUNE in config.heads:
+        if first:  # all processes encode, one fits
+            table.add_entry(entry)
+    if first and FINETUNE in config.heads:
         table.add_finetuned()
     results = table.results()
-    publish(output, results, table.predictions)
+    if first:
+        publish(output, results, table.predictions)
     return results
 
 
@@ -122,7 +125,8 @@ class _Table:
             },
             "results": self._rows,
         }
-        self._compare(main_metric(results))
+        if self._rows:
+            self._compare(main_metric(results))
         return results
 
     def _fit(self, entry: Entry):
@@ -178,11 +182,13 @@ class _Table:
         }
         if classes is None:
             metrics = score_regression(samples.labels, values, seed, subjects)
-            metric = "cosine" if "cosine" in metrics else "r2"
+            metric = "cosine" if "cosine" in metrics else "r2"  # the main one stands first
+            if metric not in metrics:  # a target that does not vary has neither
+                return about | {"metrics": metrics, "chance": None}
             chance = permutation_test_regression(
                 samples.labels, values, subjects, metric=metric, seed=seed
             )
-            return about | {"metrics": metrics, "chance": chance}
+            return about | {"metrics": {metric: metrics[metric], **metrics}, "chance": chance}
         guesses = classes[values.argmax(1)]
         return about | {
             "metrics": score(samples.labels, guesses, values, classes, seed, subjects),

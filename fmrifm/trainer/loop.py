@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from data_tools.errors import InputError
 from data_tools.files import write_bytes
 from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
 from fmrifm.input.preprocess import CLAMP, cut_geometry
@@ -34,14 +36,24 @@ from fmrifm.trainer.start import (
 from fmrifm.trainer.step import TrainState
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
 
+# Scores of a model by name, and what makes that of config.probe and a workdir.
+Probe = Callable[[ModelFiles], dict[str, float]]
+MakeProbe = Callable[[ConfigDict, Path], Probe]
 
-def train(config: ConfigDict, workdir: str | os.PathLike, allow_config_change: bool = False) -> int:
+
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    allow_config_change: bool = False,
+    make_probe: MakeProbe | None = None,
+) -> int:
     """Pretrains a model, continuing where an earlier run in the workdir stopped.
 
     Args:
       config: see configs/pretrain.py.
       workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints/, figures/, model/.
       allow_config_change: continue although the config or a store has changed.
+      make_probe: makes what scores models of steps that config.probe asks for.
 
     Returns:
       The exit code: 0, or STOPPED_EXIT_CODE after a signal.
@@ -57,7 +69,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike, allow_config_change: b
     program = Program(config, data.geometry)
     batches = program.train_batches(data)
     evaluator = Evaluator(program, data.evals, workdir / "figures")
-    run = _Run(config, workdir, data, program, batches, evaluator)
+    probe = _make_probe(config, workdir, make_probe)
+    run = _Run(config, workdir, data, program, batches, evaluator, probe)
     with StopSignal() as stop:
         try:
             return run.start(allow_config_change, stop)
@@ -65,16 +78,28 @@ def train(config: ConfigDict, workdir: str | os.PathLike, allow_config_change: b
             run.close()
 
 
+def _make_probe(config: ConfigDict, workdir: Path, make_probe: MakeProbe | None) -> Probe | None:
+    if not config.probe.every or make_probe is None:
+        return None
+    if not config.eval_every or config.probe.every % config.eval_every:
+        raise InputError(
+            f"probe.every={config.probe.every} is no multiple of eval_every={config.eval_every}: "
+            "models are probed where they are evaluated."
+        )
+    return make_probe(config.probe, workdir)
+
+
 class _Run:
     """One run of the loop; its methods are in the order in which they happen."""
 
-    def __init__(self, config, workdir, data, program, batches, evaluator):
+    def __init__(self, config, workdir, data, program, batches, evaluator, probe):
         self.config: ConfigDict = config
         self.workdir: Path = workdir
         self.data: Data = data
         self.program: Program = program
         self.batches: TrainBatches = batches
         self.evaluator: Evaluator = evaluator
+        self.probe: Probe | None = probe
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
         self.origin = {"subjects_seen": [_hashed_subjects(data)], "sources": [], "license": ""}
@@ -207,6 +232,9 @@ class _Run:
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Scores the evaluation sets; returns whether this is the best step so far."""
         values = self.evaluator(state.params, step)
+        every = self.config.probe.every
+        if self.probe is not None and (step % every == 0 or step == self.config.total_steps):
+            values |= self.probe(self.model(state))
         if values and self.first_host:
             self.metrics.write(step, values)
             losses = {k: v for k, v in values.items() if k.endswith("/loss")}
@@ -249,15 +277,19 @@ class _Run:
 
     def export(self, state: TrainState) -> None:
         """Writes the model directory."""
+        model = self.model(state)
+        if self.first_host:
+            save_model(self.workdir / "model", model)
+
+    def model(self, state: TrainState) -> ModelFiles:
+        """The model as it is now, on the host."""
         gather = jax.jit(lambda params: params, out_shardings=replicated(self.program.mesh))
         params = jax.device_get(gather(state.params))
-        if self.first_host:
-            geometry = cut_geometry(self.data.geometry, self.config.model.patch)
-            options, preprocessing = self.program.options, self.preprocessing()
-            model = ModelFiles(
-                options, params, geometry, preprocessing, **self.origin, step=int(state.step)
-            )
-            save_model(self.workdir / "model", model)
+        geometry = cut_geometry(self.data.geometry, self.config.model.patch)
+        options, preprocessing = self.program.options, self.preprocessing()
+        return ModelFiles(
+            options, params, geometry, preprocessing, **self.origin, step=int(state.step)
+        )
 
     def preprocessing(self) -> dict:
         """What a user of the model must do to the data, and what was done to the stores."""

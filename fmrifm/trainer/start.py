@@ -32,6 +32,7 @@ HARMLESS = (
     "log_every",
     "figures",
     "wandb_project",
+    "probe.",
 )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from fmrifm.evaluation import grid
+from fmrifm.evaluation.grid_settings import GridSettings, head_rates, lr_schedule
 from fmrifm.evaluation.heads import HEAD_WIDTH, init_head
 
 N_CLASSES, N_HEADS = 21, 49
@@ -51,7 +52,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(args.samples, args.tokens, args.width)).astype(np.float32)
     labels = rng.integers(N_CLASSES, size=args.samples)
-    settings = grid.GridSettings(batch_size=args.samples)
+    settings = GridSettings(batch_size=args.samples)
     params = jax.device_get(init_head("attn", jax.random.key(0), args.width, N_CLASSES))
     ours, theirs = _ours(params, x, labels, settings), _theirs(params, x, labels, settings)
     times = [(_timed(ours), _timed(theirs)) for _ in range(args.repeats + 1)][1:]
@@ -79,11 +80,11 @@ def _batch(x, labels):
 def _ours(params, x, labels, settings):
     gradients, update = grid._programs("attn", settings)
     stacked = jax.tree.map(lambda p: np.repeat(p[None], N_HEADS, 0), params)
-    rates, decays = grid._grid(settings)
+    rates, decays = head_rates(settings)
     alive = np.ones(N_HEADS, bool)
     state = grid.GridState(stacked, grid._adam().init(stacked), alive, np.int32(0))
     held = [jax.device_put(state)]
-    batch, schedule = _batch(x, labels), grid.lr_schedule(settings).astype(np.float32)
+    batch, schedule = _batch(x, labels), lr_schedule(settings).astype(np.float32)
 
     def step():
         sums = gradients(held[0].params, batch, jax.random.key(0), None)

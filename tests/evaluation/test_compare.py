@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from data_tools.errors import InputError
-from fmrifm.evaluation.compare import compare, find_probes, paired
+from fmrifm.evaluation.compare import compare, paired
+from fmrifm.evaluation.compare_figures import draw_intervals, draw_steps
+from fmrifm.evaluation.compare_rows import find_probes, read_rows
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -70,7 +72,45 @@ def test_models_are_ranked_beside_baselines_that_stand_once(tmp_path):
         "dataset": "toy", "representation": "cls", "head": "logistic", "baseline": "False",
         "split": "test", "n": "40", "metric": "accuracy", "value": "0.7", "std": "0.02",
         "low": "0.6499999999999999", "high": "0.75",
+        "subject_std": "", "subject_low": "", "subject_high": "",
     }  # fmt: skip
+    assert text.startswith("In brackets: 95 % intervals over samples.\n")
+
+
+def with_subjects(value, **figures):
+    """Scores of which the first has an interval over subjects."""
+    figures = {"subject_std": 0.1, "subject_low": 0.2, "subject_high": 0.8} | figures
+    found = metrics(value)
+    found["accuracy"] |= figures
+    return result("cls", value) | {"splits": {"test": {"n": 40, "metrics": found}}}
+
+
+def test_intervals_are_over_subjects_where_they_are_told(tmp_path):
+    probe = write_probe(tmp_path / "probe", with_subjects(0.5))
+    text = compare([probe], tmp_path / "out")
+    (cells,) = body(text, "event:kind, toy test")
+    assert cells[-2:] == ["**0.500** [0.200, 0.800]", "**0.500** [0.450, 0.550]"]
+    assert text.count("95 % intervals over subjects where results have them") == 1
+    first, second = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    names = [f"subject_{x}" for x in ("std", "low", "high")]
+    assert list(first)[-3:] == names
+    assert [first[x] for x in names] == ["0.1", "0.2", "0.8"]
+    assert [second[x] for x in names] == ["", "", ""]
+    assert (first["low"], first["high"]) == ("0.45", "0.55")  # those over samples stay
+
+
+def test_pictures_show_the_intervals_over_subjects(tmp_path):
+    """Where these agree, what is over samples changes nothing."""
+    drawn = []
+    for i, changes in enumerate(({}, {"low": 0.1, "high": 0.9}, {"subject_high": 0.7})):
+        rows = [
+            read_rows(write_probe(tmp_path / str(i) / f"{step}", with_subjects(0.5, **changes),
+                                  model=f"/runs/vit/checkpoints/{step}", step=step))[0]
+            for step in (1, 2)
+        ]  # fmt: skip
+        drawn.append((draw_intervals([rows]), draw_steps([[rows]])))
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0] and drawn[0][1] != drawn[2][1]
 
 
 def test_what_cannot_be_compared_stands_apart(tmp_path):
@@ -125,6 +165,20 @@ def test_two_probes_of_one_model_are_told_apart(tmp_path):
     text = compare([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
     names = [line[0] for line in body(text, "event:kind, toy test")]
     assert names == ["vit (two/probe)", "vit (one/probe)"]
+
+
+def test_two_series_of_one_run_are_told_apart(tmp_path):
+    """Probes of one step with other seeds, say; beside them every step."""
+    for name, value in (("some/a", 0.5), ("some/b", 0.6)):
+        model = "/runs/vit/checkpoints/8"
+        write_probe(tmp_path / name, result("cls", value), model=model, step=8)
+    for step in (4, 8):
+        place, model = f"every/step-{step:08d}", f"/runs/vit/checkpoints/{step}"
+        write_probe(tmp_path / place, result("cls", 0.4), model=model, step=step)
+    text = compare([tmp_path / "some", tmp_path / "every"], tmp_path / "out")
+    assert [line[0] for line in body(text, "event:kind, toy test")] == [
+        "vit (some/b) step 8", "vit (some/a) step 8", "vit (every) step 4", "vit (every) step 8",
+    ]  # fmt: skip
 
 
 def write_predictions(probe, hits, order=slice(None), **fields):

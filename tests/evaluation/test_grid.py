@@ -8,7 +8,8 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.evaluation import grid
-from fmrifm.evaluation.grid import GridSettings, fit_grid, lr_schedule, train_grid
+from fmrifm.evaluation.grid import fit_grid, train_grid
+from fmrifm.evaluation.grid_settings import GridSettings, lr_schedule
 from fmrifm.evaluation.heads import HEADS
 
 SMALL = GridSettings(

@@ -148,7 +148,7 @@ def test_features_are_made_once_and_go_on_where_they_were(model, tmp_path, monke
         encode(files, sources, samples, kinds, tmp_path / "cache")
     found = encode(files, sources, samples, kinds, tmp_path / "cache")
     size = jax.local_device_count()
-    assert rows == [(0, 22), (size, 22)]
+    assert rows == [(0, 22), (2 * size, 22)]
     np.testing.assert_allclose(found["patch"], whole["patch"], atol=4e-3)
     encode(files, sources, samples, kinds, tmp_path / "cache")
     assert len(rows) == 2  # nothing was made again
