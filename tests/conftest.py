@@ -29,7 +29,10 @@ jax.config.update("jax_compilation_cache_dir", os.environ["FMRIFM_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Files whose tests take minutes begin first, so that the two processes end together.
-LONG = ("test_quickstart", "test_loop", "test_processes", "test_recipes", "test_step")
+LONG = (
+    *("test_quickstart", "test_finetune", "test_loop", "test_processes", "test_recipes"),
+    *("test_step", "test_units", "test_truth", "test_strategies"),
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -46,6 +46,7 @@ class FittedHead:
       kind: of heads.HEADS.
       params: its parameters.
       loss: that it was trained with; outputs are logits where it is cross_entropy.
+      scale: (mean, standard deviation) of the targets that outputs are in units of.
       hparams: learning rate, weight decay and epoch, and its score on the validation set.
       diverged: how many heads of the grid did.
     """
@@ -53,6 +54,7 @@ class FittedHead:
     kind: str
     params: dict
     loss: str
+    scale: tuple[np.ndarray, np.ndarray]
     hparams: dict[str, Any]
     diverged: int
 
@@ -60,7 +62,10 @@ class FittedHead:
         """(S, K) float32: probabilities of classes, or values."""
         params = jax.tree.map(lambda x: x[None], self.params)
         values = np.concatenate(list(_outputs(self.kind, params, tokens)), axis=1)[0]
-        return np.asarray(jax.nn.softmax(values, -1)) if self.loss == "cross_entropy" else values
+        if self.loss == "cross_entropy":
+            return np.asarray(jax.nn.softmax(values, -1))
+        mean, std = self.scale
+        return values * std + mean
 
 
 class GridState(NamedTuple):
@@ -84,7 +89,9 @@ def fit_grid(
 
     Args:
       kind: of heads.HEADS.
-      train, val: features, and labels (S,) int or targets (S, K) float.
+      train, val: features, and labels (S,) int or targets (S, K) float. Targets of `mse` are
+        standardised by column with train's mean and standard deviation, so that learning rates
+        suit ages as well as z-scores; predictions are in their own units again.
       n_out: number of classes or of target columns.
       settings: see there.
       seed: of weights, batches and dropout.
@@ -92,7 +99,10 @@ def fit_grid(
     Raises:
       InputError: every head diverged.
     """
-    best = None
+    best, scale = None, (np.float32(0), np.float32(1))
+    if settings.loss == "mse":
+        scale = _spread(train[1])
+        train, val = ((tokens, (y_SxK - scale[0]) / scale[1]) for tokens, y_SxK in (train, val))
     rates, decays = head_rates(settings)
     for epoch, state in enumerate(train_grid(kind, *train, n_out, settings, seed), 1):
         scores_G = np.where(state.alive_G, _validate(kind, state, *val, n_out, settings), -np.inf)
@@ -110,7 +120,7 @@ def fit_grid(
         "validation": {"metric": _metric(settings), "value": float(score)},
     }
     diverged = int((~np.asarray(state.alive_G)).sum())
-    return FittedHead(kind, params, settings.loss, hparams, diverged)
+    return FittedHead(kind, params, settings.loss, scale, hparams, diverged)
 
 
 def train_grid(
@@ -288,6 +298,13 @@ def _outputs(kind: str, params: dict, tokens: Tokens) -> Iterator[np.ndarray]:
 @functools.partial(jax.jit, static_argnums=0)
 def _apply_all(kind: str, params: dict, x_BxLxD: jax.Array, keep_BxL: jax.Array) -> jax.Array:
     return jax.vmap(lambda one: apply_head(kind, one, x_BxLxD, keep_BxL))(params)
+
+
+def _spread(targets_SxK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) float32 mean and standard deviation of each column, 1 where it is constant."""
+    mean_K, std_K = targets_SxK.mean(0, dtype=np.float64), targets_SxK.std(0, dtype=np.float64)
+    std_K = np.where(std_K > _TINY, std_K, 1)
+    return mean_K.astype(np.float32), std_K.astype(np.float32)
 
 
 def _guess_loss(kind: str, targets: np.ndarray, n_out: int) -> float:

@@ -98,7 +98,7 @@ def unfinished(finished, path):
 def test_last_is_the_newest_checkpoint(make_config, finished, probed, tmp_path, capsys):
     run_probes(make_config(finished, run="last"), tmp_path / "probe")
     newest = read_results(tmp_path / "probe")
-    assert newest["step"] == 8 and newest["model"] == str(finished)
+    assert newest["step"] == 8 and newest["model"] == str(finished / "checkpoints" / "8")
     assert newest["results"] == read_results(probed / STEPS[1])["results"]
     earlier, later = (read_scores(probed / step) for step in STEPS)
     np.testing.assert_array_equal(read_scores(tmp_path / "probe"), later)

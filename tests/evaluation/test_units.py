@@ -71,7 +71,7 @@ def people(tmp_path_factory):
         for i in subjects:
             sex, age = "FM"[i % 2], age_of(i)
             signal = 2 * (sex == "M") * late * left + (age - 50) / 40 * ~left
-            who = {"subject": f"{i:02d}", "sex": sex, "age": age, "decades": age / 10 - 5}
+            who = {"subject": f"{i:02d}", "sex": sex, "age": age}
             runs += [(f"sub-{i:02d}_ses-{s}", who | {"session": s}, signal) for s in "12"]
         splits[name] = write_runs(root / name, runs, seed=len(subjects))
     return splits
@@ -138,7 +138,7 @@ def test_quantiles_are_those_of_the_training_set(ask):
 
 def test_numbers_are_read_on_subjects_who_were_held_out(ask):
     rows = by_name(ask(
-        unit="run", task="regression", target="run:decades", heads=("ridge", "knn", "linear"),
+        unit="run", task="regression", target="run:age", heads=("ridge", "knn", "linear"),
         representations=("avg_patch", "cls_avg_patch"), baselines=("majority", "input"),
     ))  # fmt: skip
     assert len(rows) == 3 * 3 + 1
