@@ -111,6 +111,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.grid.warmup_epochs = 5  # of linear warm-up
     config.grid.batch_size = 128  # samples of an update
     config.grid.clip_norm = 1.0  # largest norm of each head's gradient
+    config.grid.standardize = False  # features of the linear head, what a batch norm comes to
     config.grid.dropout = 0.0  # of the mlp head
     config.grid.inner = 0  # inner width of attn and mlp; 0 takes that of the features
     config.grid.balanced_sampling = False  # draw classes equally

@@ -80,5 +80,6 @@ def grid_settings(config: ConfigDict) -> GridSettings:
     names = ("lr_multipliers", "weight_decay_multipliers")
     values |= {name: tuple(values[name]) for name in names}
     loss = values.pop("regression_loss")
+    del values["standardize"]  # of the features, before any head sees them
     settings = GridSettings(loss="cross_entropy", **values)
     return settings if config.task == "classification" else dataclasses.replace(settings, loss=loss)

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from data_tools.errors import InputError
 from fmrifm.evaluation.samples import Samples
 from fmrifm.input.pipeline import ClipReader, EvalBatches, host_batches, on_devices
 from fmrifm.input.preprocess import Tokenizer
@@ -66,7 +68,7 @@ def encode(
       Arrays of `DTYPES`, memory-mapped, read only.
 
     Raises:
-      InputError: the stores lie on another grid than the model.
+      InputError: the stores lie on another grid than the model, or features are not finite.
     """
     options = files.options
     lacks = {"cls": not options.class_token, "reg": not options.reg_tokens}
@@ -219,6 +221,13 @@ def _fill(directory: Path, kinds: list[str], program: _Program, n_clips: int, na
             rows = slice(first, min(first + program.batch_size, bounds[1]))
             for kind, array in arrays.items():
                 array[rows] = features[kind][: rows.stop - rows.start]
+                if not np.isfinite(array[rows]).all():
+                    shutil.rmtree(half)
+                    raise InputError(
+                        f"{kind} of clips {rows.start} to {rows.stop - 1} of {name or 'a split'} "
+                        "is NaN or infinite: look at the loss of the model, and at the stores with "
+                        "data_tools.inspect --verify."
+                    )
             bar.update(rows.stop - rows.start)
             first = rows.stop
             if i % _FLUSH_EVERY == 0:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import optax
 from tqdm import tqdm
 
 from data_tools.errors import InputError
+from fmrifm.evaluation.grid_batches import Batches, Tokens
 from fmrifm.evaluation.grid_settings import GridSettings, head_rates, lr_schedule
 from fmrifm.evaluation.heads import HEAD_WIDTH, apply_head, init_head
 from fmrifm.evaluation.metrics import macro_metrics
@@ -27,15 +28,6 @@ from fmrifm.input.pipeline import host_batches, on_devices
 _DIVERGED = 20  # times the loss of a guess
 _MEMORY = 2**29  # bytes that tokens and scores of a micro-batch may take
 _TINY = 1e-12
-
-
-class Tokens(Protocol):
-    """Features of the samples of a split."""
-
-    shape: tuple[int, int, int]  # S, L (the most that a sample has), D
-
-    def read(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, L, D) float32 features of samples, and (B, L) bool which tokens count."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +121,7 @@ def train_grid(
     """Yields the state after each epoch; it is valid until the next is asked for."""
     rates, decays = head_rates(settings)
     n_micro = _n_micro(kind, tokens.shape, settings, len(rates))
-    batches = _Batches(tokens, targets, settings, seed, n_micro)
+    batches = Batches(tokens, targets, settings, seed, n_micro)
     init = init_head(kind, jax.random.key(seed), tokens.shape[2], n_out, settings.inner)
     params = jax.tree.map(lambda x: jnp.repeat(x[None], len(rates), 0), init)
     moments = _adam().init(params)
@@ -200,44 +192,6 @@ def losses(kind: str, out_BxK: jax.Array, target: jax.Array) -> jax.Array:
         return ((out_BxK - target) ** 2).mean(-1)
     norms = jnp.linalg.norm(out_BxK + _TINY, axis=-1) * jnp.linalg.norm(target, axis=-1)
     return 1 - (out_BxK * target).sum(-1) / jnp.maximum(norms, _TINY)
-
-
-class _Batches:
-    """Random access: element i is micro-batch i, a pure function of (seed, i)."""
-
-    def __init__(self, tokens, targets, settings: GridSettings, seed: int, n_micro: int):
-        self._tokens, self._targets, self._n_micro = tokens, targets, n_micro
-        self._size = -(-settings.batch_size // n_micro)
-        self._batch_size = settings.batch_size
-        self._order = _draw(targets, settings, seed)
-
-    def __len__(self) -> int:
-        return len(self._order) // self._batch_size * self._n_micro
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        update, micro = divmod(int(i), self._n_micro)
-        place = micro * self._size + np.arange(self._size)
-        counted = place < self._batch_size
-        first = update * self._batch_size
-        index_B = self._order[first + np.where(counted, place, 0)]
-        x, keep = self._tokens.read(index_B)
-        weight = (counted / self._batch_size).astype(np.float32)
-        return {"x": x, "keep": keep, "target": self._targets[index_B], "weight": weight}
-
-
-def _draw(targets: np.ndarray, settings: GridSettings, seed: int) -> np.ndarray:
-    """Samples in the order in which they are seen: permutations one after another, or by class."""
-    rng = np.random.default_rng(seed)
-    total = settings.epochs * settings.updates * settings.batch_size
-    if not settings.balanced_sampling:
-        n_turns = -(-total // len(targets))
-        return np.concatenate([rng.permutation(len(targets)) for _ in range(n_turns)])[:total]
-    groups = [np.flatnonzero(targets == label) for label in np.unique(targets)]
-    which = rng.integers(len(groups), size=total)
-    sizes = np.array([len(group) for group in groups])
-    place = (rng.random(total) * sizes[which]).astype(np.int64)
-    starts = np.cumsum([0, *sizes[:-1]])
-    return np.concatenate(groups)[starts[which] + place]
 
 
 def _n_micro(kind: str, shape: tuple[int, int, int], settings: GridSettings, n_heads: int) -> int:

@@ -39,8 +39,16 @@ class Vectors:
         return len(self.x_SxD), 1, self.x_SxD.shape[1]
 
     def read(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See grid.Tokens."""
+        """See grid_batches.Tokens."""
         return self.x_SxD[index_B, None], np.ones((len(index_B), 1), bool)
+
+
+def standardise(features: Mapping[str, Vectors]) -> dict[str, Vectors]:
+    """Every column less its mean over the samples of "train", in units of its deviation there."""
+    x_SxD = features["train"].x_SxD
+    mean_D, std_D = x_SxD.mean(0), x_SxD.std(0)
+    std_D = np.where(std_D > 0, std_D, 1)
+    return {name: Vectors((some.x_SxD - mean_D) / std_D) for name, some in features.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Sequences:
         return len(self.first_S1) - 1, n_clips * self.x_CxMxD.shape[1], self.x_CxMxD.shape[2]
 
     def read(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See grid.Tokens."""
+        """See grid_batches.Tokens."""
         _, length, width = self.shape
         n_tokens = self.x_CxMxD.shape[1]
         clip_BxW = self.first_S1[index_B][:, None] + np.arange(length // n_tokens)

@@ -19,6 +19,7 @@ from fmrifm.evaluation.finetune_settings import FinetuneSettings
 from fmrifm.evaluation.grid import fit_grid
 from fmrifm.evaluation.neighbors import fit_knn
 from fmrifm.evaluation.permutation import permutation_test, permutation_test_regression
+from fmrifm.evaluation.representations import standardise
 from fmrifm.evaluation.results import Results, main_metric, pack_predictions, publish
 from fmrifm.evaluation.ridge import fit_ridge
 from fmrifm.evaluation.splits import Splits, open_splits
@@ -79,6 +80,8 @@ class _Table:
 
     def add_entry(self, entry: Entry) -> None:
         """Fits a head and scores it."""
+        if entry.head == "linear" and self._config.grid.standardize:
+            entry = dataclasses.replace(entry, features=standardise(entry.features))
         fitted, hparams, diverged = self._fit(entry)
         values = {
             name: fitted.predict_values(_input(entry, entry.features[name]))

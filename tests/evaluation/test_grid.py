@@ -9,6 +9,7 @@ import pytest
 from data_tools.errors import InputError
 from fmrifm.evaluation import grid
 from fmrifm.evaluation.grid import fit_grid, train_grid
+from fmrifm.evaluation.grid_batches import draw_order
 from fmrifm.evaluation.grid_settings import GridSettings, lr_schedule
 from fmrifm.evaluation.heads import HEADS
 
@@ -96,7 +97,7 @@ def test_balanced_sampling_draws_classes_equally():
     labels = np.array([0] * 90 + [1] * 10)
     for balanced, share in ((True, 0.5), (False, 0.1)):
         settings = dataclasses.replace(SMALL, balanced_sampling=balanced, updates=100)
-        drawn = labels[grid._draw(labels, settings, 0)]
+        drawn = labels[draw_order(labels, settings, 0)]
         assert drawn.mean() == pytest.approx(share, abs=0.03)
 
 

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrifm.evaluation.heads import masked_mean
-from fmrifm.evaluation.representations import Sequences, Vectors, sequence, vector
+from fmrifm.evaluation.representations import (
+    Sequences,
+    Vectors,
+    sequence,
+    standardise,
+    vector,
+)
 
 
 def first_of(counts):
@@ -136,3 +142,14 @@ def test_a_vector_is_a_sequence_of_one_token(index):
     values, keep = tokens.read(np.array(index))
     assert tokens.shape == (3, 1, 2) and keep.all() and keep.shape == (len(index), 1)
     assert values.tolist() == [[x[i].tolist()] for i in index]
+
+
+def test_columns_are_standardised_by_the_training_set():
+    rng = np.random.default_rng(0)
+    train = (rng.normal(size=(50, 3)) * [5, 0.1, 0] + [7, -1, 2]).astype(np.float32)
+    test = train[:5] + np.array([5, 0, 1], np.float32)
+    found = standardise({"train": Vectors(train), "test": Vectors(test)})
+    np.testing.assert_allclose(found["train"].x_SxD.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(found["train"].x_SxD.std(0), [1, 1, 0], atol=1e-5)
+    shift = found["test"].x_SxD - found["train"].x_SxD[:5]
+    np.testing.assert_allclose(shift, np.tile([5 / train[:, 0].std(), 0, 1], (5, 1)), atol=1e-4)

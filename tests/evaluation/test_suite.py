@@ -163,6 +163,18 @@ def test_features_are_made_once_and_go_on_where_they_were(model, tmp_path, monke
     ].sort()
 
 
+def test_features_that_are_no_numbers_are_refused(model, tmp_path):
+    groups = {"train": (1, 2, 3), "val": (4,), "test": (5,)}
+    splits = {n: write_task_store(tmp_path / n, s, 1.0) for n, s in groups.items()}
+    files = load_model(model)
+    broken = files.with_params(jax.tree.map(lambda x: np.full_like(x, np.nan), files.params))
+    config = probe_config(model, splits, heads=("attn",), representations=("patch",))
+    with pytest.raises(InputError, match="patch of clips 0 to .* of train is NaN"):
+        probe(config, tmp_path / "probe", broken)
+    assert not list((tmp_path / "probe").rglob("*.npy"))
+    assert not (tmp_path / "probe" / "results.json").exists()
+
+
 def test_a_short_run_is_padded_and_its_padding_left_out(model, tmp_path):
     geometry, rng = toy_geometry(), np.random.default_rng(0)
     series = (rng.normal(size=(16, *geometry.mask.shape)) * geometry.mask).astype(np.float16)
