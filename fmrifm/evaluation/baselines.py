@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data_tools.geometry import Geometry
 from fmrifm.evaluation.connectome import Parcels, clip_series
 from fmrifm.evaluation.representations import Sequences
 from fmrifm.evaluation.samples import Samples
@@ -57,9 +58,9 @@ def principal_components(
 
 
 def series_tokens(
-    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | None
+    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | Geometry
 ) -> Sequences:
-    """The parcel series of samples, a token a frame."""
+    """The series of samples in parcels or patches, a token a frame."""
     x, keep = None, np.zeros((len(samples.clips), num_frames), bool)
     for c, series in enumerate(clip_series(sources, samples, num_frames, parcels)):
         if x is None:

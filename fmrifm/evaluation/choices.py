@@ -13,7 +13,8 @@ from fmrifm.evaluation.entries import (
     check_pairs,
     split_layer,
 )
-from fmrifm.evaluation.grid_settings import LOSSES, METRICS, GridSettings
+from fmrifm.evaluation.finetune_settings import FinetuneSettings
+from fmrifm.evaluation.grid_settings import LOSSES, METRICS, GridSettings, lr_schedule
 from fmrifm.evaluation.samples import TASKS, UNITS
 from fmrifm.model.files import ModelFiles
 
@@ -22,7 +23,13 @@ RUNS = ("once", "last", "every")
 
 
 def check_choices(config: ConfigDict) -> None:
-    """Raises InputError where a choice of the config is none."""
+    """Raises InputError where a choice of the config is none.
+
+    Lists of the command line, "cls,patch" in one text, become lists.
+    """
+    for name in ("representations", "heads", "baselines", "leak_keys"):
+        words = [word.strip() for text in config[name] for word in text.split(",")]
+        config[name] = tuple(filter(None, words))
     if config.task not in TASKS:
         raise InputError(f"task has no '{config.task}': choose of {', '.join(TASKS)}.")
     heads = (*CLOSED_FORM[config.task], *GRID, FINETUNE)
@@ -37,15 +44,28 @@ def check_choices(config: ConfigDict) -> None:
     }
     for name, (allowed, values) in choices.items():
         if unknown := [value for value in values if value not in allowed]:
+            if name == "heads" and unknown[0] in {*CLOSED_FORM["regression"], "logistic"}:
+                raise InputError(f"The head {unknown[0]} is not of {config.task}: set task.")
             raise InputError(f"{name} has no '{unknown[0]}': choose of {', '.join(allowed)}.")
+    for name in ("representations", "heads", "baselines"):
+        if len({*config[name]}) < len(config[name]):
+            raise InputError(f"{name} names one twice: leave it out once.")
     frozen = [head for head in config.heads if head != FINETUNE]
     if not (config.representations and frozen or {*config.baselines} - {"untrained"}):
         if FINETUNE not in config.heads:
             raise InputError(
                 "Nothing is to be fitted: give representations or baselines, and heads."
             )
-    if config.random_splits and config.task == "regression":
-        raise InputError("random_splits are of logistic regression: set it to 0.")
+    if config.random_splits < 0 or config.random_splits and config.task == "regression":
+        raise InputError("random_splits are of logistic regression: set it to 0, or a number.")
+    if config.grid.balanced_sampling and config.task == "regression":
+        raise InputError("grid.balanced_sampling is of classes: set it to False.")
+    if {*GRID, "patch_embedding", "identity"} & {*config.heads, *config.baselines}:
+        lr_schedule(grid_settings(config))
+    if FINETUNE in config.heads:
+        FinetuneSettings(**config.finetune)
+        if config.unit != "clip":
+            raise InputError(f"Fine-tuning takes single clips, not a {config.unit}: set unit=clip.")
     if frozen or FINETUNE not in config.heads:
         check_pairs(config)
     if not config.model:

@@ -5,6 +5,7 @@ K classes, E columns of targets.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 
 import joblib
@@ -12,6 +13,7 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.model_selection import StratifiedShuffleSplit
@@ -26,6 +28,8 @@ C_GRID = np.logspace(-4, 4, 10)
 _SELECTION_SPLITS = 5
 # Beyond this many samples and columns a full decomposition takes hours: the leading directions do.
 _MOST_DIRECTIONS = 2000
+_MOST_ITERATIONS = 1000
+_SPLITS_MEMORY = 8 * 2**30  # bytes that random splits fitted at once may take
 # Eigenvalues of a Gram matrix below this share of the largest are rounding.
 _ROUNDING = 1e-10
 
@@ -97,7 +101,8 @@ def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, d
       seed: of the splits and the randomised decomposition.
 
     Returns:
-      The fitted classifier, and {"C", "chosen_on": "random_splits" or "validation"}.
+      The fitted classifier, and {"C", "chosen_on": "random_splits" or "validation"}, and
+      "converged": False where the last fit was not at its end after 1,000 iterations.
 
     Raises:
       InputError: the training set has one class only, or features are NaN or infinite.
@@ -138,15 +143,7 @@ def random_splits(
         features are NaN or infinite.
     """
     check_finite(x_SxD, "pooled")
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < 2:
-        rare = classes[counts.argmin()]
-        raise InputError(f"Class {rare} has a single sample: leave it out of random splits.")
-    if len(classes) > min(n_train + n_val, n_test):
-        raise InputError(
-            f"Random splits of {len(classes)} classes need as many samples in training and test: "
-            f"there are {n_train + n_val} and {n_test}."
-        )
+    check_random_splits(labels, n_train, n_val, n_test)
 
     def scores(pool: np.ndarray, test: np.ndarray, split_seed: int) -> tuple[float, float]:
         fitted, _ = _fit_pool(x_SxD[pool], labels[pool], n_train, split_seed, jobs=1)
@@ -158,10 +155,28 @@ def random_splits(
     )
     splits = splitter.split(labels, labels)
     work = (joblib.delayed(scores)(*rows, seed + k) for k, rows in enumerate(splits))
-    columns = zip(*_in_threads(work, -1), strict=True)
+    # Each copies its samples and standardises the copy.
+    jobs = max(1, min(joblib.cpu_count(), _SPLITS_MEMORY // (3 * x_SxD.nbytes)))
+    columns = zip(*_in_threads(work, jobs), strict=True)
     named = zip(("accuracy", "balanced_accuracy"), columns, strict=True)
     spread = {name: {"mean": float(np.mean(v)), "std": float(np.std(v))} for name, v in named}
     return {**spread, "n": n}
+
+
+def check_random_splits(labels: np.ndarray, n_train: int, n_val: int, n_test: int) -> None:
+    """Raises InputError where a class is too rare for `random_splits`, or a set too small."""
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        rare = classes[counts.argmin()]
+        raise InputError(
+            f"Class '{rare}' has a single sample, which no random split can share out: filter it, "
+            "or set random_splits to 0."
+        )
+    if len(classes) > min(n_train + n_val, n_test):
+        raise InputError(
+            f"Random splits of {len(classes)} classes need as many samples in training and test: "
+            f"there are {n_train + n_val} and {n_test}."
+        )
 
 
 def _fit_pool(
@@ -176,6 +191,8 @@ def _fit_pool(
         leading = make_pipeline(StandardScaler(), pca)
         reduced_SxR = leading.fit_transform(x_SxD)
     splits, chosen_on = _selection_splits(labels, n_train, seed)
+    # Said once, of the fit that counts; filters are of the process, so not within a thread.
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
     def scores(fit: np.ndarray, test: np.ndarray) -> list[float]:
         z_SxR = _coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
@@ -189,7 +206,9 @@ def _fit_pool(
         model = _fit_all_columns(x_SxD, labels, c)
     else:
         model = make_pipeline(leading, _logistic(reduced_SxR, labels, c))
-    return Classifier(model), {"C": c, "chosen_on": chosen_on}
+    ended = model[-1].n_iter_.max() < _MOST_ITERATIONS
+    told = {"C": c, "chosen_on": chosen_on} | ({} if ended else {"converged": False})
+    return Classifier(model), told
 
 
 def _selection_splits(labels: np.ndarray, n_train: int, seed: int) -> tuple[list, str]:
@@ -235,7 +254,7 @@ def _fit_all_columns(x_SxD: np.ndarray, labels: np.ndarray, c: float) -> Pipelin
 
 def _logistic(z_SxR: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
     with threadpool_limits(1):
-        return LogisticRegression(C=c, max_iter=1000).fit(z_SxR, labels)
+        return LogisticRegression(C=c, max_iter=_MOST_ITERATIONS).fit(z_SxR, labels)
 
 
 def _balanced_accuracy(labels: np.ndarray, guesses: np.ndarray) -> float:

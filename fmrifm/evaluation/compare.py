@@ -114,16 +114,20 @@ def _table(rows: list[Row]) -> str:
     about = [f"unit {section.unit}, n = {counts[0]:,}"]
     if len(counts) > 1:
         about = [f"{about[0]} to {counts[-1]:,}: the samples are not the same"]
+    elif len({row.data for row in rows}) > 1:
+        about.append("the stores are not the same (config in results.json)")
     if section.classes:
         k = len(section.classes)
         about.append(f"{k} classes, a random guess hits {1 / k:.1%}")
     body = []
     for row in ranked:
         cells = [_cell(row, m, row.value(m) == best[m]) for m in metrics]
-        body.append([row.label, row.representation, row.head, *cells])
+        count = [f"{row.n:,}"] if len(counts) > 1 else []
+        body.append([row.label, row.representation, row.head, *count, *cells])
+    count = ["n"] if len(counts) > 1 else []
     return (
         f"## {section.target}, {section.dataset} {section.split}\n\n{'; '.join(about)}\n\n"
-        + _markdown(["model", "representation", "head", *metrics], body)
+        + _markdown(["model", "representation", "head", *count, *metrics], body)
     )
 
 

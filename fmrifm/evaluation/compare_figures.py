@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Iterable
 
+from matplotlib.ticker import MaxNLocator
+
 from data_tools.inspection.pictures import new_figure, to_png
 from fmrifm.evaluation.compare_rows import Row, describe_intervals, metrics_of
 
@@ -79,6 +81,7 @@ def draw_steps(panels: list[list[list[Row]]]) -> bytes:
                 axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
         axes.grid(color="0.9", linewidth=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylabel(words, fontsize=8)
     told = describe_intervals(row for lines in panels for line in lines for row in line)

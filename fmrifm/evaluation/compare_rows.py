@@ -43,6 +43,7 @@ class Row:
       probe: the directory.
       step: of the checkpoint, None where the model is no step of a series.
       n: number of samples.
+      data: which stores it was about.
       metrics: {metric: a number for each of FIGURES}, NaN where nothing is told.
       run: the directory's name among those that are compared.
       series: the model's name among them, the same at all steps of its run.
@@ -56,6 +57,7 @@ class Row:
     head: str
     baseline: bool
     n: int
+    data: str
     metrics: dict[str, dict[str, float]]
     run: str = ""
     series: str = ""
@@ -123,6 +125,8 @@ def read_rows(probe: Path) -> list[Row]:
                 f"{path} is of version {results['version']}, this program reads 1: update fmrifm."
             )
         told = (str(results["target"]), str(results["unit"]))
+        data = (results.get("config") or {}).get("data") or {}
+        stores = str({name: data.get(name) for name in ("folder", "train", "val", "test")})
         classes, step = tuple(map(str, results.get("classes") or ())), results.get("step")
         return [
             Row(
@@ -134,6 +138,7 @@ def read_rows(probe: Path) -> list[Row]:
                 str(row["head"]),
                 bool(row["baseline"]),
                 int(result["n"]),
+                stores,
                 {metric: _figures(x) for metric, x in result["metrics"].items()},
             )
             for row in results["results"]

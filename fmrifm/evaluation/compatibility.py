@@ -50,7 +50,7 @@ def check_compatible(files: ModelFiles, sources: list[Source], strict: bool = Tr
         told = [_lacking_pixels(files, store)]  # first: what fits no grid is no matter of taste
         if problem := _other_tr(files, store):
             if strict:
-                raise InputError(problem)
+                raise InputError(f"{problem.removesuffix('.')}, or set data.strict=False.")
             told.append(problem)
         told.append(_other_preprocessing(files, store))
         warnings += filter(None, told)

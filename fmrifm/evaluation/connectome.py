@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_tools.errors import InputError
+from data_tools.geometry import Geometry
 from data_tools.store import Store
 from fmrifm.evaluation.samples import Samples
 from fmrifm.input.sources import Source
@@ -69,7 +70,7 @@ class Parcels:
 
 
 def clip_series(
-    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | None
+    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | Geometry
 ) -> Iterator[np.ndarray]:
     """The (T, R) float32 series of each clip, as many frames as it has.
 
@@ -77,20 +78,20 @@ def clip_series(
       sources: the stores of the samples.
       samples: whose clips are taken.
       num_frames: frames of a clip.
-      parcels: where parcel series are; None takes the mean of each cortical patch instead.
+      parcels: where parcel series are, or the patches whose means are taken instead.
     """
     clips = samples.clips
     for c in tqdm(range(len(clips)), "series", unit="clip", leave=False):
         store, run = sources[clips.source[c]].store, int(clips.run[c])
         span = int(clips.start[c]), min(num_frames, int(samples.n_frames_C[c]))
-        if parcels is None:
-            yield _patch_means(store, run, *span)
-        else:
+        if isinstance(parcels, Parcels):
             yield parcels.read(store.runs[run]["key"], *span)
+        else:
+            yield _patch_means(store, run, *span, parcels)
 
 
 def connectomes(
-    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | None
+    sources: list[Source], samples: Samples, num_frames: int, parcels: Parcels | Geometry
 ) -> np.ndarray:
     """(S, R (R - 1) / 2) float32: correlations of every two parcels over all clips of a sample.
 
@@ -114,11 +115,16 @@ def correlations(series_TxR: np.ndarray) -> np.ndarray:
     return (unit.T @ unit)[np.triu_indices(unit.shape[1], 1)]
 
 
-def _patch_means(store: Store, run: int, start: int, num_frames: int) -> np.ndarray:
+def _patch_means(
+    store: Store, run: int, start: int, num_frames: int, geometry: Geometry
+) -> np.ndarray:
     """(T, N) float32 means of the pixels with data of each patch, 0 where there are none."""
     valid = store.valid(run)
     frames = store.read(run, start, num_frames).astype(np.float32)
-    return (frames * valid).sum(-1) / np.maximum(valid.sum(-1), 1)
+    means_TxN = np.zeros((len(frames), geometry.n_patches), np.float32)
+    own = np.searchsorted(geometry.patch_index, store.geometry.patch_index)
+    means_TxN[:, own] = (frames * valid).sum(-1) / np.maximum(valid.sum(-1), 1)
+    return means_TxN
 
 
 def _stores(path: Path) -> list[Path]:

@@ -30,7 +30,6 @@ from fmrifm.evaluation.representations import (
 )
 from fmrifm.evaluation.splits import Splits
 from fmrifm.input.preprocess import cut_geometry
-from fmrifm.input.sources import union_geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder
 from fmrifm.model.objective import Objective
@@ -58,24 +57,33 @@ class Entry:
 
 
 def split_layer(name: str) -> tuple[str, int | None]:
-    """("patch", 6) of "patch@6", the output after six blocks; None for the whole encoder."""
-    kind, _, depth = name.partition("@")
-    return kind, int(depth) if depth.isdigit() else None
+    """("patch", 6) of "patch@6", the output after six blocks; None for the whole encoder.
+
+    Raises:
+      InputError: what follows the @ is no number.
+    """
+    kind, at, depth = name.partition("@")
+    if at and not depth.isdecimal():
+        raise InputError(f"'{name}' names no layer: write {kind}@6 for what six blocks give.")
+    return kind, int(depth) if at else None
 
 
 def find_entries(
     config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Parcels | None, cache: Path
 ) -> Iterator[Entry]:
     """Yields the rows, the model's first."""
-    heads, seen = tuple(config.heads), _Encoded(splits, cache)
-    fresh = untrained(files, config.seed) if "untrained" in config.baselines else None
+    heads, wanted = tuple(config.heads), _wanted(config)
+    seen = _Encoded(files, "", wanted, splits, cache)
+    fresh = None
+    if "untrained" in config.baselines:
+        unread = {depth: kinds - {"input", "tokens"} for depth, kinds in wanted.items()}
+        fresh = _Encoded(untrained(files, config.seed), "untrained", unread, splits, cache)
     for name in config.representations:
         kind, depth = split_layer(name)
-        pairs = [(files, name, False)] + ([(fresh, f"untrained_{name}", True)] if fresh else [])
         for head in (head for head in heads if takes(head, kind)):
-            for model, called, baseline in pairs:
-                model = model if depth is None else keep_blocks(model, depth)
-                yield Entry(called, head, seen.take(model, kind, head), baseline)
+            yield Entry(name, head, seen.take(kind, head, depth), False)
+            if fresh is not None:
+                yield Entry(f"untrained_{name}", head, fresh.take(kind, head, depth), True)
     yield from _baselines(config, files, splits, parcels, seen)
 
 
@@ -88,41 +96,73 @@ def _closed() -> set[str]:
     return {head for heads in CLOSED_FORM.values() for head in heads}
 
 
+def _needs(kind: str, head: str) -> str:
+    """The representation that a head is given of one: `linear` takes the mean of tokens."""
+    return f"avg_{kind}" if kind in SEQUENCES and head == "linear" else kind
+
+
+def _wanted(config: ConfigDict) -> dict[int | None, set[str]]:
+    """The arrays of features that are asked for of each layer, None for the whole encoder."""
+    wanted: dict[int | None, set[str]] = {None: set()}
+    for kind, depth in map(split_layer, config.representations):
+        kinds = {_needs(kind, head) for head in config.heads if takes(head, kind)}
+        wanted.setdefault(depth, set()).update(*(NEEDS[kind] for kind in kinds))
+    for name, kind in (("pca", "input"), ("input", "input"), ("patch_embedding", "tokens")):
+        if name in config.baselines:
+            wanted[None].update(NEEDS[kind])
+    return wanted
+
+
 class _Encoded:
-    """Features of all splits, made when they are asked for."""
+    """Features of all splits: all that is wanted of a layer in one pass, when first asked for."""
 
-    def __init__(self, splits: Splits, cache: Path):
-        self.splits, self._cache = splits, cache
+    def __init__(self, files: ModelFiles, name: str, wanted: dict, splits: Splits, cache: Path):
+        self._files, self._name, self._wanted = files, name, wanted
+        self._splits, self._cache, self._done = splits, cache, {}
 
-    def arrays(self, files: ModelFiles, kind: str) -> dict[str, dict[str, np.ndarray]]:
-        return {
-            name: encode(files, sources, self.splits.samples[name], NEEDS[kind], self._cache, name)
-            for name, sources in self.splits.sources.items()
-        }
-
-    def take(self, files: ModelFiles, kind: str, head: str) -> dict[str, Vectors | Sequences]:
+    def take(
+        self, kind: str, head: str, depth: int | None = None
+    ) -> dict[str, Vectors | Sequences]:
         """A representation as a head takes it."""
-        arrays, samples = self.arrays(files, kind), self.splits.samples
+        arrays, kind = self._arrays(depth), _needs(kind, head)
+        samples = self._splits.samples
         if kind in SEQUENCES and head in ("attn", "mlp"):
             return {name: sequence(kind, some, samples[name]) for name, some in arrays.items()}
-        if kind == "patch" and head == "linear":  # which takes the mean of tokens
-            return self.take(files, "avg_patch", head)
         return {name: Vectors(vector(kind, some, samples[name])) for name, some in arrays.items()}
+
+    def _arrays(self, depth: int | None) -> dict[str, dict[str, np.ndarray]]:
+        if depth in self._done:
+            return self._done[depth]
+        files = self._files if depth is None else keep_blocks(self._files, depth)
+        words = (self._name, "" if depth is None else f"block {depth}")
+        self._done[depth] = {
+            name: encode(
+                files,
+                sources,
+                self._splits.samples[name],
+                self._wanted[depth],
+                self._cache,
+                " ".join(filter(None, (name, *words))),
+                self._splits.geometry,
+            )
+            for name, sources in self._splits.sources.items()
+        }
+        return self._done[depth]
 
 
 def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: _Encoded):
     chosen, num_frames = config.baselines, files.options.num_frames
     heads = [head for head in config.heads if takes(head, "avg_patch")]
     heads = heads or CLOSED_FORM[config.task][:1]
-    vectors = {}
+    areas, vectors = parcels or splits.geometry, {}
     if "connectome" in chosen:
         vectors[f"connectome_{parcels.name if parcels else 'patches'}"] = lambda: {
-            name: connectomes(sources, splits.samples[name], num_frames, parcels)
+            name: connectomes(sources, splits.samples[name], num_frames, areas)
             for name, sources in splits.sources.items()
         }
 
     def inputs() -> dict[str, np.ndarray]:
-        return {name: some.x_SxD for name, some in seen.take(files, "input", "").items()}
+        return {name: some.x_SxD for name, some in seen.take("input", "").items()}
 
     if "pca" in chosen:
         vectors["pca"] = lambda: principal_components(
@@ -136,12 +176,12 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: _Encode
             yield Entry(name, head, features, True)
     if "patch_embedding" in chosen:
         places_MxV = token_positions(files.options, _places(files, splits))
-        tokens = seen.take(files, "tokens", "attn")
+        tokens = seen.take("tokens", "attn")
         tokens = {k: dataclasses.replace(x, extra_MxD=places_MxV) for k, x in tokens.items()}
         yield Entry("patch_embedding", "attn", tokens, True)
     if "identity" in chosen:
         series = {
-            name: series_tokens(sources, splits.samples[name], num_frames, parcels)
+            name: series_tokens(sources, splits.samples[name], num_frames, areas)
             for name, sources in splits.sources.items()
         }
         yield Entry("identity", "mlp", series, True)
@@ -151,7 +191,7 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: _Encode
 
 
 def _places(files: ModelFiles, splits: Splits) -> np.ndarray:
-    geometry = cut_geometry(union_geometry(splits.sources["train"]), files.geometry.patch_shape)
+    geometry = cut_geometry(splits.geometry, files.geometry.patch_shape)
     return Objective(MaskedAutoencoder(files.options), geometry).places
 
 

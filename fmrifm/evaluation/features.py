@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from data_tools.errors import InputError
+from data_tools.geometry import Geometry
 from fmrifm.evaluation.samples import Samples
 from fmrifm.input.pipeline import ClipReader, EvalBatches, host_batches, on_devices
 from fmrifm.input.preprocess import Tokenizer
@@ -53,6 +54,7 @@ def encode(
     kinds: Collection[str],
     cache: Path,
     name: str = "",
+    geometry: Geometry | None = None,
 ) -> dict[str, np.ndarray]:
     """Features of the clips of samples, in their order.
 
@@ -63,6 +65,7 @@ def encode(
       kinds: which arrays are wanted, of KINDS; those that the model does not have are left out.
       cache: directory for the arrays of all models and lists of clips.
       name: of the split, for the progress bar.
+      geometry: whose patches the tokens are; that of the sources unless given.
 
     Returns:
       Arrays of `DTYPES`, memory-mapped, read only.
@@ -73,10 +76,11 @@ def encode(
     options = files.options
     lacks = {"cls": not options.class_token, "reg": not options.reg_tokens}
     wanted = [kind for kind in KINDS if kind in kinds and not lacks.get(kind)]
-    directory = Path(cache) / fingerprint(files, sources, samples)
+    geometry = geometry or union_geometry(sources)
+    directory = Path(cache) / fingerprint(files, sources, samples, geometry)
     missing = [kind for kind in wanted if not (directory / f"{kind}.npy").is_file()]
     if missing:
-        program = _program(files, sources, samples, missing)
+        program = _program(files, sources, samples, missing, geometry)
         _fill(directory, missing, program, len(samples.clips), name)
     return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
 
@@ -91,7 +95,9 @@ def keep_blocks(files: ModelFiles, depth: int) -> ModelFiles:
     return dataclasses.replace(files, options=options, params={**files.params, "encoder": encoder})
 
 
-def fingerprint(files: ModelFiles, sources: list[Source], samples: Samples) -> str:
+def fingerprint(
+    files: ModelFiles, sources: list[Source], samples: Samples, geometry: Geometry | None = None
+) -> str:
     """Names all that features depend on: weights, options, runs by checksum, and clips."""
     sha = hashlib.sha256()
     told = {"options": dataclasses.asdict(files.options), "preprocessing": files.preprocessing}
@@ -101,8 +107,8 @@ def fingerprint(files: ModelFiles, sources: list[Source], samples: Samples) -> s
         sha.update(jax.tree_util.keystr(path).encode())
         sha.update(np.ascontiguousarray(leaf).data)
     clips = samples.clips
-    for source in sources:
-        sha.update(source.store.meta["geometry_sha256"].encode())
+    for stored in (geometry or union_geometry(sources), *(x.store.geometry for x in sources)):
+        sha.update(stored.sha256().encode())
     for s, r in sorted({*zip(clips.source.tolist(), clips.run.tolist(), strict=True)}):
         run = sources[s].store.runs[r]
         sha.update(f"{s}/{r}/{run['key']}/{run['crc32']}/{run.get('missing')}".encode())
@@ -152,8 +158,8 @@ class _ClipBatches:
         return batch | {"length": self._length[rows].astype(np.int32)}
 
 
-def _program(files: ModelFiles, sources, samples: Samples, kinds: Collection[str]) -> _Program:
-    options, geometry = files.options, union_geometry(sources)
+def _program(files: ModelFiles, sources, samples: Samples, kinds, geometry: Geometry) -> _Program:
+    options = files.options
     tokenizer = Tokenizer(
         geometry,
         options.num_frames,

@@ -71,7 +71,8 @@ class FinetuneSettings:
             raise InputError("batch_size, accumulation and epochs are 1 or more: raise them.")
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise InputError(
-                f"warmup_epochs={self.warmup_epochs} is not within epochs={self.epochs}: lower it."
+                f"finetune.warmup_epochs={self.warmup_epochs} is not within "
+                f"finetune.epochs={self.epochs}: lower it."
             )
 
 

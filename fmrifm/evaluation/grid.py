@@ -97,7 +97,8 @@ def fit_grid(
         train, val = ((tokens, (y_SxK - scale[0]) / scale[1]) for tokens, y_SxK in (train, val))
     rates, decays = head_rates(settings)
     for epoch, state in enumerate(train_grid(kind, *train, n_out, settings, seed), 1):
-        scores_G = np.where(state.alive_G, _validate(kind, state, *val, n_out, settings), -np.inf)
+        scores_G = _validate(kind, state, *val, n_out, settings)
+        scores_G = np.where(state.alive_G & np.isfinite(scores_G), scores_G, -np.inf)
         g = int(np.argmax(scores_G))
         if scores_G[g] > (best[0] if best else -np.inf):
             params = jax.device_get(jax.tree.map(operator.itemgetter(g), state.params))
@@ -241,7 +242,8 @@ def _outputs(kind: str, params: dict, tokens: Tokens) -> Iterator[np.ndarray]:
     """(G, B, K) outputs of all heads on parts of a split, in order."""
     n_samples = tokens.shape[0]
     n_heads, inner = params["out"]["kernel"].shape[:2]
-    size = _MEMORY // _sample_bytes(kind, tokens.shape, 2 * n_heads, inner)
+    outputs = 16 * n_heads * params["out"]["kernel"].shape[2]  # and what losses make of them
+    size = _MEMORY // (_sample_bytes(kind, tokens.shape, 2 * n_heads, inner) + outputs)
     size = max(1, min(n_samples, size))
     for first in range(0, n_samples, size):
         index_B = np.minimum(first + np.arange(size), n_samples - 1)
@@ -265,7 +267,7 @@ def _guess_loss(kind: str, targets: np.ndarray, n_out: int) -> float:
     """The loss of who knows nothing."""
     if kind == "cross_entropy":
         return float(np.log(n_out))
-    return float((targets**2).mean()) if kind == "mse" else 1.0
+    return float((targets**2).mean()) or 1.0 if kind == "mse" else 1.0
 
 
 def _metric(settings: GridSettings) -> str:

@@ -45,10 +45,19 @@ class GridSettings:
 
 
 def lr_schedule(settings: GridSettings) -> np.ndarray:
-    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero."""
+    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero.
+
+    Raises:
+      InputError: there are no updates, or fewer than of the warm-up.
+    """
+    if min(settings.epochs, settings.updates, settings.batch_size) < 1:
+        raise InputError("grid.epochs, grid.updates and grid.batch_size are 1 or more: raise them.")
     total, warmup = (n * settings.updates for n in (settings.epochs, settings.warmup_epochs))
     if not 0 <= warmup <= total:
-        raise InputError("warmup_epochs must not be more than epochs.")
+        raise InputError(
+            f"grid.warmup_epochs={settings.warmup_epochs} is not within "
+            f"grid.epochs={settings.epochs}: lower it."
+        )
     rest = (1 + np.cos(np.linspace(0, np.pi, total - warmup))) / 2
     return np.concatenate([np.linspace(0, 1, warmup), rest])
 

@@ -49,9 +49,9 @@ def permutation_test(
       seed: of the arrangements.
 
     Returns:
-      "p" = (1 + how many arrangements score as well as the labels) / (1 + n), and 1 where the
-      labels can be arranged in one way only; "kind", "within" or "across" subjects; "null_mean" and
-      "null_high", mean and 95th percentile of the arrangements' scores.
+      "metric"; "p" = (1 + how many arrangements score as well as the labels) / (1 + n), and 1 where
+      the labels can be arranged in one way only; "kind", "within" or "across" subjects; "null_mean"
+      and "null_high", mean and 95th percentile of the arrangements' scores.
 
     Raises:
       InputError: the metric is unknown, or a label or a prediction is none of the classes.
@@ -63,7 +63,7 @@ def permutation_test(
     def values(truth_NxS: np.ndarray) -> np.ndarray:
         return _macro_values(truth_NxS, guess_S, len(classes))[metric]
 
-    return _test(values, truth_S, subjects, n, seed)
+    return {"metric": metric} | _test(values, truth_S, subjects, n, seed)
 
 
 def permutation_test_regression(
@@ -109,7 +109,7 @@ def permutation_test_regression(
     def values(place_NxS: np.ndarray) -> np.ndarray:
         return np.array([value(place_S) for place_S in place_NxS])
 
-    return _test(values, place_S, subjects, n, seed)
+    return {"metric": metric} | _test(values, place_S, subjects, n, seed)
 
 
 def _test(values, label_S: np.ndarray, subjects: np.ndarray, n: int, seed: int) -> dict:

@@ -248,14 +248,20 @@ def _label(target: Target, task: str, record: Record, name: str, restricted: fro
 def _nobody(sources: list[Source], runs: list[Record], target: Target, of_events: bool) -> str:
     where = sources[0].store.path
     if of_events:
+        fields = field_names(event for run in runs for event in run.get("events") or [])
+        if target.field in fields:
+            return (
+                f"No event of {where} with a class in '{target.field}' starts a whole clip: check "
+                "the map of the target, and how long runs go on after events."
+            )
         return (
-            f"No event of {where} has a field '{target.field}' with a class and starts a whole "
-            "clip: check the target and the events."
+            f"No event of {where} has a field '{target.field}': choose one of "
+            f"{', '.join(fields) or 'none, as there are no events'}."
         )
     if target.table is not None:
         return (
             f"No run of {where} has a value in {target.text}: write subjects, and sessions, as the "
-            "store has them."
+            f"store has them, such as '{runs[0]['subject']}'."
         )
     return (
         f"No run of {where} has a field '{target.field}' with a label: choose one of "

@@ -1,17 +1,19 @@
 """Training, validation and test sets of a probe: opened, checked, and labelled."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
+from data_tools.geometry import Geometry
 from data_tools.overlap import Overlap, check_overlap
 from data_tools.selection import field_names
 from fmrifm.evaluation.samples import Samples, make_samples
 from fmrifm.evaluation.targets import Binning, Target, parse_target
-from fmrifm.input.sources import Source, parse_named_sources, parse_sources
+from fmrifm.input.sources import Source, parse_named_sources, parse_sources, union_geometry
 
 # Names of splits of published datasets that are for choosing hyperparameters.
 _VALIDATION = ("validation", "val")
@@ -40,6 +42,18 @@ class Splits:
         """The names of the test splits."""
         return list(self.sources)[2:]
 
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """Every pixel of any of them: so that a token is the same place in all."""
+        return union_geometry([source for some in self.sources.values() for source in some])
+
+    @property
+    def datasets(self) -> str:
+        """The names of the datasets of the test splits, a + between them."""
+        sources = [source for name in self.tests for source in self.sources[name]]
+        names = {str(run["dataset"]) for source in sources for run in source.lines}
+        return "+".join(sorted(names))
+
     @property
     def n_out(self) -> int:
         """Number of classes, or of columns of the targets."""
@@ -65,6 +79,8 @@ def open_splits(config: ConfigDict, num_frames: int) -> Splits:
     """
     sources = open_sources(config.data)
     target = parse_target(config.target)
+    if target.table is not None:
+        _check_people(sources, target)
     binned = len(config.bins) > 0 or config.quantiles != 0
     if binned and config.task == "regression":
         raise InputError("bins and quantiles make classes: set task=classification, or no bins.")
@@ -125,6 +141,20 @@ def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
     return {"train": parse_sources(train), "val": parse_sources(val), **tests}
 
 
+def _check_people(sources: dict[str, list[Source]], target: Target) -> None:
+    """Raises InputError where a table, which knows no datasets, could mean either of two people."""
+    known, datasets = {subject for subject, *_ in target.table}, {}
+    for run in (run for some in sources.values() for source in some for run in source.lines):
+        subject = str(run["subject"]).removeprefix("sub-")
+        other = datasets.setdefault(subject, run["dataset"])
+        if subject in known and other != run["dataset"]:
+            raise InputError(
+                f"{other} and {run['dataset']} both have a subject {run['subject']}, and "
+                f"{target.text} does not say whose values it has: keep one of the datasets with "
+                "'?dataset=NAME'."
+            )
+
+
 def _classes(samples: dict[str, Samples], target: Target, order: Target | Binning) -> np.ndarray:
     """The classes of the training set, in order; others must not have more."""
     classes = order.order(samples["train"].labels.tolist())
@@ -132,7 +162,8 @@ def _classes(samples: dict[str, Samples], target: Target, order: Target | Binnin
         raise InputError(f"{target.text} has one class only in train: choose another target.")
     for name, some in samples.items():
         if strange := sorted(set(some.labels.tolist()) - set(classes)):
-            raise InputError(
-                f"{target.text} '{strange[0]}' is in {name} and not in train: filter it."
-            )
+            fix = "filter it"
+            if target.kind == "run" and target.field == "subject":
+                fix = "make train, val and test of runs of the same people, with '?run=01' or so"
+            raise InputError(f"{target.text} '{strange[0]}' is in {name} and not in train: {fix}.")
     return np.array(classes)

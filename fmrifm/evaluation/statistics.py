@@ -25,6 +25,7 @@ RESAMPLES = 500
 _RESAMPLES_OF_COMPARISON = 2000
 # With fewer resamples that have a value, none lies in a tail of 2.5 %.
 _FEWEST = 40
+_MOST_CONFUSED = 100  # classes; the matrix of more is too large for a results.json
 _CELLS_AT_ONCE = 2_000_000
 
 
@@ -104,7 +105,8 @@ def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.nda
 
     Returns:
       {"confusion": K lists of K ints, how many samples of the row's class are taken for the
-      column's, "recall": {class: the share of its samples that are recognised; None without any}}.
+      column's, None of more than 100 classes; "recall": {class: the share of its samples that are
+      recognised, None without any}}.
 
     Raises:
       InputError: a label or a prediction is none of the classes.
@@ -114,7 +116,7 @@ def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.nda
     confusion = np.bincount(cell_S, minlength=k * k).reshape(k, k)
     rows = zip(classes.tolist(), confusion.diagonal(), confusion.sum(1), strict=True)
     recall = {name: float(right / n) if n else None for name, right, n in rows}
-    return {"confusion": confusion.tolist(), "recall": recall}
+    return {"confusion": confusion.tolist() if k <= _MOST_CONFUSED else None, "recall": recall}
 
 
 def compare_paired(
@@ -140,7 +142,9 @@ def compare_paired(
     Returns:
       "difference", the metric of a less that of b; "low" and "high", its 95 % interval; "p",
       two-sided: twice (1 + n) / (1 + R) where n of R resamples lie on the other side of zero or on
-      it, and at most 1; so p is never 0, and near 0.05 where an end of the interval is zero.
+      it, and at most 1; so p is never 0, and near 0.05 where an end of the interval is zero. Of U
+      subjects (or samples) it is 2 ** (1 - U) or more, as in a sign test: two that agree prove
+      nothing, and resamples of them cannot tell.
 
     Raises:
       InputError: the metric is unknown, these samples have none, or predictions are not finite.
@@ -163,7 +167,8 @@ def compare_paired(
     values = values[~np.isnan(values)]
     low, high = np.percentile(values, [2.5, 97.5])
     beyond = min((values <= 0).sum(), (values >= 0).sum())
-    p = min(1.0, 2 * (1 + beyond) / (1 + len(values)))
+    least = 2.0 ** (1 - len(stratum_U))
+    p = min(1.0, max(least, 2 * (1 + beyond) / (1 + len(values))))
     return {"difference": float(value), "low": float(low), "high": float(high), "p": float(p)}
 
 
@@ -198,11 +203,19 @@ def _with_spread(
     for prefix, values in spreads.items():
         for name, result in scores.items():
             some = values[name][~np.isnan(values[name])]
-            if len(some) >= _FEWEST or not prefix:
+            if not prefix or _tells(some, len(stratum_U)):
                 low, high = np.percentile(some, [2.5, 97.5])
                 spread = {"std": some.std(), "low": low, "high": high}
                 result |= {prefix + key: float(v) for key, v in spread.items()}
     return scores
+
+
+def _tells(values: np.ndarray, n_subjects: int) -> bool:
+    """Whether the resamples that have a value are enough.
+
+    Of two subjects, those may all be the one resample that has both.
+    """
+    return len(values) >= _FEWEST and (n_subjects > 2 or len(values) == RESAMPLES)
 
 
 def _whole_subjects(subjects: np.ndarray | None) -> tuple:

@@ -1,5 +1,6 @@
 """Which model is probed, and when: once, the newest checkpoint of a run, or every one."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,8 +13,7 @@ from configs.probe import get_config
 from data_tools.errors import InputError
 from fmrifm.evaluation.choices import check_choices
 from fmrifm.evaluation.results import Results, describe_results, main_metric
-from fmrifm.evaluation.splits import open_sources
-from fmrifm.evaluation.suite import probe
+from fmrifm.evaluation.suite import open_probe, probe
 from fmrifm.model.files import ModelFiles
 from fmrifm.trainer.checkpoint import find_checkpoint, list_steps, restore_meta
 from fmrifm.trainer.export import export_checkpoint
@@ -44,26 +44,29 @@ def run_probes(config: ConfigDict, output: Path) -> None:
         _show(probe(config, output, files))
 
 
-def training_probe(settings: ConfigDict, workdir: Path) -> Callable[[ModelFiles], dict[str, float]]:
+def training_probe(
+    settings: ConfigDict, workdir: Path, files: ModelFiles
+) -> Callable[[ModelFiles], dict[str, float]]:
     """What probes a model amid its training.
 
     Args:
       settings: `probe` of a pretraining config.
       workdir: of the run; results go to probes/ there.
+      files: the model that will be trained; it needs no weights yet.
 
     Returns:
       A function of the model that gives its scores, {"probe/REPRESENTATION_HEAD/SPLIT/METRIC":
-      value}, on the first process, and nothing on others.
+      value}, on the first process, and nothing on others. What it cannot do it says, and gives
+      nothing, since no training should end for it.
 
     Raises:
-      InputError: the settings make no sense.
+      InputError: the settings make no sense, or the stores do not fit them or the model.
     """
     config = get_config(settings.task)
     config.model = str(workdir)
     config.representations, config.baselines = tuple(settings.representations), ()
     config.data.update({name: settings[name] for name in ("train", "val", "test")})
-    check_choices(config)
-    open_sources(config.data)
+    open_probe(config, files)
 
     def scores(files: ModelFiles) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as cache:
@@ -71,7 +74,13 @@ def training_probe(settings: ConfigDict, workdir: Path) -> Callable[[ModelFiles]
             # Weights of a step are never asked for again. Several processes must share a place.
             several = jax.process_count() > 1
             own.cache_dir = str(workdir / "probes" / "features") if several else cache
-            results = probe(own, workdir / "probes" / f"step-{files.step:08d}", files)
+            try:
+                results = probe(own, workdir / "probes" / f"step-{files.step:08d}", files)
+            except InputError as error:
+                print(f"The model of step {files.step} was not probed: {error}")
+                return {}
+            if several and jax.process_index() == 0:  # the others are done with them
+                shutil.rmtree(own.cache_dir)
         if not results["results"]:
             return {}
         metric = main_metric(results)

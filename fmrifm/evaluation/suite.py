@@ -2,6 +2,7 @@
 whether it beats what is simple."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -10,7 +11,13 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from fmrifm.evaluation.choices import FINETUNE, check_choices, check_model, grid_settings
-from fmrifm.evaluation.closed_form import fit_logistic, fit_majority, fit_mean, random_splits
+from fmrifm.evaluation.closed_form import (
+    check_random_splits,
+    fit_logistic,
+    fit_majority,
+    fit_mean,
+    random_splits,
+)
 from fmrifm.evaluation.compatibility import check_compatible
 from fmrifm.evaluation.connectome import Parcels
 from fmrifm.evaluation.entries import GRID, Entry, find_entries
@@ -20,7 +27,7 @@ from fmrifm.evaluation.grid import fit_grid
 from fmrifm.evaluation.neighbors import fit_knn
 from fmrifm.evaluation.permutation import permutation_test, permutation_test_regression
 from fmrifm.evaluation.representations import standardise
-from fmrifm.evaluation.results import Results, main_metric, pack_predictions, publish
+from fmrifm.evaluation.results import Results, check_output, main_metric, pack_predictions, publish
 from fmrifm.evaluation.ridge import fit_ridge
 from fmrifm.evaluation.splits import Splits, open_splits
 from fmrifm.evaluation.statistics import compare_paired, describe_errors, score, score_regression
@@ -43,15 +50,9 @@ def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> 
       InputError: the config makes no sense, splits share what they must not, or one has no sample.
     """
     check_choices(config)
+    check_output(output, config.target, config.unit, config.task)
     files = files or open_model(config.model)
-    num_frames = files.options.num_frames
-    if num_frames is None or files.options.in_chans != 1:
-        raise InputError(f"{config.model} is a model of images, not of clips of brain activity.")
-    check_model(config, files)
-    splits = open_splits(config, num_frames)
-    stores = {str(s.store.path): s for some in splits.sources.values() for s in some}
-    for warning in check_compatible(files, list(stores.values()), config.data.strict):
-        print(warning)
+    splits = open_probe(config, files)
     parcels = Parcels(config.data.parcels) if config.data.parcels else None
     if parcels is not None:
         for name, some in splits.sources.items():
@@ -67,6 +68,37 @@ def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> 
     if first:
         publish(output, results, table.predictions)
     return results
+
+
+def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
+    """The splits of a probe, once all is checked that can be before any work.
+
+    Args:
+      config: of `probe`; representations that the model lacks are taken out of it.
+      files: the model; it needs no weights.
+
+    Raises:
+      InputError: as `probe`.
+    """
+    check_choices(config)
+    num_frames = files.options.num_frames
+    if num_frames is None or files.options.in_chans != 1:
+        raise InputError(f"{config.model} is a model of images, not of clips of brain activity.")
+    check_model(config, files)
+    splits = open_splits(config, num_frames)
+    stores = {str(s.store.path): s for some in splits.sources.values() for s in some}
+    for warning in check_compatible(files, list(stores.values()), config.data.strict):
+        print(warning)
+    if config.random_splits:
+        pool = [splits.samples[name].labels for name in _pool(splits)]
+        check_random_splits(np.concatenate(pool), *map(len, pool))
+    return splits
+
+
+def config_dict(config: ConfigDict) -> dict:
+    """The config as plain values, but for where features are kept."""
+    values = json.loads(config.to_json())
+    return {name: value for name, value in values.items() if name != "cache_dir"}
 
 
 class _Table:
@@ -115,6 +147,7 @@ class _Table:
             "version": 1,
             "model": str(config.model),
             "step": self._files.step,
+            "config": config_dict(config),
             "target": config.target,
             "unit": config.unit,
             "task": config.task,
@@ -149,18 +182,17 @@ class _Table:
         return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, config.seed), 0
 
     def _random_splits(self, entry: Entry) -> dict:
-        names = ["train", "val", self._splits.tests[0]]
-        x = np.concatenate([entry.features[name].x_SxD for name in names])
-        labels = np.concatenate([self._splits.targets(name) for name in names])
-        sizes = [len(self._splits.samples[name]) for name in names]
+        names, config = _pool(self._splits), self._config
+        x_SxD = np.concatenate([entry.features[name].x_SxD for name in names])
+        labels = [self._splits.targets(name) for name in names]
         return random_splits(
-            x, labels, *sizes, n=self._config.random_splits, seed=self._config.seed
+            x_SxD, np.concatenate(labels), *map(len, labels), config.random_splits, config.seed
         )
 
     def _add(self, name, head, baseline, hparams, diverged, values) -> dict:
         splits = self._splits
         row = {
-            "dataset": splits.sources[splits.tests[0]][0].store.path.parent.name,
+            "dataset": splits.datasets,
             "representation": name,
             "head": head,
             "baseline": baseline,
@@ -230,6 +262,11 @@ class _Table:
                     name: compare_paired(labels, told[0], other, subjects, metric, seed)
                     for name, other in zip(names, told[1:], strict=True)
                 }
+
+
+def _pool(splits: Splits) -> list[str]:
+    """The splits that random ones are drawn from."""
+    return ["train", "val", splits.tests[0]]
 
 
 def _input(entry: Entry, features):

@@ -56,7 +56,9 @@ class Target:
     def label(self, record: Record) -> str | None:
         """The class of an event or a run, None if it has none."""
         value = self._value(record)
-        return None if value is None else str(value)
+        if value is None or (self.classes is None and str(value).strip().lower() in _UNKNOWN):
+            return None
+        return str(value)
 
     def numbers(self, record: Record) -> np.ndarray | None:
         """(E,) float32 of an event or a run, None if one is missing or NaN.
@@ -91,7 +93,7 @@ class Target:
         if not is_known(value) or (isinstance(value, float) and math.isnan(value)):
             return None
         if self.rows is not None:
-            row = int(value) if re.fullmatch(r"\d+(\.0)?", str(value)) is not None else None
+            row = int(float(value)) if re.fullmatch(r"\d+(\.0)?", str(value)) is not None else None
             return self.rows[row] if row is not None and row < len(self.rows) else None
         return value if self.classes is None else self.classes.get(str(value))
 
@@ -176,8 +178,8 @@ def parse_target(text: str) -> Target:
                               JSON {value: class}, or an object with these as "labels"; what is not
                               in it is left out. MAP is a path, or the name of a published split
         run:FIELD[;MAP]       the same of a field of the run table
-        table:FILE:COLUMN     a column of a CSV or TSV file, joined on its column subject, and on
-                              its column session where it has one
+        table:FILE:COLUMN     a column of a CSV or TSV file, joined on its column subject (or
+                              participant_id), and on its column session where it has one
         array:FILE.npy:FIELD  the row of an array that a field of the events, or else of the runs,
                               is the number of: integers are classes, floats (n,) or (n, E) numbers
         time:arrow            whether a clip is played forward or reversed
@@ -240,6 +242,8 @@ def _read_rows(path: Path) -> np.ndarray:
 def _read_values(path: Path, column: str) -> dict[tuple[str, ...], str]:
     """The values of a column by subject, or by subject and session; unknown ones left out."""
     rows = read_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    if rows and "subject" not in rows[0] and "participant_id" in rows[0]:  # as BIDS calls them
+        rows = [row | {"subject": row["participant_id"]} for row in rows]
     columns = list(rows[0]) if rows else []
     for name in ("subject", column):
         if name not in columns:

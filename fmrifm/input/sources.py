@@ -50,7 +50,9 @@ def parse_named_sources(text: str) -> dict[str, list[Source]]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, path = split_name(part)
         if name is None:
-            raise InputError(f"'{part}' in data.eval needs a name: write NAME={part}.")
+            raise InputError(
+                f"'{part}' is one of several sets and needs a name: write NAME={part}."
+            )
         sets.setdefault(name, []).append(path)
     return {name: parse_sources(",".join(paths)) for name, paths in sets.items()}
 

@@ -36,9 +36,10 @@ from fmrifm.trainer.start import (
 from fmrifm.trainer.step import TrainState
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
 
-# Scores of a model by name, and what makes that of config.probe and a workdir.
+# Scores of a model by name, and what makes that of config.probe, a workdir and a model that has no
+# weights yet.
 Probe = Callable[[ModelFiles], dict[str, float]]
-MakeProbe = Callable[[ConfigDict, Path], Probe]
+MakeProbe = Callable[[ConfigDict, Path, ModelFiles], Probe]
 
 
 def train(
@@ -69,8 +70,8 @@ def train(
     program = Program(config, data.geometry)
     batches = program.train_batches(data)
     evaluator = Evaluator(program, data.evals, workdir / "figures")
-    probe = _make_probe(config, workdir, make_probe)
-    run = _Run(config, workdir, data, program, batches, evaluator, probe)
+    run = _Run(config, workdir, data, program, batches, evaluator)
+    run.add_probe(make_probe)
     with StopSignal() as stop:
         try:
             return run.start(allow_config_change, stop)
@@ -78,28 +79,17 @@ def train(
             run.close()
 
 
-def _make_probe(config: ConfigDict, workdir: Path, make_probe: MakeProbe | None) -> Probe | None:
-    if not config.probe.every or make_probe is None:
-        return None
-    if not config.eval_every or config.probe.every % config.eval_every:
-        raise InputError(
-            f"probe.every={config.probe.every} is no multiple of eval_every={config.eval_every}: "
-            "models are probed where they are evaluated."
-        )
-    return make_probe(config.probe, workdir)
-
-
 class _Run:
     """One run of the loop; its methods are in the order in which they happen."""
 
-    def __init__(self, config, workdir, data, program, batches, evaluator, probe):
+    def __init__(self, config, workdir, data, program, batches, evaluator):
         self.config: ConfigDict = config
         self.workdir: Path = workdir
         self.data: Data = data
         self.program: Program = program
         self.batches: TrainBatches = batches
         self.evaluator: Evaluator = evaluator
-        self.probe: Probe | None = probe
+        self.probe: Probe | None = None
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
         self.origin = {"subjects_seen": [_hashed_subjects(data)], "sources": [], "license": ""}
@@ -107,6 +97,17 @@ class _Run:
         self.checkpoints: Checkpoints | None = None
         self.pending: tuple[int, dict, dict] | None = None  # logged one step late
         self.best: dict | None = None  # of the evaluations named by keep_best
+
+    def add_probe(self, make_probe: MakeProbe | None) -> None:
+        every, eval_every = self.config.probe.every, self.config.eval_every
+        if not every or make_probe is None:
+            return
+        if not eval_every or every % eval_every:
+            raise InputError(
+                f"probe.every={every} is no multiple of eval_every={eval_every}: models are probed "
+                "where they are evaluated."
+            )
+        self.probe = make_probe(self.config.probe, self.workdir, self.files({}, 0))
 
     def start(self, allow_config_change: bool, stop: StopSignal) -> int:
         config = self.config
@@ -284,12 +285,12 @@ class _Run:
     def model(self, state: TrainState) -> ModelFiles:
         """The model as it is now, on the host."""
         gather = jax.jit(lambda params: params, out_shardings=replicated(self.program.mesh))
-        params = jax.device_get(gather(state.params))
+        return self.files(jax.device_get(gather(state.params)), int(state.step))
+
+    def files(self, params: dict, step: int) -> ModelFiles:
         geometry = cut_geometry(self.data.geometry, self.config.model.patch)
         options, preprocessing = self.program.options, self.preprocessing()
-        return ModelFiles(
-            options, params, geometry, preprocessing, **self.origin, step=int(state.step)
-        )
+        return ModelFiles(options, params, geometry, preprocessing, **self.origin, step=step)
 
     def preprocessing(self) -> dict:
         """What a user of the model must do to the data, and what was done to the stores."""

@@ -150,7 +150,7 @@ def test_random_splits_repeat_the_whole_choice_on_each():
         assert found[name]["mean"] == pytest.approx(np.mean(accuracy))
         assert found[name]["std"] == pytest.approx(np.std(accuracy)) and np.std(accuracy) > 0
     labels[0] = 3
-    with pytest.raises(InputError, match="Class 3 has a single sample"):
+    with pytest.raises(InputError, match="Class '3' has a single sample"):
         random_splits(x, labels, 40, 20, 30)
     with pytest.raises(InputError, match="splits of 3 classes"):
         random_splits(x[1:], labels[1:], 40, 20, 2)

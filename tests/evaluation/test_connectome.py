@@ -46,7 +46,7 @@ def test_parcels_of_the_same_runs_and_means_of_patches(tmp_path):
     found = connectomes(sources, samples, 6, Parcels(str(tmp_path / "parcels")))
     assert found.shape == (6, 15) and found.dtype == np.float32
     np.testing.assert_allclose(found[3], correlations(parcels.read(1, 2, 6)[..., 0].astype("f4")))
-    own = connectomes(sources, samples, 6, None)
+    own = connectomes(sources, samples, 6, sources[0].store.geometry)
     valid = flat.valid(1)
     frames = flat.read(1, 2, 6).astype(np.float32)
     means = np.stack([frames[:, n, valid[n]].mean(1) for n in range(flat.geometry.n_patches)], 1)

@@ -267,7 +267,7 @@ def test_dropout_acts_in_training(files, data):
         ({"pattern": "attn"}, "set mode=lora"),
         ({"dropout": 1.0}, "dropout"),
         ({"epochs": 0}, "1 or more"),
-        ({"warmup_epochs": 3}, "warmup_epochs=3 is not within epochs=2"),
+        ({"warmup_epochs": 3}, "warmup_epochs=3 is not within finetune.epochs=2"),
         ({"mode": "lora", "rank": 0}, "rank=0"),
         ({"mode": "lora", "pattern": "conv"}, "pattern='conv' is found in no parameter"),
         ({"freeze": "("}, "freeze='\\(' is no regular expression"),

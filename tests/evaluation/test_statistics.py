@@ -257,3 +257,16 @@ def test_equal_models_differ_by_chance_as_often_as_they_should():
         a, b = (np.where(rng.random(200) < 0.7, labels, 1 - labels) for _ in range(2))
         p.append(compare_paired(labels, a, b)["p"])
     assert sum(value > 0.05 for value in p) >= 17 and min(p) < 0.5
+
+
+def test_two_subjects_that_agree_prove_nothing():
+    rng = np.random.default_rng(0)
+    labels = np.tile(["a", "b"], 20)
+    wrong, subjects = np.roll(labels, 1), np.repeat(["p", "q"], 20)
+    assert compare_paired(labels, labels, wrong, subjects)["p"] == 0.5
+    many = np.repeat([f"{i}" for i in range(20)], 2)
+    assert compare_paired(labels, labels, wrong, many)["p"] == 2 / 2001
+    # Only the resample of both has an r2, and it is always the same.
+    ages = np.repeat([20.0, 30], 20)
+    found = score_regression(ages, ages + rng.normal(size=40), 0, subjects)
+    assert "low" in found["r2"] and "subject_low" not in found["r2"]

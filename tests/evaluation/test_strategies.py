@@ -13,7 +13,7 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.evaluation import strategies
-from fmrifm.evaluation.strategies import run_probes
+from fmrifm.evaluation.strategies import run_probes, training_probe
 from fmrifm.trainer.loop import train
 from tests.conftest import ROOT, make_toy_config
 from tests.evaluation.test_suite import probe_config, write_task_store
@@ -121,7 +121,9 @@ def test_every_checkpoint_is_probed_once(make_config, finished, probed, tmp_path
     for _ in range(2):
         run_probes(make_config(finished), output)
         assert made == STEPS[1:]
-    assert read_results(output / STEPS[1]) == read_results(probed / STEPS[1])
+    again, before = (read_results(x / STEPS[1]) for x in (output, probed))
+    again["config"]["wait"] = before["config"]["wait"]
+    assert again == before
 
 
 @pytest.mark.usefixtures("quick_poll")
@@ -165,6 +167,33 @@ def test_a_workdir_without_checkpoints_is_told(make_config, tmp_path, run):
     with pytest.raises(InputError, match="run holds no checkpoint: check the path"):
         run_probes(make_config(tmp_path / "run", run=run, wait=0.1), tmp_path / "probe")
     assert not (tmp_path / "probe").exists()
+
+
+def test_a_probe_in_training_is_checked_before_it_and_never_ends_it(
+    stores, splits, tmp_path, capsys, monkeypatch
+):
+    def run(**changes):
+        config = make_toy_config(stores, total_steps=4, data__eval="", eval_every=4, **changes)
+        return train(config, tmp_path / "run", make_probe=training_probe)
+
+    probes = {"probe__every": 4, **{f"probe__{name}": path for name, path in splits.items()}}
+    for changes, told in (
+        ({"probe__task": "sex"}, "has a field 'sex'"),
+        ({"probe__val": splits["train"]}, "train and val share"),
+        ({"probe__representations": ("reg",)}, "has no registers"),
+        ({"probe__every": 3}, "no multiple of eval_every"),
+    ):
+        with pytest.raises(InputError, match=told):
+            run(**probes | changes)
+        assert not (tmp_path / "run").exists()
+
+    def fails(*_):
+        raise InputError("There is no room: make some.")
+
+    monkeypatch.setattr(strategies, "probe", fails)
+    assert run(**probes) == 0
+    assert "step 4 was not probed: There is no room: make some." in capsys.readouterr().out
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
 
 
 def test_what_is_there_is_merged_on_the_command_line(make_config, finished, probed, tmp_path):

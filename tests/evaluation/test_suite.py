@@ -13,11 +13,12 @@ from configs.probe import get_config
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.store_writer import StoreWriter
-from fmrifm.evaluation import entries, features
-from fmrifm.evaluation.baselines import untrained
+from fmrifm.evaluation import entries, features, suite
+from fmrifm.evaluation.baselines import BASELINES, untrained
 from fmrifm.evaluation.features import KINDS, encode, fingerprint, keep_blocks
 from fmrifm.evaluation.results import describe_results
 from fmrifm.evaluation.samples import make_samples
+from fmrifm.evaluation.splits import open_splits
 from fmrifm.evaluation.strategies import run_probes
 from fmrifm.evaluation.suite import probe
 from fmrifm.evaluation.targets import parse_target
@@ -30,9 +31,9 @@ from tests.conftest import fields_read, toy_geometry
 from tests.data_tools.small_stores import write_small_store
 
 
-def write_task_store(path, subjects, effect):
+def write_task_store(path, subjects, effect, geometry=None, dataset="toy"):
     """Runs in which event "b" raises one hemisphere by `effect`."""
-    geometry = toy_geometry()
+    geometry = geometry or toy_geometry()
     rng = np.random.default_rng(subjects[0])
     pattern = np.zeros(geometry.mask.shape)
     pattern[:, :32] = effect
@@ -44,7 +45,7 @@ def write_task_store(path, subjects, effect):
                 events.append({"onset": 18.0 * i, "duration": 16.0, "trial_type": kind})
                 series[18 * i : 18 * i + 16] += pattern * (kind == "b")
             series = (series * geometry.mask).astype(np.float16)
-            fields = {"dataset": "toy", "subject": f"{subject:02d}", "events": events}
+            fields = {"dataset": dataset, "subject": f"{subject:02d}", "events": events}
             writer.add(f"sub-{subject:02d}", geometry.to_patches(series), **fields)
         writer.finish()
     return str(path)
@@ -163,6 +164,32 @@ def test_features_are_made_once_and_go_on_where_they_were(model, tmp_path, monke
     ].sort()
 
 
+def test_a_token_is_one_place_in_splits_of_different_masks(model, tmp_path):
+    cut = toy_geometry(cut_corner=True)
+    mirrored = dataclasses.replace(cut, mask=cut.mask[:, ::-1].copy())
+    masks = {"train": cut, "val": cut, "test": mirrored}
+    groups = {"train": range(1, 7), "val": range(7, 9), "test": (9, 10)}
+    paths = {n: write_task_store(tmp_path / n, groups[n], 1.0, masks[n]) for n in masks}
+    config = probe_config(
+        model, paths, heads=("logistic", "attn", "mlp"), baselines=BASELINES, grid__epochs=1,
+        grid__updates=2, grid__warmup_epochs=0, grid__lr_multipliers=(1.0,),
+        representations=("patch",),
+    )  # fmt: skip
+    rows = probe(config, tmp_path / "probe")["results"]
+    for row in rows:
+        if row["head"] == "logistic" and row["representation"] in ("patch", "input", "pca"):
+            assert row["splits"]["test"]["metrics"]["accuracy"]["value"] >= 0.9
+    splits = open_splits(config, 16)
+    assert splits.geometry.n_patches == toy_geometry().n_patches
+    for name, geometry in masks.items():
+        found = encode(
+            load_model(model), splits.sources[name], splits.samples[name], ("has_data",),
+            tmp_path / "probe" / "features", geometry=splits.geometry,
+        )  # fmt: skip
+        here = np.isin(splits.geometry.patch_index, geometry.patch_index)
+        assert (found["has_data"] == np.tile(here, 2)).all()
+
+
 def test_features_that_are_no_numbers_are_refused(model, tmp_path):
     groups = {"train": (1, 2, 3), "val": (4,), "test": (5,)}
     splits = {n: write_task_store(tmp_path / n, s, 1.0) for n, s in groups.items()}
@@ -224,7 +251,7 @@ def test_a_damaged_model_directory_is_named(model, tmp_path):
             load_model(copy)
 
 
-def test_several_test_splits_in_a_folder(model, tmp_path):
+def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
     groups = {"train": range(1, 6), "validation": (6, 7), "test": (8, 9), "testid": (10,)}
     for name, subjects in groups.items():
         write_task_store(tmp_path / "stores" / name, subjects, 1.0)
@@ -233,6 +260,8 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
         baselines=("connectome",), heads=("logistic", "linear", "finetune"), grid__epochs=5,
         grid__updates=4, finetune__epochs=1, finetune__warmup_epochs=0,
     )  # fmt: skip
+    # What is only written down is not read.
+    monkeypatch.setattr(suite, "config_dict", lambda _: {})
     with fields_read(config) as read:
         run_probes(config, tmp_path / "probe")
     # "wait" is for checkpoints.
@@ -251,6 +280,9 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
         "results.json", "results.csv", "features",
         "predictions_avg_patch_logistic.npz", "predictions_connectome_patches_logistic.npz",
     }  # fmt: skip
+    config.target = "run:subject"
+    with pytest.raises(InputError, match="results of another question \\(event:trial_type, clip"):
+        probe(config, tmp_path / "probe")
     table = describe_results(results)
     assert "patch" in table and "testid 100.0%" in table and "n = 22" in table
 
@@ -263,11 +295,25 @@ def test_several_test_splits_in_a_folder(model, tmp_path):
         ({"unit": "run"}, "unit"),
         ({"task": "ranking"}, "task has no 'ranking'"),
         ({"run": "all"}, "run has no 'all'"),
-        ({"heads": ("ridge",)}, "heads has no 'ridge'"),
+        ({"heads": ("ridge",)}, "The head ridge is not of classification: set task"),
         ({"heads": ("attn",), "representations": ("cls",)}, "No head takes .* 'cls'"),
         ({"representations": ("tokens",)}, "representations has no 'tokens'"),
         ({"representations": ("reg",)}, "has no registers"),
         ({"representations": ("patch@3",)}, "past the last of the 2 blocks"),
+        ({"representations": ("patch@x",)}, "'patch@x' names no layer"),
+        ({"representations": ("cls", "cls")}, "representations names one twice"),
+        ({"heads": ("finetune",), "finetune__mode": "lroa"}, "mode='lroa' is unknown"),
+        ({"heads": ("attn",), "grid__epochs": 4}, "warmup_epochs"),
+        ({"heads": ("attn",), "grid__epochs": 0}, "grid.epochs, grid.updates and"),
+        (
+            {"heads": ("finetune",), "unit": "run", "target": "run:subject"},
+            "takes single clips, not a run",
+        ),
+        ({"random_splits": -1}, "random_splits"),
+        (
+            {"task": "regression", "heads": ("ridge",), "grid__balanced_sampling": True},
+            "balanced_sampling is of classes",
+        ),
         ({"baselines": ("ica",)}, "baselines has no 'ica'"),
         ({"bins": (1.0,), "task": "regression", "heads": ("ridge",)}, "bins and quantiles make"),
         ({"random_splits": 3, "task": "regression", "heads": ("ridge",)}, "random_splits"),
@@ -295,6 +341,16 @@ def test_what_makes_no_sense_is_told(model, tmp_path, changes, told):
     with pytest.raises(InputError, match=told):
         probe(probe_config(changes.pop("model", model), splits, **changes), tmp_path / "probe")
     assert not (tmp_path / "probe").exists()
+
+
+def test_a_table_must_say_who_is_who(model, tmp_path):
+    (tmp_path / "ages.csv").write_text("subject,age\n01,20\n02,30\n03,20\n04,30\n")
+    names = ("train", "val", "test")
+    splits = {n: write_task_store(tmp_path / n, (i, i + 1), 1.0) for i, n in enumerate(names)}
+    splits["test"] = write_task_store(tmp_path / "other", (1, 2), 1.0, dataset="other")
+    config = probe_config(model, splits, target=f"table:{tmp_path}/ages.csv:age", unit="run")
+    with pytest.raises(InputError, match="toy and other both have a subject 01"):
+        probe(config, tmp_path / "probe")
 
 
 def test_what_cannot_be_compared_is_told_before_anything_is_encoded(model, tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ def test_rows_of_an_array(tmp_path):
     np.save(tmp_path / "clusters.npy", np.array([4, 40, 0]))
     target = parse_target(f"array:{tmp_path / 'clusters.npy'}:nsd_id")
     assert [target.label({"nsd_id": i}) for i in (1, 2, 3, -1)] == ["40", "0", None, None]
+    assert target.label({"nsd_id": "2.0"}) == "0"
     np.save(tmp_path / "clusters.npy", np.ones((2, 2), int))
     with pytest.raises(InputError, match="no list of integers"):
         parse_target(f"array:{tmp_path / 'clusters.npy'}:nsd_id")
@@ -63,7 +64,14 @@ def test_runs_and_tables_by_whoever_they_are(tmp_path):
     assert [target.label({"sex": sex}) for sex in ("F", "M", "", None, "?")] == [
         "female", "male", None, None, None
     ]  # fmt: skip
+    target = parse_target("run:sex")
+    assert [target.label({"sex": sex}) for sex in ("F", "n/a", "NaN", "none")] == [
+        "F", None, None, "none"
+    ]  # fmt: skip
     (tmp_path / "a.csv").write_text("subject,age\nsub-01,30\n02,\n03,n/a\n01,30\n02,41.5\n")
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t30\n")
+    bids = parse_target(f"table:{tmp_path / 'participants.tsv'}:age")
+    assert bids.label({"subject": "01", "session": None}) == "30"
     target = parse_target(f"table:{tmp_path / 'a.csv'}:age")
     people = [{"subject": s, "session": "1"} for s in ("01", "sub-01", "02", "03", "04")]
     assert [target.label(run) for run in people] == ["30", "30", "41.5", None, None]
@@ -79,7 +87,7 @@ def test_runs_and_tables_by_whoever_they_are(tmp_path):
     [
         ("subject,age\n01,30\n01,31\n", "Lines 2 and 3 of .* disagree in 'age'"),
         ("subject,height\n01,30\n", "no column 'age'"),
-        ("participant_id,age\n01,30\n", "no column 'subject'"),
+        ("person,age\n01,30\n", "no column 'subject'"),
         ("", "no rows"),
         ("subject,age\n01\n", "number of columns"),
     ],

@@ -86,7 +86,7 @@ def ask(people, tmp_path_factory):
         on_one_device(patch)
         yield lambda **changes: probe(
             probe_config(model, people, cache_dir=str(root / "features"), **GRID | changes),
-            root / "probe",
+            tmp_path_factory.mktemp("results"),
         )
 
 
