@@ -86,7 +86,9 @@ def sample_cubic(frame: np.ndarray, places_3xN: np.ndarray) -> np.ndarray:
     Outside is what nsdcode calls so: below 1, or above the number of voxels.
     """
     size = np.array(frame.shape)[:, None]
-    outside = ((places_3xN < 1) | (places_3xN > size)).any(0)
+    outside = ~((places_3xN >= 1) & (places_3xN <= size)).all(0)
+    # SciPy reads whatever lies in memory at places that are infinite or no number.
+    places_3xN = np.where(outside, 0, places_3xN)
     values = map_coordinates(np.nan_to_num(frame), places_3xN, order=3, mode="nearest")
     values[outside] = 0
     return values

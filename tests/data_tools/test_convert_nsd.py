@@ -278,8 +278,9 @@ def test_a_volume_is_sampled_at_three_depths_and_carried_to_fsaverage(volumes):
         assert series.shape == (18, 70) and series.dtype == np.float32
         np.testing.assert_allclose(series[0], expected, rtol=1e-2)
         np.testing.assert_allclose(series[17], 18 * series[0], rtol=1e-5)
-    values = sample_cubic(np.ones((5, 5, 5)), np.array([[1, 0.9, 5.1, 2], [2] * 4, [2, 2, 2, 5.0]]))
-    np.testing.assert_allclose(values, [1, 0, 0, 1])
+    x = [1, 0.9, 5.1, 2, -np.inf, np.inf, np.nan]
+    values = sample_cubic(np.ones((5, 5, 5)), np.array([x, [2] * 7, [2, 2, 2, 5.0, 2, 2, 2]]))
+    np.testing.assert_allclose(values, [1, 0, 0, 1, 0, 0, 0])
     with pytest.raises(InputError, match="subj04/transforms/lh.func1pt0-to-layerB1.mgz"):
         map_run(run, top, "subj04", "lh")
     folder = top / "nsddata" / "ppdata" / "subj03" / "transforms"
