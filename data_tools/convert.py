@@ -10,6 +10,7 @@ is skipped with its reason (see `conversion`). A store is of the flat map, unles
 `--cortex` ask for averages of parcels, or for the cortex of volumes in MNI152 space.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,13 @@ _VOLUME_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; see the module's docstring."""
+    args = parse_args(argv)
+    with kind_errors():
+        run(args)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = conversion_parser("data_tools.convert", "Turns fMRI runs into a store.")
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH", help="runs, or trees to search"
@@ -48,24 +56,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--bids", metavar="DIR", help="raw BIDS dataset, where derivatives lie outside of it"
     )
-    args = parse(parser, argv)
-    with kind_errors():
-        found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
-        if args.surfaces:
-            space = SPACES.get(len(read_flat_surface(args.surfaces[0])[0]))
-        elif args.parcels:
-            space = SPACES.get(read_parcellation(args.parcels).n_vertices[0])
-        elif args.cortex:
-            space = args.space or _choose_volumes(found)
-        else:
-            space = args.space or choose_space(found)
-        if not (args.confounds or args.highpass or args.lowpass):
-            _warn_not_denoised()
-        runs = in_space(found, space)
-        print(describe_runs(runs))
-        if len(runs) < len(found):
-            print(f"Left out, as their names tell other spaces: {len(found) - len(runs)} runs.")
-        run_command(args, runs, tool="data_tools.convert", space=space)
+    return parse(parser, argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts as the flags say.
+
+    Raises:
+      InputError: as `conversion_command.run_command`.
+    """
+    found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
+    if args.surfaces:
+        space = SPACES.get(len(read_flat_surface(args.surfaces[0])[0]))
+    elif args.parcels:
+        space = SPACES.get(read_parcellation(args.parcels).n_vertices[0])
+    elif args.cortex:
+        space = args.space or _choose_volumes(found)
+    else:
+        space = args.space or choose_space(found)
+    if not (args.confounds or args.highpass or args.lowpass):
+        _warn_not_denoised()
+    runs = in_space(found, space)
+    print(describe_runs(runs))
+    if len(runs) < len(found):
+        print(f"Left out, as their names tell other spaces: {len(found) - len(runs)} runs.")
+    run_command(args, runs, tool="data_tools.convert", space=space)
 
 
 def choose_space(runs: Sequence[RunFiles]) -> str:

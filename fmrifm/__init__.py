@@ -4,14 +4,14 @@ import os
 import typing
 
 if typing.TYPE_CHECKING:
-    from fmrifm.model.pretrained import PretrainedModel
+    from fmrifm.evaluation.embedder import Embedder
 
 __version__ = "0.1.0"
 
 
 def from_pretrained(
     path_or_hub_id: str | os.PathLike, geometry: str | None = None, num_heads: int | None = None
-) -> "PretrainedModel":
+) -> "Embedder":
     """Loads a trained model.
 
     Args:
@@ -23,13 +23,13 @@ def from_pretrained(
       num_heads: for timm weights, whose shapes do not tell it.
 
     Returns:
-      A model with `config`, `params`, `geometry`, `forward` and `encode`.
+      A model with `config`, `params`, `geometry`, `forward`, `encode` and `embed`.
 
     Raises:
       data_tools.errors.InputError: none of these, or damaged.
     """
     # Here, so that `import fmrifm` takes no time.
-    from fmrifm.model.pretrained import PretrainedModel
+    from fmrifm.evaluation.embedder import Embedder
     from fmrifm.published.open import open_model
 
-    return PretrainedModel(**vars(open_model(path_or_hub_id, geometry, num_heads)))
+    return Embedder(**vars(open_model(path_or_hub_id, geometry, num_heads)))
