@@ -14,8 +14,8 @@ import fmrifm
 from data_tools import simulate
 from data_tools.errors import InputError
 from data_tools.standard_maps import standard_flat_map
-from fmrifm import embed as command
 from fmrifm.evaluation import features
+from fmrifm.evaluation.embedding_table import make_table
 from fmrifm.model.files import ModelFiles, load_model, save_model
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.options import ModelOptions
@@ -61,7 +61,7 @@ def tree(tmp_path_factory):
 
 def test_from_fmriprep_to_a_table_and_the_same_from_an_array(flat_model, tree, tmp_path, capfd):
     output = tmp_path / "out"
-    assert command.embed(str(flat_model), [str(tree)], output, convert="--jobs=1") == 3
+    assert make_table(str(flat_model), [str(tree)], output, convert=["--jobs=1"]) == 3
     rows = read_table(output / "embeddings.csv")
     assert len({row["subject"] for row in rows}) == 3
     for row in rows:
@@ -75,7 +75,7 @@ def test_from_fmriprep_to_a_table_and_the_same_from_an_array(flat_model, tree, t
     before = (output / "embeddings.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "_encoded", lambda *_: pytest.fail("encoded"))
-        command.embed(str(flat_model), [str(tree)], output, convert="--jobs=1")
+        make_table(str(flat_model), [str(tree)], output, convert=["--jobs=1"])
     assert "is there already" in capfd.readouterr().out
     assert (output / "embeddings.csv").read_bytes() == before
     # Of one run, from its array.
@@ -143,10 +143,10 @@ def test_what_is_unlike_the_training_data_is_said_and_what_is_restricted_is_not_
     frames[:] = np.random.default_rng(0).normal(size=frames.shape) * geometry.patch_mask
     runs = {"a": {"frames_TxNxP": frames, "subject": "01", "family": "f1", "qc": {"fd_mean": 0.1}}}
     store = write_small_store(tmp_path / "store", runs, geometry=geometry, restricted=["family"])
-    command.embed(str(path), [str(store.path)], tmp_path / "out")
+    make_table(str(path), [str(store.path)], tmp_path / "out")
     assert "has a TR of" in (told := capsys.readouterr().out) and "NOTE: " in told
     (row,) = read_table(tmp_path / "out" / "embeddings.csv")
     assert "family" not in row and row["qc_fd_mean"] == "0.1"
     with pytest.raises(InputError, match="does not exist|is no "):
-        command.embed(str(path), [str(tmp_path / "nowhere")], tmp_path / "other")
+        make_table(str(path), [str(tmp_path / "nowhere")], tmp_path / "other")
     assert not (tmp_path / "other").exists()
