@@ -34,6 +34,8 @@ from fmrifm.evaluation.statistics import compare_paired, describe_errors, score,
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
 
+_WIDEST_OF_TOKENS = 1024
+
 
 def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> Results:
     """Reads a target from frozen features, and from what baselines see of the same samples.
@@ -177,6 +179,11 @@ class _Table:
             return *fit_knn(train, val, config.task, config.seed), 0
         if entry.head in GRID:
             settings = grid_settings(config)
+            if entry.name == "patch_embedding" and not settings.inner:
+                # As published where tokens have 1,024 values; 49 square heads of 4,096 take 26 GB.
+                width = entry.features["train"].shape[2]
+                inner = width if width <= _WIDEST_OF_TOKENS else self._files.options.embed_dim
+                settings = dataclasses.replace(settings, inner=inner)
             fitted = fit_grid(entry.head, train, val, splits.n_out, settings, config.seed)
             return fitted, fitted.hparams, fitted.diverged
         return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, config.seed), 0
