@@ -8,7 +8,7 @@ from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import param_shapes
 from fmrifm.trainer.checkpoint import find_checkpoint, restore_meta, restore_params
-from fmrifm.trainer.start import model_of, origin_of
+from fmrifm.trainer.origin import model_of, origin_of
 
 
 def export_checkpoint(path: str | os.PathLike) -> ModelFiles:

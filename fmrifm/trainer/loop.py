@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -18,19 +17,19 @@ from tqdm import tqdm
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
 from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
-from fmrifm.input.preprocess import CLAMP, cut_geometry
-from fmrifm.model.files import ModelFiles, hash_subject, save_model
+from fmrifm.input.preprocess import cut_geometry
+from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.trainer.checkpoint import Checkpoints
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.experiment import Data, Program, open_data
 from fmrifm.trainer.flops import clip_flops, peak_flops
 from fmrifm.trainer.mesh import replicated, sharded_share, to_devices
 from fmrifm.trainer.metrics import MetricsWriter, Throughput, check_wandb
+from fmrifm.trainer.origin import describe_data, describe_model, hashed_subjects, origin_of
 from fmrifm.trainer.start import (
     check_unchanged,
     check_workdir,
-    describe_model,
-    origin_of,
+    config_dict,
     warm_start,
 )
 from fmrifm.trainer.step import TrainState
@@ -92,7 +91,7 @@ class _Run:
         self.probe: Probe | None = None
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
-        self.origin = {"subjects_seen": [_hashed_subjects(data)], "sources": [], "license": ""}
+        self.origin = {"subjects_seen": [hashed_subjects(data)], "sources": [], "license": ""}
         self.metrics: MetricsWriter | None = None
         self.checkpoints: Checkpoints | None = None
         self.pending: tuple[int, dict, dict] | None = None  # logged one step late
@@ -289,19 +288,8 @@ class _Run:
 
     def files(self, params: dict, step: int) -> ModelFiles:
         geometry = cut_geometry(self.data.geometry, self.config.model.patch)
-        options, preprocessing = self.program.options, self.preprocessing()
+        options, preprocessing = self.program.options, describe_data(self.config, self.data)
         return ModelFiles(options, params, geometry, preprocessing, **self.origin, step=step)
-
-    def preprocessing(self) -> dict:
-        """What a user of the model must do to the data, and what was done to the stores."""
-        data = self.config.data
-        return {
-            "normalize": data.normalize,
-            "no_coord_normalize": data.no_coord_normalize,
-            "clamp": CLAMP,
-            "tr": self.data.train[0].store.tr,
-            "stores": [source.store.preprocessing for source in self.data.train],
-        }
 
     def meta(self) -> dict:
         """What is saved beside a state: the run it belongs to, and what that knows."""
@@ -310,7 +298,7 @@ class _Run:
             "config": config_dict(self.config),
             "stores": self.data.digests(),
             **self.origin,
-            "preprocessing": self.preprocessing(),
+            "preprocessing": describe_data(self.config, self.data),
             "model": describe_model(self.program.options, geometry),
             "best": self.best,
         }
@@ -338,11 +326,6 @@ class _Run:
                 stack.callback(part.close)
 
 
-def config_dict(config: ConfigDict) -> dict:
-    """The config as plain values."""
-    return json.loads(config.to_json())
-
-
 def _batch_keys(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
     """Keys of the runs of a batch, and of those whose clip holds non-finite data."""
     keys, bad = {}, {}
@@ -354,14 +337,3 @@ def _batch_keys(batches: TrainBatches, data: Data, step: int) -> tuple[list[str]
         if not np.isfinite(store.read(int(r), int(start), batches.reader.num_frames)).all():
             bad[key] = None
     return list(keys), list(bad)
-
-
-def _hashed_subjects(data: Data) -> dict:
-    """The training subjects as salted hashes."""
-    salt = secrets.token_hex(8)
-    names = {
-        f"{run['dataset']}/{run['subject']}"
-        for source in data.train
-        for run in (source.store.runs[r] for r in source.runs)
-    }
-    return {"salt": salt, "hashes": sorted(hash_subject(salt, name) for name in names)}

@@ -1,25 +1,24 @@
 """How a run starts: checks on resuming, and warm starts from other weights."""
 
-import base64
-import dataclasses
+import json
 import os
-import zlib
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import check_grid
-from fmrifm.model.files import ModelFiles, read_options
+from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.open import open_model
 from fmrifm.trainer.checkpoint import find_checkpoint, restore_meta, restore_params
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.mesh import replicated
+from fmrifm.trainer.origin import model_of, origin_of
 from fmrifm.trainer.step import TrainState
 
 # These change where a run computes or what it shows, never its numbers beyond rounding.
@@ -73,6 +72,11 @@ def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
             "Use another --workdir, or --allow_config_change to continue all the same."
         )
     print(f"Continuing with a changed config: {', '.join(changes)}.")
+
+
+def config_dict(config: ConfigDict) -> dict:
+    """The config as plain values."""
+    return json.loads(config.to_json())
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
@@ -149,50 +153,6 @@ def _components(program: Program, given: np.ndarray | None, path: str) -> np.nda
             "model.target_norm='pca': set model.pca_components."
         )
     return given
-
-
-def origin_of(facts: dict) -> dict:
-    """Where weights come from: subjects they have seen, published weights they descend from, and
-    the licence that goes with them.
-    """
-    nothing = {"subjects_seen": [], "sources": [], "license": ""}
-    return {name: facts.get(name, default) for name, default in nothing.items()}
-
-
-def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
-    """What a checkpoint says of its model, as JSON; `geometry` in the model's patches."""
-    arrays = {name: _pack(getattr(geometry, name)) for name in ("picture", "columns")}
-    arrays |= {"mask": _pack(np.packbits(geometry.mask)), "shape": geometry.mask.shape}
-    if geometry.picture is not None:
-        arrays["picture_shape"] = geometry.picture.shape
-    return {
-        "options": dataclasses.asdict(options),
-        "geometry": dataclasses.asdict(geometry) | arrays,
-    }
-
-
-def model_of(meta: dict) -> tuple[ModelOptions, Geometry]:
-    """The reverse of `describe_model`, from what lies beside a checkpoint."""
-    geometry = dict(meta["model"]["geometry"])
-    shape = geometry.pop("shape")
-    bits = _unpack(geometry["mask"], np.uint8)
-    geometry["mask"] = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape) == 1
-    shapes = {"columns": shape, "picture": geometry.pop("picture_shape", None)}
-    for name, size in shapes.items():
-        if geometry.get(name) is not None:
-            geometry[name] = _unpack(geometry[name], np.int32).reshape(size)
-    for name in ("patch_shape", "bbox", "regions"):
-        geometry[name] = tuple(geometry.get(name, ()))
-    geometry = Geometry(**geometry)
-    return read_options(meta["model"]["options"], geometry, "The checkpoint"), geometry
-
-
-def _pack(array: np.ndarray | None) -> str | None:
-    return None if array is None else base64.b64encode(zlib.compress(array.tobytes())).decode()
-
-
-def _unpack(text: str, dtype: type) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
 
 
 def _check_sizes(params, shapes, path: str) -> None:
