@@ -30,6 +30,17 @@ _FIELDS = {
 _RESAMPLING = ("kind", "filter")
 
 
+def clip_length(files: ModelFiles) -> int:
+    """Frames of the clips that a model takes.
+
+    Raises:
+      InputError: it takes images.
+    """
+    if files.options.num_frames is None or files.options.in_chans != 1:
+        raise InputError("This is a model of images, not of clips of brain activity: give another.")
+    return files.options.num_frames
+
+
 def check_compatible(files: ModelFiles, sources: list[Source], strict: bool = True) -> list[str]:
     """Compares stores with those that a model was trained on.
 

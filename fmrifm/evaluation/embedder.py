@@ -12,11 +12,10 @@ from data_tools import convert
 from data_tools.chain import process_run
 from data_tools.errors import InputError
 from data_tools.recipe import Recipe
-from data_tools.selection import open_selection
 from data_tools.standard_maps import standard_cortex, standard_flat_map
-from data_tools.store import Store
 from data_tools.store_writer import StoreWriter
 from data_tools.surface_run import SurfaceRun
+from fmrifm.evaluation.compatibility import clip_length
 from fmrifm.evaluation.embedding import Embedded, embed_runs, remarks
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
@@ -57,6 +56,7 @@ class Embedder(PretrainedModel):
         Raises:
           InputError: the source is none of these, or does not fit the model.
         """
+        clip_length(self)  # before anything is converted
         with tempfile.TemporaryDirectory() as folder:
             if isinstance(source, np.ndarray):
                 sources = [_store_array(Path(folder) / "store", source, tr, self)]
@@ -135,7 +135,7 @@ def _store_array(path: Path, array: np.ndarray, tr: float | None, files: ModelFi
     ) as writer:
         writer.add("array", frames, missing=missing, dataset="", subject="")
         writer.finish()
-    return Source(Store(path), open_selection(str(path)).runs, None)
+    return parse_sources(str(path))[0]
 
 
 def _surface_run(array_TxX: np.ndarray, space: str, is_cortex: bool, tr: float) -> SurfaceRun:

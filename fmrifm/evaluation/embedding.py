@@ -17,7 +17,7 @@ from data_tools.files import write_bytes
 from data_tools.inspection.facts import shown_runs
 from data_tools.inspection.typical import far_from_typical, median_figures
 from data_tools.quality import frame_figures
-from fmrifm.evaluation.compatibility import check_compatible
+from fmrifm.evaluation.compatibility import check_compatible, clip_length
 from fmrifm.evaluation.features import encode
 from fmrifm.evaluation.representations import vector
 from fmrifm.evaluation.samples import Samples, make_samples
@@ -73,9 +73,10 @@ def embed_runs(
       with_tokens: whether all tokens are kept too.
 
     Raises:
-      InputError: a store lies on another grid than the model, or features are not finite.
+      InputError: the model takes images, a store lies on another grid than it, or features are not
+        finite.
     """
-    sources, num_frames = list(sources), files.options.num_frames
+    sources, num_frames = list(sources), clip_length(files)
     samples = make_samples(sources, parse_target("run:key"), unit="run", num_frames=num_frames)
     kinds = {"cls", "avg_patch", "has_data"} | ({"patch"} if with_tokens else set())
     features = encode(files, sources, samples, kinds, cache, "runs")

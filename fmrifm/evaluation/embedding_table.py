@@ -7,6 +7,7 @@ from pathlib import Path
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
 from data_tools.releases.bids import find_runs
+from fmrifm.evaluation.compatibility import clip_length
 from fmrifm.evaluation.embedder import is_store, open_runs
 from fmrifm.evaluation.embedding import embed_runs, remarks, write_embeddings
 from fmrifm.input.sources import Source
@@ -37,8 +38,7 @@ def make_table(
       InputError: there is no such model or input, they do not fit, or the output is a file.
     """
     files = open_model(model)
-    if files.options.num_frames is None or files.options.in_chans != 1:
-        raise InputError(f"{model} is a model of images, not of clips of brain activity.")
+    clip_length(files)  # before anything is converted
     if output.is_file():
         raise InputError(f"{output} is a file: give a directory.")
     sources = _open(inputs, output, files, list(convert))

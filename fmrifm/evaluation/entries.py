@@ -37,6 +37,7 @@ from fmrifm.model.objective import Objective
 REPRESENTATIONS = tuple(kind for kind in NEEDS if kind not in ("input", "tokens"))
 CLOSED_FORM = {"classification": ("logistic", "knn"), "regression": ("ridge", "knn")}
 GRID = ("linear", "attn", "mlp")
+_WIDEST_TOKENS = 1024  # those that were published with heads of their own width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +49,14 @@ class Entry:
       head: that is fitted to it.
       features: by split.
       baseline: whether it is one.
+      inner: width of trained heads where the config leaves it open; 0 for that of the features.
     """
 
     name: str
     head: str
     features: dict[str, Vectors | Sequences]
     baseline: bool
+    inner: int = 0
 
 
 def split_layer(name: str) -> tuple[str, int | None]:
@@ -178,7 +181,9 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: _Encode
         places_MxV = token_positions(files.options, _places(files, splits))
         tokens = seen.take("tokens", "attn")
         tokens = {k: dataclasses.replace(x, extra_MxD=places_MxV) for k, x in tokens.items()}
-        yield Entry("patch_embedding", "attn", tokens, True)
+        # 49 heads as wide as such tokens would take 26 GB.
+        inner = files.options.embed_dim if files.options.token_dim > _WIDEST_TOKENS else 0
+        yield Entry("patch_embedding", "attn", tokens, True, inner)
     if "identity" in chosen:
         series = {
             name: series_tokens(sources, splits.samples[name], num_frames, areas)

@@ -2,14 +2,12 @@
 whether it beats what is simple."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
 from fmrifm.evaluation.choices import FINETUNE, check_choices, check_model, grid_settings
 from fmrifm.evaluation.closed_form import (
     check_random_splits,
@@ -18,7 +16,7 @@ from fmrifm.evaluation.closed_form import (
     fit_mean,
     random_splits,
 )
-from fmrifm.evaluation.compatibility import check_compatible
+from fmrifm.evaluation.compatibility import check_compatible, clip_length
 from fmrifm.evaluation.connectome import Parcels
 from fmrifm.evaluation.entries import GRID, Entry, find_entries
 from fmrifm.evaluation.finetune import finetune
@@ -33,8 +31,7 @@ from fmrifm.evaluation.splits import Splits, open_splits
 from fmrifm.evaluation.statistics import compare_paired, describe_errors, score, score_regression
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
-
-_WIDEST_OF_TOKENS = 1024
+from fmrifm.trainer.start import config_dict
 
 
 def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> Results:
@@ -83,9 +80,7 @@ def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
       InputError: as `probe`.
     """
     check_choices(config)
-    num_frames = files.options.num_frames
-    if num_frames is None or files.options.in_chans != 1:
-        raise InputError(f"{config.model} is a model of images, not of clips of brain activity.")
+    num_frames = clip_length(files)
     check_model(config, files)
     splits = open_splits(config, num_frames)
     stores = {str(s.store.path): s for some in splits.sources.values() for s in some}
@@ -95,12 +90,6 @@ def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
         pool = [splits.samples[name].labels for name in _pool(splits)]
         check_random_splits(np.concatenate(pool), *map(len, pool))
     return splits
-
-
-def config_dict(config: ConfigDict) -> dict:
-    """The config as plain values, but for where features are kept."""
-    values = json.loads(config.to_json())
-    return {name: value for name, value in values.items() if name != "cache_dir"}
 
 
 class _Table:
@@ -149,7 +138,7 @@ class _Table:
             "version": 1,
             "model": str(config.model),
             "step": self._files.step,
-            "config": config_dict(config),
+            "config": {k: v for k, v in config_dict(config).items() if k != "cache_dir"},
             "target": config.target,
             "unit": config.unit,
             "task": config.task,
@@ -179,11 +168,7 @@ class _Table:
             return *fit_knn(train, val, config.task, config.seed), 0
         if entry.head in GRID:
             settings = grid_settings(config)
-            if entry.name == "patch_embedding" and not settings.inner:
-                # As published where tokens have 1,024 values; 49 square heads of 4,096 take 26 GB.
-                width = entry.features["train"].shape[2]
-                inner = width if width <= _WIDEST_OF_TOKENS else self._files.options.embed_dim
-                settings = dataclasses.replace(settings, inner=inner)
+            settings = dataclasses.replace(settings, inner=settings.inner or entry.inner)
             fitted = fit_grid(entry.head, train, val, splits.n_out, settings, config.seed)
             return fitted, fitted.hparams, fitted.diverged
         return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, config.seed), 0

@@ -1,6 +1,7 @@
 """Stores that a model was not trained for are refused, or told of, with the fix."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.recipe import Recipe
-from fmrifm.evaluation.compatibility import check_compatible
+from fmrifm.evaluation.compatibility import check_compatible, clip_length
 from fmrifm.input.sources import parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.options import ModelOptions
@@ -112,3 +113,11 @@ def test_a_store_that_lacks_pixels_is_told(store, columns, n_warnings):
     assert len(warnings) == n_warnings
     if warnings:
         assert "store has 85.7% of the pixels" in warnings[0]
+
+
+def test_a_model_of_images_takes_no_clips():
+    assert clip_length(SimpleNamespace(options=SimpleNamespace(num_frames=16, in_chans=1))) == 16
+    for num_frames, in_chans in ((None, 1), (16, 3)):
+        options = SimpleNamespace(num_frames=num_frames, in_chans=in_chans)
+        with pytest.raises(InputError, match="model of images"):
+            clip_length(SimpleNamespace(options=options))

@@ -164,7 +164,7 @@ def test_features_are_made_once_and_go_on_where_they_were(model, tmp_path, monke
     ].sort()
 
 
-def test_a_token_is_one_place_in_splits_of_different_masks(model, tmp_path):
+def test_a_token_is_one_place_in_splits_of_different_masks(model, tmp_path, monkeypatch):
     cut = toy_geometry(cut_corner=True)
     mirrored = dataclasses.replace(cut, mask=cut.mask[:, ::-1].copy())
     masks = {"train": cut, "val": cut, "test": mirrored}
@@ -188,6 +188,12 @@ def test_a_token_is_one_place_in_splits_of_different_masks(model, tmp_path):
         )  # fmt: skip
         here = np.isin(splits.geometry.patch_index, geometry.patch_index)
         assert (found["has_data"] == np.tile(here, 2)).all()
+    # Heads of raw tokens are as wide as these, up to a limit.
+    for limit, inner in ((512, 0), (511, 32)):
+        monkeypatch.setattr(entries, "_WIDEST_TOKENS", limit)
+        cache = tmp_path / "probe" / "features"
+        found = entries.find_entries(config, load_model(model), splits, None, cache)
+        assert [x.inner for x in found if x.name == "patch_embedding"] == [inner]
 
 
 def test_features_that_are_no_numbers_are_refused(model, tmp_path):
