@@ -9,6 +9,11 @@
 leaves results.json, results.csv and predictions_*.npz in DIR, and prints a table. With
 --config.run=every each checkpoint of a pretrain workdir is probed as it appears.
 
+    python -m fmrifm.probe --config=configs/cohort.py --workdir=DIR --config.model=MODEL \\
+        --config.data.path=STORE --config.target=table:diagnoses.csv:diagnosis
+
+takes training and test sets from one small study, asks of confounds too, and leaves report.html.
+
     python -m fmrifm.probe --compare=DIR,DIR,... --workdir=DIR
 
 merges what is in such directories: table.md, table.csv, table.png, and curves over checkpoints.
@@ -22,8 +27,10 @@ from ml_collections import config_flags
 
 from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
+from fmrifm.cohort.study import run_cohort
 from fmrifm.distributed import join_processes
 from fmrifm.evaluation.compare import compare
+from fmrifm.evaluation.results import describe_results
 from fmrifm.evaluation.strategies import run_probes
 from fmrifm.trainer.checkpoint import quiet
 
@@ -39,6 +46,8 @@ def main(argv: list[str]) -> None:
             print(compare(COMPARE.value, Path(WORKDIR.value)))
         elif CONFIG.value is None:
             raise InputError("Give --config=configs/probe.py, or --compare=DIR,DIR.")
+        elif "splits" in CONFIG.value:  # one set to take them from
+            print(describe_results(run_cohort(CONFIG.value, Path(WORKDIR.value))))
         else:
             run_probes(CONFIG.value, Path(WORKDIR.value))
         if jax.process_index() == 0:

@@ -19,13 +19,13 @@ from pathlib import Path
 from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
 from fmrifm.report import (
-    Report,
     draw_accuracy,
     draw_curves,
     last_evaluation,
     read_results,
 )
 from fmrifm.trainer.checkpoint import quiet
+from fmrifm.trainer.page import Page
 
 RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.mgz"
 TR = 1.4  # seconds, by the protocol; the file's header says otherwise
@@ -132,7 +132,7 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
     draw_accuracy(workdir / "probe.png", results)
     loss, zero = last_evaluation(rest, "held_out")
 
-    report = Report("fmrifm quickstart: from a brain scan to a trained model")
+    report = Page("fmrifm quickstart: from a brain scan to a trained model")
     report.text(
         f"On the last part of the real run, which the model never saw, the error at masked pixels "
         f"is {loss:.3f}, that of predicting zero {zero:.3f}: {1 - loss / zero:.0%} of the variance "

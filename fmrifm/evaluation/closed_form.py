@@ -195,7 +195,7 @@ def _fit_pool(
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
     def scores(fit: np.ndarray, test: np.ndarray) -> list[float]:
-        z_SxR = _coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
+        z_SxR = coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
         models = (_logistic(z_SxR[fit], labels[fit], c) for c in C_GRID)
         return [_balanced_accuracy(labels[test], model.predict(z_SxR[test])) for model in models]
 
@@ -223,7 +223,7 @@ def _selection_splits(labels: np.ndarray, n_train: int, seed: int) -> tuple[list
     return [(rows[:n_train], rows[n_train:])], "validation"
 
 
-def _coordinates(x_SxD: np.ndarray, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def coordinates(x_SxD: np.ndarray, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """(S, R) standardised features, and how directions are made of samples (F, R).
 
     Of fewer samples than columns, along the directions that the samples `fit` span: an L2 penalty
@@ -243,7 +243,7 @@ def _coordinates(x_SxD: np.ndarray, fit: np.ndarray) -> tuple[np.ndarray, np.nda
 def _fit_all_columns(x_SxD: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
     """A classifier of plain features, fitted by their coordinates."""
     every = np.arange(len(x_SxD))
-    z_SxR, weights_SxR = _coordinates(x_SxD, every)
+    z_SxR, weights_SxR = coordinates(x_SxD, every)
     model = _logistic(z_SxR, labels, c)
     if weights_SxR is not None:
         by_sample = model.coef_ @ weights_SxR.T

@@ -123,3 +123,13 @@ def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]
 def _plain(value: Any) -> Any:
     """A list without its order, which changes nothing of what was taken out."""
     return sorted(map(str, value)) if isinstance(value, list) else value
+
+
+def count_seen(files: ModelFiles, subjects: set[str]) -> int | None:
+    """How many of "dataset/subject" it was trained on.
+
+    None for published weights, which do not tell whom they have seen.
+    """
+    if files.sources and not files.subjects_seen:
+        return None
+    return sum(files.has_seen(subject) for subject in subjects)

@@ -5,7 +5,8 @@ mlp either.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from fmrifm.evaluation.baselines import (
     untrained,
 )
 from fmrifm.evaluation.connectome import Parcels, connectomes
-from fmrifm.evaluation.features import encode, keep_blocks
+from fmrifm.evaluation.features import encode, encode_within, keep_blocks
 from fmrifm.evaluation.representations import (
     NEEDS,
     SEQUENCES,
@@ -28,6 +29,7 @@ from fmrifm.evaluation.representations import (
     sequence,
     vector,
 )
+from fmrifm.evaluation.samples import Samples
 from fmrifm.evaluation.splits import Splits
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles
@@ -75,12 +77,13 @@ def find_entries(
     config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Parcels | None, cache: Path
 ) -> Iterator[Entry]:
     """Yields the rows, the model's first."""
-    heads, wanted = tuple(config.heads), _wanted(config)
-    seen = _Encoded(files, "", wanted, splits, cache)
+    heads = tuple(config.heads)
+    wanted = wanted_arrays(config.representations, heads, config.baselines)
+    seen = Encoded(files, "", wanted, splits, cache)
     fresh = None
     if "untrained" in config.baselines:
         unread = {depth: kinds - {"input", "tokens"} for depth, kinds in wanted.items()}
-        fresh = _Encoded(untrained(files, config.seed), "untrained", unread, splits, cache)
+        fresh = Encoded(untrained(files, config.seed), "untrained", unread, splits, cache)
     for name in config.representations:
         kind, depth = split_layer(name)
         for head in (head for head in heads if takes(head, kind)):
@@ -104,24 +107,44 @@ def _needs(kind: str, head: str) -> str:
     return f"avg_{kind}" if kind in SEQUENCES and head == "linear" else kind
 
 
-def _wanted(config: ConfigDict) -> dict[int | None, set[str]]:
+def wanted_arrays(
+    representations: Iterable[str], heads: Iterable[str], baselines: Iterable[str]
+) -> dict[int | None, set[str]]:
     """The arrays of features that are asked for of each layer, None for the whole encoder."""
     wanted: dict[int | None, set[str]] = {None: set()}
-    for kind, depth in map(split_layer, config.representations):
-        kinds = {_needs(kind, head) for head in config.heads if takes(head, kind)}
+    for kind, depth in map(split_layer, representations):
+        kinds = {_needs(kind, head) for head in heads if takes(head, kind)}
         wanted.setdefault(depth, set()).update(*(NEEDS[kind] for kind in kinds))
     for name, kind in (("pca", "input"), ("input", "input"), ("patch_embedding", "tokens")):
-        if name in config.baselines:
+        if name in baselines:
             wanted[None].update(NEEDS[kind])
     return wanted
 
 
-class _Encoded:
-    """Features of all splits: all that is wanted of a layer in one pass, when first asked for."""
+class Encoded:
+    """Features of all splits: all that is wanted of a layer in one pass, when first asked for.
 
-    def __init__(self, files: ModelFiles, name: str, wanted: dict, splits: Splits, cache: Path):
+    Args:
+      files: the model.
+      name: of it, for the progress bar; "" for the one that is probed.
+      wanted: the arrays of features that will be asked for of each layer, by `wanted_arrays`.
+      splits: whose clips.
+      cache: directory for features.
+      whole: samples that have all clips of the splits, and are encoded in their place; or None.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        name: str,
+        wanted: dict[int | None, set[str]],
+        splits: Splits,
+        cache: Path,
+        whole: Samples | None = None,
+    ):
         self._files, self._name, self._wanted = files, name, wanted
         self._splits, self._cache, self._done = splits, cache, {}
+        self._encode = encode if whole is None else functools.partial(encode_within, whole)
 
     def take(
         self, kind: str, head: str, depth: int | None = None
@@ -131,7 +154,10 @@ class _Encoded:
         samples = self._splits.samples
         if kind in SEQUENCES and head in ("attn", "mlp"):
             return {name: sequence(kind, some, samples[name]) for name, some in arrays.items()}
-        return {name: Vectors(vector(kind, some, samples[name])) for name, some in arrays.items()}
+        slots = self._files.options.num_frames // self._files.options.t_patch
+        return {
+            name: Vectors(vector(kind, some, samples[name], slots)) for name, some in arrays.items()
+        }
 
     def _arrays(self, depth: int | None) -> dict[str, dict[str, np.ndarray]]:
         if depth in self._done:
@@ -139,7 +165,7 @@ class _Encoded:
         files = self._files if depth is None else keep_blocks(self._files, depth)
         words = (self._name, "" if depth is None else f"block {depth}")
         self._done[depth] = {
-            name: encode(
+            name: self._encode(
                 files,
                 sources,
                 self._splits.samples[name],
@@ -153,7 +179,7 @@ class _Encoded:
         return self._done[depth]
 
 
-def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: _Encoded):
+def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded):
     chosen, num_frames = config.baselines, files.options.num_frames
     heads = [head for head in config.heads if takes(head, "avg_patch")]
     heads = heads or CLOSED_FORM[config.task][:1]

@@ -85,6 +85,40 @@ def encode(
     return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
 
 
+def encode_within(
+    whole: Samples,
+    files: ModelFiles,
+    sources: list[Source],
+    samples: Samples,
+    kinds: Collection[str],
+    cache: Path,
+    name: str = "",
+    geometry: Geometry | None = None,
+) -> dict[str, np.ndarray]:
+    """As `encode`, of clips that are all among those of `whole`, which are what is encoded.
+
+    So labels that come, go or change leave the features of a store as they are.
+    """
+    arrays = encode(files, sources, whole, kinds, cache, name, geometry)
+    place = {clip: c for c, clip in enumerate(_names(whole))}
+    index_C = np.array([place[clip] for clip in _names(samples)])
+    if np.array_equal(index_C, np.arange(len(place))):
+        return arrays
+    return {kind: array[index_C] for kind, array in arrays.items()}
+
+
+def are_within(whole: Samples, samples: Samples) -> bool:
+    """Whether all clips of samples are among those of `whole`, and none is played backwards."""
+    return samples.reversed_C is None and set(_names(samples)) <= set(_names(whole))
+
+
+def _names(samples: Samples) -> list[tuple[int, int, int]]:
+    """Source, run and start of each clip."""
+    clips = samples.clips
+    columns = (clips.source.tolist(), clips.run.tolist(), clips.start.tolist())
+    return list(zip(*columns, strict=True))
+
+
 def keep_blocks(files: ModelFiles, depth: int) -> ModelFiles:
     """The model with the first blocks of its encoder only, then its final norm."""
     encoder = dict(files.params["encoder"])

@@ -114,19 +114,35 @@ def permutation_test_regression(
 
 def _test(values, label_S: np.ndarray, subjects: np.ndarray, n: int, seed: int) -> dict:
     """The test, of labels that are numbers; `values` scores arrangements (N, S)."""
-    subject_S = np.unique(subjects, return_inverse=True)[1]
-    kind = "across" if _one_each(label_S, subject_S) else "within"
-    observed = values(label_S[None])[0]
-    arrange = _across if kind == "across" else _within
+    observed, kind = values(label_S[None])[0], exchange_kind(label_S, subjects)
     rng, step = np.random.default_rng(seed), max(1, _CELLS_AT_ONCE // len(label_S))
     blocks = [min(step, n - first) for first in range(0, n, step)]
-    null = np.concatenate([values(arrange(label_S, subject_S, size, rng)) for size in blocks])
-    as_good = (null >= observed - _ROUNDING * max(1, abs(observed))).sum()
+    null = np.concatenate([values(exchange(label_S, subjects, size, rng)) for size in blocks])
+    return {**compare_with_null(observed, null), "kind": kind}
+
+
+def exchange_kind(label_S: np.ndarray, subjects: np.ndarray) -> str:
+    """ "across" where every subject has one label only, else "within"."""
+    subject_S = np.unique(subjects, return_inverse=True)[1]
+    return "across" if _one_each(label_S, subject_S) else "within"
+
+
+def exchange(
+    label_S: np.ndarray, subjects: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(N, S) arrangements of labels (S,) int, as `permutation_test` exchanges them."""
+    subject_S = np.unique(subjects, return_inverse=True)[1]
+    arrange = _across if _one_each(label_S, subject_S) else _within
+    return arrange(label_S, subject_S, n, rng)
+
+
+def compare_with_null(observed: float, null_N: np.ndarray) -> dict[str, float]:
+    """ "p", "null_mean" and "null_high" of `permutation_test`, of a score and those by chance."""
+    as_good = (null_N >= observed - _ROUNDING * max(1, abs(observed))).sum()
     return {
-        "p": float((1 + as_good) / (1 + n)),
-        "kind": kind,
-        "null_mean": float(null.mean()),
-        "null_high": float(np.percentile(null, 95)),
+        "p": float((1 + as_good) / (1 + len(null_N))),
+        "null_mean": float(null_N.mean()),
+        "null_high": float(np.percentile(null_N, 95)),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_tools.errors import InputError
 from fmrifm.evaluation.samples import Samples
 
 # The arrays that each representation is made of.
@@ -20,12 +21,14 @@ NEEDS = {
     "concat_reg": ("reg",),
     "reg": ("reg",),
     "patch": ("patch", "has_data"),
+    "patch_connectome": ("patch", "has_data"),
     "input": ("input",),
     "tokens": ("tokens", "has_data"),
 }
 SEQUENCES = ("reg", "patch", "tokens")
 # Weight of a clip without data: it counts for nothing, and a sample of such clips only is zero.
 _NO_DATA = 1e-9
+_TINY = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +96,23 @@ def sequence(kind: str, features: Mapping[str, np.ndarray], samples: Samples) ->
     return Sequences(features[kind], features.get("has_data"), samples.first_S1)
 
 
-def vector(kind: str, features: Mapping[str, np.ndarray], samples: Samples) -> np.ndarray:
-    """(S, D) float32 features of samples, for heads that take vectors; tokens lie side by side."""
+def vector(
+    kind: str, features: Mapping[str, np.ndarray], samples: Samples, slots: int = 1
+) -> np.ndarray:
+    """(S, D) float32 features of samples, for heads that take vectors; tokens lie side by side.
+
+    Args:
+      kind: of NEEDS.
+      features: of the clips of the samples.
+      samples: see there.
+      slots: tokens of a patch in a clip, for "patch_connectome".
+    """
     first = samples.first_S1
     if kind == "avg_patch":
         count_C = np.asarray(features["has_data"]).sum(1)
         return mean_over_clips(features["avg_patch"], first, np.maximum(count_C, _NO_DATA))
+    if kind == "patch_connectome":
+        return embedding_connectomes(features["patch"], features["has_data"], first, slots)
     if kind == "cls_avg_patch":
         parts = [vector(part, features, samples) for part in ("cls", "avg_patch")]
         return np.concatenate(parts, axis=1)
@@ -106,6 +120,42 @@ def vector(kind: str, features: Mapping[str, np.ndarray], samples: Samples) -> n
         return mean_over_clips(features["reg"].mean(1), first)
     array = features["reg" if kind == "concat_reg" else kind]
     return mean_over_clips(array.reshape(len(array), -1), first)
+
+
+def embedding_connectomes(
+    patch_CxMxD: np.ndarray, has_data_CxM: np.ndarray, first_S1: np.ndarray, slots: int
+) -> np.ndarray:
+    """(S, N (N - 1) / 2) float32: which patches go together over the clips of a sample.
+
+    The correlation of the tokens of two patches, each the series of all their D values less their
+    means over clips and slots (multivariate connectivity: Anzellotti & Coutanche, Beyond functional
+    connectivity, Trends in Cognitive Sciences 22, 2018). 0 for a patch that does not vary.
+
+    Args:
+      patch_CxMxD: tokens, those of N patches slot by slot.
+      has_data_CxM: which of them have any.
+      first_S1: see `Samples`.
+      slots: tokens of a patch in a clip, one after another in time.
+
+    Raises:
+      InputError: a sample is a single clip of one slot, over which nothing varies.
+    """
+    if (np.diff(first_S1) * slots).min() < 2:
+        raise InputError(
+            "patch_connectome is of how tokens vary over the clips of a sample, and one has a "
+            "single clip: set unit to run, session or subject, or take avg_patch."
+        )
+    n_patches = patch_CxMxD.shape[1] // slots
+    upper = np.triu_indices(n_patches, 1)
+    out = np.empty((len(first_S1) - 1, len(upper[0])), np.float32)
+    for s, (first, last) in enumerate(zip(first_S1[:-1], first_S1[1:], strict=True)):
+        keep = np.asarray(has_data_CxM[first:last]).reshape(-1, n_patches, 1)
+        x = patch_CxMxD[first:last].astype(np.float32).reshape(len(keep), n_patches, -1) * keep
+        x = (x - x.sum(0) / np.maximum(keep.sum(0), 1)) * keep
+        x = x.transpose(1, 0, 2).reshape(n_patches, -1)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), _TINY)
+        out[s] = (x @ x.T)[upper]
+    return out
 
 
 def mean_over_clips(

@@ -53,6 +53,8 @@ def pack_predictions(parts: list[dict[str, np.ndarray]]) -> bytes:
 
 def main_metric(results: Results) -> str:
     """What the table shows and comparisons are made in."""
+    if "metric" in results:
+        return results["metric"]
     if results["classes"]:
         return "accuracy"
     first = next(iter(results["results"][0]["splits"].values()))
@@ -97,8 +99,8 @@ def _cell(split: dict, metric: str, is_share: bool) -> str:
         return f"has no {metric}, as its targets are all the same ({n})"
     low, high = (figures.get(f"subject_{x}", figures[x]) for x in ("low", "high"))
     p = split["chance"]["p"]
-    p = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    return f"{figures['value']:{form}} ({low:{form}} to {high:{form}}, {n}, {p})"
+    p = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
+    return f"{figures['value']:{form}} ({low:{form}} to {high:{form}}, {n}{p})"
 
 
 def _notes(results: Results) -> list[str]:

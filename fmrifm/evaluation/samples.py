@@ -36,7 +36,8 @@ class Samples:
       n_frames_C: (C,) int64: frames that a clip has: fewer than a window where its run is shorter.
       reversed_C: (C,) bool: which clips are played backwards; None for none.
       n_unlabelled: samples left out of the whole set as they have no label.
-      n_dropped_frames: frames at the ends of the runs of the whole set that fill no window.
+      n_dropped_frames: frames of the runs of the whole set that are in no window: those at the ends,
+        and between windows that were spread.
     """
 
     clips: Clips
@@ -96,6 +97,7 @@ def make_samples(
     num_frames: int,
     hrf_delay: float = 0.0,
     task: str = "classification",
+    windows: int = 0,
 ) -> Samples:
     """The samples of a unit that have a label.
 
@@ -108,6 +110,8 @@ def make_samples(
       num_frames: of a clip. A run that is shorter is one clip of the frames it has.
       hrf_delay: seconds.
       task: classification, or regression.
+      windows: at most so many of a run, evenly spread over it; 0 for all. The clips of events are
+        all taken.
 
     Raises:
       InputError: unit, task and target do not go together, runs of a session or a subject disagree,
@@ -117,11 +121,11 @@ def make_samples(
     of_events = target.is_of_events(runs)
     _check(target, unit, task, of_events)
     if target.kind == "time":
-        candidates = _arrows(sources, num_frames)
+        candidates = _arrows(sources, num_frames, windows)
     elif of_events:
         candidates = _events(sources, target, task, num_frames, hrf_delay)
     else:
-        candidates = _groups(sources, target, task, unit, num_frames)
+        candidates = _groups(sources, target, task, unit, num_frames, windows)
     found, n_unlabelled = [], 0
     for sample in candidates:
         if sample.label is None:
@@ -148,8 +152,10 @@ def _check(target: Target, unit: str, task: str, of_events: bool) -> None:
         raise InputError(f"{target.text} has numbers, not classes: set task=regression or bins.")
 
 
-def _windows(source: int, run: int, n_frames: int, num_frames: int) -> list[tuple]:
+def _windows(source: int, run: int, n_frames: int, num_frames: int, most: int) -> list[tuple]:
     starts = range(0, max(n_frames - num_frames, 0) + 1, num_frames)
+    if 0 < most < len(starts):
+        starts = [starts[(2 * k + 1) * len(starts) // (2 * most)] for k in range(most)]
     return [(source, run, start, min(num_frames, n_frames)) for start in starts]
 
 
@@ -173,10 +179,10 @@ def _events(
             yield _Sample(label, run["key"], _subject(run), [(s, r, int(start), num_frames)])
 
 
-def _arrows(sources: list[Source], num_frames: int) -> Iterator[_Sample]:
+def _arrows(sources: list[Source], num_frames: int, most: int) -> Iterator[_Sample]:
     """Every window once in each direction."""
     for s, r, run in _all_runs(sources):
-        windows = _windows(s, r, run["n_frames"], num_frames)
+        windows = _windows(s, r, run["n_frames"], num_frames, most)
         dropped = _dropped(run["n_frames"], windows)
         for i, window in enumerate(windows):
             for backwards, label in enumerate(ARROW):
@@ -186,7 +192,7 @@ def _arrows(sources: list[Source], num_frames: int) -> Iterator[_Sample]:
 
 
 def _groups(
-    sources: list[Source], target: Target, task: str, unit: str, num_frames: int
+    sources: list[Source], target: Target, task: str, unit: str, num_frames: int, most: int
 ) -> Iterator[_Sample]:
     """Clips, runs, sessions or subjects of a target of runs."""
     groups = collections.defaultdict(list)
@@ -206,7 +212,7 @@ def _groups(
                     "unit, or filter the runs."
                 )
             label = other if label is None else label
-            mine = _windows(s, r, run["n_frames"], num_frames)
+            mine = _windows(s, r, run["n_frames"], num_frames, most)
             windows += mine
             dropped += _dropped(run["n_frames"], mine)
         if unit == "clip":

@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.overlap import Overlap, check_overlap
 from data_tools.selection import field_names
+from fmrifm.evaluation.metrics import class_numbers
 from fmrifm.evaluation.samples import Samples, make_samples
 from fmrifm.evaluation.targets import Binning, Target, parse_target
 from fmrifm.input.sources import Source, parse_named_sources, parse_sources, union_geometry
@@ -64,10 +65,7 @@ class Splits:
     def targets(self, name: str) -> np.ndarray:
         """(S,) int, the places of a split's labels among the classes; or (S, E) float32."""
         labels = self.samples[name].labels
-        if self.classes is None:
-            return labels
-        place = {label: k for k, label in enumerate(self.classes.tolist())}
-        return np.array([place[label] for label in labels.tolist()])
+        return labels if self.classes is None else class_numbers(labels, self.classes)
 
 
 def open_splits(config: ConfigDict, num_frames: int) -> Splits:
@@ -78,7 +76,25 @@ def open_splits(config: ConfigDict, num_frames: int) -> Splits:
         the training set, or there is one class only.
     """
     sources = open_sources(config.data)
-    target = parse_target(config.target)
+    samples, classes = label_samples(sources, config, num_frames)
+    return Splits(sources, samples, classes, find_leaks(sources, tuple(config.leak_keys)))
+
+
+def label_samples(
+    sources: dict[str, list[Source]], config: ConfigDict, num_frames: int, windows: int = 0
+) -> tuple[dict[str, Samples], np.ndarray | None]:
+    """The labelled samples of each set; and (K,) the classes, None in regression.
+
+    Args:
+      sources: by set; classes and quantiles are those of the first.
+      config: with target, unit, task, bins, quantiles and data.hrf_delay of a probe.
+      num_frames: of a clip.
+      windows: at most so many of a run; 0 for all.
+
+    Raises:
+      InputError: as `open_splits`.
+    """
+    target, first = parse_target(config.target), next(iter(sources))
     if target.table is not None:
         _check_people(sources, target)
     binned = len(config.bins) > 0 or config.quantiles != 0
@@ -92,20 +108,19 @@ def open_splits(config: ConfigDict, num_frames: int) -> Splits:
             num_frames=num_frames,
             hrf_delay=config.data.hrf_delay,
             task="regression" if binned else config.task,
+            windows=windows,
         )
         for name, some in sources.items()
     }
-    overlaps = find_leaks(sources, tuple(config.leak_keys))
     if binned:
-        bins = Binning(tuple(config.bins), config.quantiles).fit(samples["train"].labels)
+        bins = Binning(tuple(config.bins), config.quantiles).fit(samples[first].labels)
         samples = {
             name: dataclasses.replace(some, labels=bins.cut(some.labels))
             for name, some in samples.items()
         }
-    classes = None
-    if config.task == "classification":
-        classes = _classes(samples, target, bins if binned else target)
-    return Splits(sources, samples, classes, overlaps)
+    if config.task == "regression":
+        return samples, None
+    return samples, _classes(samples, target, bins if binned else target)
 
 
 def find_leaks(sources: dict[str, list[Source]], refuse: tuple[str, ...]) -> list[Overlap]:
@@ -156,10 +171,11 @@ def _check_people(sources: dict[str, list[Source]], target: Target) -> None:
 
 
 def _classes(samples: dict[str, Samples], target: Target, order: Target | Binning) -> np.ndarray:
-    """The classes of the training set, in order; others must not have more."""
-    classes = order.order(samples["train"].labels.tolist())
+    """The classes of the first set, in order; others must not have more."""
+    first = next(iter(samples))
+    classes = order.order(samples[first].labels.tolist())
     if len(classes) < 2:
-        raise InputError(f"{target.text} has one class only in train: choose another target.")
+        raise InputError(f"{target.text} has one class only in {first}: choose another target.")
     for name, some in samples.items():
         if strange := sorted(set(some.labels.tolist()) - set(classes)):
             fix = "filter it"

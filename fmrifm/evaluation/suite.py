@@ -16,7 +16,7 @@ from fmrifm.evaluation.closed_form import (
     fit_mean,
     random_splits,
 )
-from fmrifm.evaluation.compatibility import check_compatible, clip_length
+from fmrifm.evaluation.compatibility import check_compatible, clip_length, count_seen
 from fmrifm.evaluation.connectome import Parcels
 from fmrifm.evaluation.entries import GRID, Entry, find_entries
 from fmrifm.evaluation.finetune import finetune
@@ -205,7 +205,7 @@ class _Table:
         about = {
             "n": len(samples),
             "n_subjects": len(people),
-            "seen_in_pretraining": _seen(self._files, people),
+            "seen_in_pretraining": count_seen(self._files, people),
         }
         if classes is None:
             metrics = score_regression(samples.labels, values, seed, subjects)
@@ -263,10 +263,3 @@ def _pool(splits: Splits) -> list[str]:
 
 def _input(entry: Entry, features):
     return features if entry.head in GRID else features.x_SxD
-
-
-def _seen(files: ModelFiles, subjects: set[str]) -> int | None:
-    """How many of them; None for published weights, which do not tell whom they have seen."""
-    if files.sources and not files.subjects_seen:
-        return None
-    return sum(files.has_seen(subject) for subject in subjects)

@@ -1,0 +1,176 @@
+"""What is known of samples besides their brains: motion, noise, length, TR, site, age, sex.
+
+What tells the groups of a study apart without any image may be all that a model has seen. Letters:
+S samples, Q columns.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from data_tools.errors import InputError
+from data_tools.quality import QC_MEASURES
+from data_tools.selection import is_known
+from fmrifm.evaluation.samples import Samples
+from fmrifm.evaluation.targets import parse_target
+from fmrifm.input.sources import Source
+
+MOTION = "fd_mean"
+_CATEGORIES = frozenset({"sex", "site"})  # whatever their values look like
+_LABELS = {name: measure.label for name, measure in QC_MEASURES.items()}
+_LABELS |= {"n_frames": "frames", "source_tr": "TR of the scan (s)", "age": "age (years)"}
+_MOST_CATEGORIES = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Confound:
+    """One thing that is known of every sample.
+
+    Attributes:
+      name: its field.
+      values: (S,) float, NaN where it is not known; or (S,) str, "" where it is not.
+      is_shown: whether reports may show it of single people.
+    """
+
+    name: str
+    values: np.ndarray
+    is_shown: bool = True
+
+    @property
+    def label(self) -> str:
+        return _LABELS.get(self.name, self.name.replace("_", " "))
+
+    @property
+    def is_number(self) -> bool:
+        return self.values.dtype.kind == "f"
+
+    @property
+    def varies(self) -> bool:
+        known = self.values[~np.isnan(self.values)] if self.is_number else self.values
+        return len(np.unique(known)) > 1
+
+
+def read_confounds(
+    sources: list[Source], samples: Samples, fields: Sequence[str], table: str = ""
+) -> list[Confound]:
+    """What the run tables, and perhaps a spreadsheet, tell of samples; means over their runs.
+
+    Args:
+      sources: the stores.
+      samples: of them.
+      fields: of the run table, of its quality figures, or columns of the spreadsheet.
+      table: a CSV or TSV file with a column subject (or participant_id), perhaps session; it goes
+        before the run table.
+
+    Returns:
+      Those that are known of some sample.
+
+    Raises:
+      InputError: the table lacks one that the run table does not have either, or a field has more
+        kinds of values than can be told apart.
+    """
+    runs = _runs_of(sources, samples)
+    hidden = {field for source in sources for field in source.store.restricted}
+    found = []
+    for field in fields:
+        look_up = _look_up(field, table, runs)
+        values = [[v for v in map(look_up, some) if is_known(v)] for some in runs]
+        if not any(values):
+            continue
+        shown = field not in hidden
+        if field not in _CATEGORIES and all(_is_number(v) for some in values for v in some):
+            numbers = [np.mean([float(v) for v in some]) if some else np.nan for some in values]
+            found.append(Confound(field, np.array(numbers, float), shown))
+            continue
+        texts = ["+".join(sorted({str(v) for v in some})) for some in values]
+        if len(set(texts)) > _MOST_CATEGORIES:
+            raise InputError(
+                f"The confound '{field}' has {len(set(texts))} different values that are no "
+                "numbers: leave it out of confounds.fields."
+            )
+        found.append(Confound(field, np.array(texts), shown))
+    return found
+
+
+def as_columns(confounds: Sequence[Confound]) -> np.ndarray:
+    """(S, Q) float32: numbers as they are, NaN where unknown; one column for each category."""
+    columns = []
+    for confound in confounds:
+        if confound.is_number:
+            columns.append(confound.values)
+        else:
+            names = np.unique(confound.values)
+            columns += [confound.values == name for name in names[:: 1 if len(names) > 2 else 2]]
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def association(confound: Confound, labels: np.ndarray, groups: np.ndarray) -> float | None:
+    """p of whether a confound goes with the label, a row for each group (its first sample).
+
+    Kruskal-Wallis for a number against classes, chi-squared for a category against classes,
+    Spearman for two numbers, Kruskal-Wallis for a category against numbers. None where there is
+    nothing to test.
+    """
+    first = np.unique(groups, return_index=True)[1]
+    values, labels = confound.values[first], labels[first]
+    known = ~np.isnan(values) if confound.is_number else values != ""
+    values, labels = values[known], labels[known]
+    if len(np.unique(values)) < 2 or len(np.unique(labels, axis=0)) < 2:
+        return None
+    if labels.ndim == 2:
+        numbers = labels[:, 0]
+        if confound.is_number:
+            return float(stats.spearmanr(values, numbers).pvalue)
+        return _kruskal(numbers, values)
+    if confound.is_number:
+        return _kruskal(values, labels)
+    counts = [
+        [np.sum((values == v) & (labels == k)) for v in np.unique(values)]
+        for k in np.unique(labels)
+    ]
+    return float(stats.chi2_contingency(np.array(counts)).pvalue)
+
+
+def _kruskal(numbers: np.ndarray, classes: np.ndarray) -> float | None:
+    parts = [numbers[classes == k] for k in np.unique(classes)]
+    return float(stats.kruskal(*parts).pvalue)
+
+
+def _runs_of(sources: list[Source], samples: Samples) -> list[list[dict[str, Any]]]:
+    """The lines of the run table of each sample, each once."""
+    clips, found = samples.clips, []
+    for first, last in zip(samples.first_S1[:-1], samples.first_S1[1:], strict=True):
+        pairs = zip(clips.source[first:last].tolist(), clips.run[first:last].tolist(), strict=True)
+        found.append([sources[s].store.runs[r] for s, r in dict.fromkeys(pairs)])
+    return found
+
+
+def _look_up(field: str, table: str, runs: list[list[dict[str, Any]]]):
+    """A function of a line of the run table."""
+    if table:
+        known = any(_value(run, field) is not None for some in runs for run in some)
+        try:
+            column = parse_target(f"table:{table}:{field}")
+        except InputError:
+            if not known:
+                raise
+        else:
+            return lambda run: column.label(run) or _value(run, field)
+    return lambda run: _value(run, field)
+
+
+def _value(run: dict[str, Any], field: str) -> Any:
+    if field == "source_tr":
+        return run.get("source_tr", run.get("tr"))
+    return run.get(field, (run.get("qc") or {}).get(field))
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,155 @@
+"""Predictions of every sample by a model that has not seen its group, from closed-form heads.
+
+All that is fitted (scaling, what takes confounds out, components, the head and its strength) is
+fitted on the training samples of a fold, and the strength is chosen by folds within them. Letters:
+S samples, F of them in a training set, D columns, R directions, K classes or columns of targets.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import r2_score
+from threadpoolctl import threadpool_limits
+
+from fmrifm.cohort.folds import Fold, inner_folds
+from fmrifm.evaluation.closed_form import C_GRID, coordinates
+from fmrifm.evaluation.ridge import ALPHA_GRID, check_finite
+
+STRENGTHS = C_GRID[::2]
+_LOGISTIC = {"solver": "newton-cholesky", "class_weight": "balanced", "max_iter": 200}
+
+# From features (S, D) and the places of the training samples (F,) to features of all samples, by
+# what the training samples say.
+Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be predicted, of whom.
+
+    Attributes:
+      targets: (S,) int classes, or (S, K) float32 numbers.
+      groups: (S,) str, of which none is both learned from and tested on.
+      n_classes: 0 for numbers.
+      n_inner: folds that the strength of a head is chosen by.
+    """
+
+    targets: np.ndarray
+    groups: np.ndarray
+    n_classes: int
+    n_inner: int
+
+    @property
+    def n_out(self) -> int:
+        return self.n_classes or self.targets.shape[1]
+
+
+def cross_fit(
+    x_SxD: np.ndarray,
+    question: Question,
+    folds: Sequence[Fold],
+    prepare: Sequence[Prepare] = (),
+    seed: int = 0,
+    is_constant: bool = False,
+) -> tuple[np.ndarray, list[float]]:
+    """Predicts the test samples of every fold.
+
+    Logistic regression with balanced class weights, its strength C by the mean balanced accuracy of
+    inner folds; or ridge regression, its alpha by their mean r2; the strongest penalty on ties.
+
+    Args:
+      x_SxD: features; may have NaN only if `prepare` takes them out.
+      question: see there.
+      folds: of the samples.
+      prepare: what is done to the features first, in this order.
+      seed: of the inner folds.
+      is_constant: predict the shares of the classes, or the mean, that the training set has.
+
+    Returns:
+      (S, K) float32 probabilities of classes, or numbers, NaN for samples that no fold tests; and
+      the strength chosen in each fold.
+
+    Raises:
+      InputError: features are NaN or infinite.
+    """
+    values, chosen = np.full((len(x_SxD), question.n_out), np.nan, np.float32), []
+    fit = _fit_logistic if question.n_classes else _fit_ridge
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of solvers that stop early on separable classes
+        for k, fold in enumerate(folds):
+            if is_constant:
+                values[fold.test] = _typical(question, fold.train)
+                continue
+            z_SxD = x_SxD
+            for step in prepare:
+                z_SxD = step(z_SxD, fold.train)
+            check_finite(z_SxD, "cohort")
+            z_SxR = coordinates(z_SxD, fold.train)[0]
+            if not z_SxR.shape[1]:  # the training samples are all the same
+                z_SxR = np.zeros((len(z_SxD), 1))
+            inner = inner_folds(
+                fold.train, question.targets, question.groups, question.n_inner, seed + k
+            )
+            values[fold.test], strength = fit(z_SxR, question, fold, inner)
+            chosen.append(float(strength))
+    return values, chosen
+
+
+def _typical(question: Question, train: np.ndarray) -> np.ndarray:
+    targets = question.targets[train]
+    if question.n_classes:
+        return np.bincount(targets, minlength=question.n_classes) / len(targets)
+    return targets.mean(0)
+
+
+def _fit_logistic(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
+    y, train, settings = question.targets, fold.train, dict(_LOGISTIC)
+    if inner:
+        # Places of the folds among the training samples.
+        folds = [
+            (np.searchsorted(train, part.train), np.searchsorted(train, part.test))
+            for part in inner
+        ]
+        model = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring=_balanced_accuracy, **settings)
+    else:
+        model = LogisticRegression(C=STRENGTHS[len(STRENGTHS) // 2], **settings)
+    model.fit(z_SxR[train], y[train])
+    values = np.zeros((len(fold.test), question.n_classes), np.float32)
+    values[:, model.classes_] = model.predict_proba(z_SxR[fold.test])
+    return values, np.ravel(model.C_ if inner else model.C)[0]
+
+
+def _balanced_accuracy(model: LogisticRegression, z_SxR: np.ndarray, y: np.ndarray) -> float:
+    """As scikit-learn's, whose checks take longer than all else in a fold."""
+    right = np.bincount(y, model.predict(z_SxR) == y)
+    counts = np.bincount(y)
+    return float(np.mean(right[counts > 0] / counts[counts > 0]))
+
+
+def _fit_ridge(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
+    y_SxK = question.targets
+    solved: dict[int, tuple] = {}
+
+    def predict(part: Fold, alpha: float) -> np.ndarray:
+        if id(part) not in solved:
+            mean_R, mean_K = z_SxR[part.train].mean(0), y_SxK[part.train].mean(0, np.float64)
+            z = (z_SxR[part.train] - mean_R).astype(np.float64)
+            values, vectors = eigh(z.T @ z)
+            aims = vectors.T @ (z.T @ (y_SxK[part.train] - mean_K))
+            seen = (z_SxR[part.test] - mean_R) @ vectors
+            solved[id(part)] = seen, aims, np.maximum(values, 0)[:, None], mean_K
+        seen, aims, values, mean_K = solved[id(part)]
+        return seen @ (aims / (values + alpha)) + mean_K
+
+    if not inner:
+        alpha = ALPHA_GRID[len(ALPHA_GRID) // 2]
+        return predict(fold, alpha), alpha
+    # The strongest first; equal scores are equal means only up to rounding.
+    alphas = ALPHA_GRID[::-1]
+    means = [np.mean([r2_score(y_SxK[p.test], predict(p, a)) for p in inner]) for a in alphas]
+    alpha = alphas[np.round(means, 9).argmax()]
+    return predict(fold, alpha), alpha

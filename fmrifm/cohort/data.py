@@ -1,0 +1,139 @@
+"""A cohort: one set of labelled samples, who belongs together, and what else is known of them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from data_tools.inspection.facts import skipped_runs
+from data_tools.subject_groups import group_subjects
+from fmrifm.cohort.confounds import Confound, read_confounds
+from fmrifm.evaluation.compatibility import check_compatible, clip_length
+from fmrifm.evaluation.features import are_within
+from fmrifm.evaluation.samples import Samples, make_samples
+from fmrifm.evaluation.splits import Splits, label_samples
+from fmrifm.evaluation.targets import parse_target
+from fmrifm.input.sources import Source, parse_sources
+from fmrifm.model.files import ModelFiles
+
+COHORT = "cohort"  # the one set of its `splits`
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cohort:
+    """Samples of one set of stores.
+
+    Attributes:
+      splits: the set, called COHORT.
+      groups: (S,) str, of which none may be both learned from and tested on.
+      confounds: what is known of the samples.
+      left_out: {"who", "why"} of runs and people.
+      whole: samples that have all clips of the stores, whatever their labels; None where those of
+        the cohort start with events.
+    """
+
+    splits: Splits
+    groups: np.ndarray
+    confounds: list[Confound]
+    left_out: list[dict[str, str]]
+    whole: Samples | None
+
+    @property
+    def samples(self) -> Samples:
+        return self.splits.samples[COHORT]
+
+    @property
+    def sources(self) -> list[Source]:
+        return self.splits.sources[COHORT]
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        return self.splits.classes
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(S,) int classes, or (S, E) float32."""
+        return self.splits.targets(COHORT)
+
+    @property
+    def datasets(self) -> str:
+        """Names of the datasets, a + between them."""
+        names = {str(run["dataset"]) for source in self.sources for run in source.lines}
+        return "+".join(sorted(names))
+
+    def confound(self, name: str) -> Confound | None:
+        """The one of that name, if it is known."""
+        return next((c for c in self.confounds if c.name == name), None)
+
+
+def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
+    """The cohort of a config; says aloud in what its stores are unlike the model's training data.
+
+    Raises:
+      InputError: a store, a label or a table is missing, or they do not go together.
+    """
+    if not config.data.path:
+        raise InputError("A cohort needs a store: set data.path.")
+    sources = parse_sources(config.data.path)
+    for warning in check_compatible(files, sources, config.data.strict):
+        print(warning)
+    samples, classes = label_samples(
+        {COHORT: sources}, config, clip_length(files), config.data.windows
+    )
+    some, settings = samples[COHORT], config.confounds
+    fields = tuple(dict.fromkeys([*settings.fields, settings.site]))
+    target_field = config.target.partition(":")[2].partition(";")[0].rpartition(":")[2]
+    fields = tuple(field for field in fields if field != target_field)
+    confounds = read_confounds(sources, some, fields, settings.table)
+    groups = _groups(sources, some, config.splits.family)
+    left_out = _left_out(sources, some, config.target)
+    whole = make_samples(
+        sources,
+        parse_target("run:key"),
+        unit="run",
+        num_frames=clip_length(files),
+        windows=config.data.windows,
+    )
+    return Cohort(
+        splits=Splits({COHORT: sources}, samples, classes, []),
+        groups=groups,
+        confounds=confounds,
+        left_out=left_out,
+        whole=whole if are_within(whole, some) else None,
+    )
+
+
+def _groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
+    """(S,) str: "dataset/subject", or the first of those that a family keeps together."""
+    if not family:
+        return samples.subjects
+    group = {}
+    for members in group_subjects((run for x in sources for run in x.lines), family):
+        names = [f"{dataset}/{subject}" for dataset, subject in members]
+        group |= dict.fromkeys(names, names[0])
+    return np.array([group[subject] for subject in samples.subjects.tolist()])
+
+
+def _left_out(sources: list[Source], samples: Samples, target: str) -> list[dict[str, str]]:
+    told, there = [], set(samples.subjects.tolist())
+    for path in dict.fromkeys(source.store.path for source in sources):
+        store = next(source.store for source in sources if source.store.path == path)
+        told += [
+            {"who": run["key"] or Path(run["path"]).name, "why": f"not converted: {run['reason']}"}
+            for run in skipped_runs(store)
+        ]
+    for source in sources:
+        chosen = set(source.runs.tolist())
+        told += [
+            {"who": run["key"], "why": "not chosen by data.path"}
+            for r, run in enumerate(source.store.runs)
+            if r not in chosen
+        ]
+    subjects = {f"{run['dataset']}/{run['subject']}" for x in sources for run in x.lines}
+    told += [
+        {"who": subject.strip("/"), "why": f"no value of {target}"}
+        for subject in sorted(subjects - there)
+    ]
+    return told

@@ -1,0 +1,380 @@
+"""A cohort's question, from its config to its answer.
+
+Letters: S samples, K classes or columns of numbers, R repeats, N seeds.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import joblib
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from data_tools.errors import InputError
+from fmrifm.cohort.chance import permuted_scores
+from fmrifm.cohort.choices import check_cohort
+from fmrifm.cohort.confounds import MOTION, association
+from fmrifm.cohort.cross_fit import Question, cross_fit
+from fmrifm.cohort.data import Cohort, open_cohort
+from fmrifm.cohort.folds import Fold, make_folds, nested_subsets
+from fmrifm.cohort.report import write_report
+from fmrifm.cohort.rows import Row, find_rows, majority_row
+from fmrifm.cohort.scores import (
+    Repeats,
+    Truth,
+    by_site,
+    compare_rows,
+    score_repeats,
+    split_variance,
+    with_motion,
+)
+from fmrifm.cohort.verdict import answer, find_warnings
+from fmrifm.evaluation.choices import check_model
+from fmrifm.evaluation.closed_form import random_splits
+from fmrifm.evaluation.compatibility import count_seen
+from fmrifm.evaluation.permutation import compare_with_null, exchange_kind
+from fmrifm.evaluation.results import Results, check_output, pack_predictions, publish
+from fmrifm.evaluation.statistics import describe_errors
+from fmrifm.model.files import ModelFiles
+from fmrifm.published.open import open_model
+from fmrifm.trainer.start import config_dict
+
+_CURVE_REPEATS = 3
+_SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
+
+
+def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> Results:
+    """Asks a cohort its question, of the model, of what is simple, and of the confounds.
+
+    Args:
+      config: as in configs/cohort.py.
+      output: directory for report.html, results.json, results.csv, predictions_*.npz, features/.
+      files: the model, where it is not to be opened by its name in the config.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      InputError: the config makes no sense, or the cohort cannot be split as it says.
+    """
+    check_cohort(config)
+    if jax.process_count() > 1:
+        raise InputError("A cohort is a job of one process: start it without --distributed.")
+    check_output(output, config.target, config.unit, config.task)
+    files = files or open_model(config.model)
+    check_model(config, files)
+    cohort = open_cohort(config, files)
+    study = _Study(config, files, cohort)
+    cache = Path(config.cache_dir) if config.cache_dir else output / "features"
+    for row in find_rows(config, files, cohort, cache):
+        study.add(row)
+    results = study.results()
+    publish(output, results, study.predictions)
+    write_report(output / "report.html", results, config, files, cohort)
+    return results
+
+
+class _Study:
+    """The rows of the table and what stands behind them."""
+
+    def __init__(self, config: ConfigDict, files: ModelFiles, cohort: Cohort):
+        self._config, self._files, self._cohort = config, files, cohort
+        samples, classes = cohort.samples, cohort.classes
+        n_classes = 0 if classes is None else len(classes)
+        inner = config.splits.inner
+        self._question = Question(cohort.targets, cohort.groups, n_classes, inner)
+        self._truth = Truth(cohort.targets, classes, samples.subjects)
+        site = cohort.confound(config.confounds.site)
+        self._sites = None if site is None else site.values.astype(str)
+        if config.splits.scheme == "site" and self._sites is None:
+            raise InputError(
+                f"No run has a '{config.confounds.site}' to leave out: set confounds.site, or "
+                "another splits.scheme."
+            )
+        repeats = config.splits.repeats if config.splits.scheme == "kfold" else 1
+        self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
+        constant = self._fit(majority_row(cohort))
+        self._majority = self._truth.measure(constant.mean_SxK)
+        self._rows: list[dict] = []
+        self._repeats: list[Repeats] = []
+        self.predictions: dict[str, bytes] = {}
+
+    def add(self, row: Row) -> None:
+        """Fits a row and scores it."""
+        repeats = self._fit(row)
+        self._repeats.append(repeats)
+        name = self._config.splits.scheme
+        split = self._score(row, repeats)
+        strengths = Counter(f"{c:g}" for c in self._strengths)
+        word = {"logistic": "C", "ridge": "alpha"}.get(row.head)
+        self._rows.append(
+            {
+                "dataset": self._cohort.datasets,
+                "representation": row.name,
+                "head": row.head,
+                "baseline": row.baseline,
+                "hparams": {word: dict(strengths)} if word else {},
+                "diverged": 0,
+                "splits": {name: split},
+            }
+        )
+        if self._config.random_splits and row.head == "logistic":
+            self._rows[-1]["random_splits"] = self._random_splits(row)
+        self.predictions[f"predictions_{row.name}_{row.head}.npz"] = pack_predictions(
+            [self._columns(repeats)]
+        )
+
+    def results(self) -> Results:
+        """What results.json holds."""
+        config, cohort, truth = self._config, self._cohort, self._truth
+        self._compare()
+        scheme, samples = config.splits.scheme, cohort.samples
+        results = {
+            "version": 1,
+            "model": str(config.model),
+            "step": self._files.step,
+            "config": {k: v for k, v in config_dict(config).items() if k != "cache_dir"},
+            "target": config.target,
+            "unit": config.unit,
+            "task": config.task,
+            "metric": truth.metric,
+            "classes": [] if truth.classes is None else truth.classes.tolist(),
+            "splits": {
+                "scheme": scheme,
+                "n_folds": len(self._folds[0]),
+                "repeats": len(self._folds),
+                "n_groups": len(set(cohort.groups.tolist())),
+            },
+            "overlap": [],
+            "left_out": {
+                scheme: {
+                    "unlabelled": samples.n_unlabelled,
+                    "dropped_frames": samples.n_dropped_frames,
+                }
+            },
+            "who_was_left_out": cohort.left_out,
+            "confounds": [self._describe(confound) for confound in cohort.confounds],
+            "people": self._people(),
+            "results": self._rows,
+        }
+        results["warnings"] = find_warnings(results)
+        results["answer"] = answer(results)
+        return results
+
+    def _deal(self, seed: int):
+        """A function that makes the folds of labels."""
+        splits = self._config.splits
+        return functools.partial(
+            make_folds,
+            splits.scheme,
+            groups=self._cohort.groups,
+            sites=self._sites,
+            n_folds=splits.folds,
+            seed=seed,
+        )
+
+    def _fit(self, row: Row) -> Repeats:
+        """Predictions of all seeds and repeats."""
+        n_seeds, constant = self._config.n_seeds, row.head == "majority"
+        jobs = [
+            joblib.delayed(cross_fit)(
+                row.features[n % len(row.features)], self._question, folds, row.prepare,
+                # Seeds of one repeat and those of another are of different folds.
+                self._config.seed + 1000 * n, constant,
+            )
+            for n in range(n_seeds)
+            for folds in self._folds
+        ]  # fmt: skip
+        found = joblib.Parallel(1 if constant else joblib.cpu_count(), return_as="generator")(jobs)
+        bar = tqdm(found, f"fit {row.name}", total=len(jobs), unit="fit", disable=constant)
+        values, strengths = zip(*bar, strict=True)
+        self._strengths = [c for some in strengths for c in some]
+        shape = (n_seeds, len(self._folds), *values[0].shape)
+        return Repeats(np.stack(values).reshape(shape), self._folds)
+
+    def _score(self, row: Row, repeats: Repeats) -> dict:
+        config, truth, samples = self._config, self._truth, self._cohort.samples
+        people = set(samples.subjects.tolist())
+        metrics = score_repeats(truth, repeats, config.seed)
+        if truth.metric not in metrics:
+            raise InputError(f"All values of {config.target} are the same: choose another target.")
+        # The main one stands first.
+        metrics = {truth.metric: metrics[truth.metric], **metrics}
+        split = {
+            "n": len(samples),
+            "n_subjects": len(people),
+            "seen_in_pretraining": count_seen(self._files, people),
+            "metrics": metrics,
+            "chance": self._chance(row, metrics[truth.metric]["value"]),
+            "seeds": split_variance(truth, repeats, metrics),
+        }
+        if truth.classes is not None:
+            guesses = truth.classes[repeats.mean_SxK.argmax(1)]
+            split |= describe_errors(samples.labels, guesses, truth.classes)
+        if self._sites is not None and len(set(self._sites.tolist())) > 1:
+            split["sites"] = by_site(truth, repeats, self._sites)
+        motion = self._cohort.confound(MOTION)
+        if motion is not None and row.head != "majority":
+            split["motion"] = with_motion(truth, repeats.mean_SxK, motion.values)
+        if config.curve and row.head != "majority":
+            split["curve"] = self._curve(row)
+        return split
+
+    def _chance(self, row: Row, value: float) -> dict:
+        """What others reach without looking: the commonest class, a coin, and this row by chance."""
+        config, truth = self._config, self._truth
+        metric = truth.metric
+        place = np.unique(truth.labels, axis=0, return_inverse=True)[1].ravel()
+        told = {
+            "metric": metric,
+            "majority": self._majority[metric],
+            "uniform": None if truth.classes is None else 1 / len(truth.classes),
+            "kind": exchange_kind(place, truth.subjects),
+            "permutations": 0,
+            "p": None,
+            "null_mean": None,
+            "null_high": None,
+        }
+        if not config.permutations or row.head == "majority":
+            return told
+        null = permuted_scores(
+            row.features[0], self._question, truth, self._deal(config.seed), row.prepare,
+            config.permutations, config.seed, row.name,
+        )  # fmt: skip
+        return told | compare_with_null(value, null) | {"permutations": len(null)}
+
+    def _curve(self, row: Row) -> list[dict]:
+        """The main metric by how many people are learned from."""
+        config, groups, points = self._config, self._cohort.groups, []
+        for share in sorted({*config.curve, 1.0}):
+            values, sizes = [], []
+            for r, folds in enumerate(self._folds[:_CURVE_REPEATS]):
+                smaller = [self._thin(fold, share, config.seed + r) for fold in folds]
+                if None in smaller:
+                    break
+                found, _ = cross_fit(
+                    row.features[0], self._question, smaller, row.prepare, config.seed
+                )
+                values.append(self._truth.measure(found)[self._truth.metric])
+                sizes += [len(set(groups[fold.train].tolist())) for fold in smaller]
+            else:
+                points.append(
+                    {
+                        "n_subjects": float(np.mean(sizes)),
+                        "value": float(np.mean(values)),
+                        "low": min(values),
+                        "high": max(values),
+                    }
+                )
+        return points
+
+    def _thin(self, fold: Fold, share: float, seed: int) -> Fold | None:
+        """The fold with a share of the groups to learn from; None where a class gets lost."""
+        labels, groups = self._cohort.targets, self._cohort.groups
+        n = round(share * len(set(groups[fold.train].tolist())))
+        train = nested_subsets(labels, groups, fold.train, n, seed)
+        lost = labels.ndim == 1 and len(np.unique(labels[train])) < len(np.unique(labels))
+        return None if lost or len(train) < 2 else Fold(train, fold.test)
+
+    def _random_splits(self, row: Row) -> dict:
+        n = len(self._cohort.samples)
+        n_val, n_test = (int(share * n) for share in _SHARES[1:])
+        return random_splits(
+            row.features[0] if row.name != "confounds" else np.nan_to_num(row.features[0]),
+            self._truth.labels,
+            n - n_val - n_test,
+            n_val,
+            n_test,
+            self._config.random_splits,
+            self._config.seed,
+        )
+
+    def _columns(self, repeats: Repeats) -> dict[str, np.ndarray]:
+        samples, classes = self._cohort.samples, self._cohort.classes
+        values_SxK = repeats.mean_SxK
+        return {
+            "key": samples.keys,
+            "start": samples.starts,
+            "split": np.full(len(samples), self._config.splits.scheme),
+            "subject": samples.subjects,
+            "target": samples.labels,
+            "prediction": values_SxK if classes is None else classes[values_SxK.argmax(1)],
+            "score": values_SxK,
+            "scores": repeats.values.transpose(2, 0, 1, 3),  # of each seed and repeat
+        }
+
+    def _compare(self) -> None:
+        """Says of every row but the baselines by how much it beats each of them."""
+        scheme, both = self._config.splits.scheme, list(zip(self._rows, self._repeats, strict=True))
+        for row, repeats in both:
+            if row["baseline"]:
+                continue
+            row["splits"][scheme]["versus"] = {
+                f"{other['representation']}/{other['head']}": compare_rows(
+                    self._truth, repeats, theirs, self._config.seed
+                )
+                for other, theirs in both
+                if other["baseline"]
+            }
+
+    def _describe(self, confound) -> dict:
+        """A confound, by class where there are classes."""
+        samples, classes = self._cohort.samples, self._cohort.classes
+        parts = {"all": np.ones(len(samples), bool)}
+        if classes is not None:
+            parts |= {name: samples.labels == name for name in classes.tolist()}
+        first = np.zeros(len(samples), bool)
+        first[np.unique(self._cohort.groups, return_index=True)[1]] = True
+        told = {
+            "name": confound.name,
+            "label": confound.label,
+            "p": association(confound, samples.labels, self._cohort.groups),
+            "groups": {},
+        }
+        for name, rows in parts.items():
+            values = confound.values[rows]
+            if confound.is_number:
+                known = values[~np.isnan(values)]
+                summary = {
+                    "mean": float(known.mean()) if len(known) else None,
+                    "std": float(known.std()) if len(known) else None,
+                    "unknown": int(np.isnan(values).sum()),
+                }
+            else:
+                summary = {"counts": dict(Counter(values.tolist()))}
+            told["groups"][name] = summary
+        return told
+
+    def _people(self) -> list[dict]:
+        """A line for each sample: what is known of it, and what the first row says of it."""
+        samples, truth = self._cohort.samples, self._truth
+        repeats = self._repeats[0]
+        values_SxK = repeats.mean_SxK
+        shown = [c for c in self._cohort.confounds if c.is_shown]
+        lines = []
+        for s in range(len(samples)):
+            line = {"who": str(samples.keys[s]).strip("/"), "subject": samples.subjects[s]}
+            if truth.classes is None:
+                line |= {
+                    "label": samples.labels[s].tolist(),
+                    "predicted": values_SxK[s].tolist(),
+                }
+            else:
+                right = repeats.values[:, :, s].argmax(-1) == truth.labels[s]
+                line |= {
+                    "label": str(samples.labels[s]),
+                    "predicted": str(truth.classes[values_SxK[s].argmax()]),
+                    "probability": float(values_SxK[s, truth.labels[s]]),
+                    "right": float(right.mean()),
+                }
+            for confound in shown:
+                value = confound.values[s]
+                known = not np.isnan(value) if confound.is_number else value != ""
+                plain = float(value) if confound.is_number else str(value)
+                line[confound.name] = plain if known else None
+            lines.append({k: str(v) if isinstance(v, np.str_) else v for k, v in line.items()})
+        return lines
