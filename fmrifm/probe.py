@@ -26,8 +26,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_tools.errors import InputError, kind_errors
-from fmrifm.command_line import WORKDIR, run
 from fmrifm.cohort.study import run_cohort
+from fmrifm.command_line import WORKDIR, run
 from fmrifm.distributed import join_processes
 from fmrifm.evaluation.compare import compare
 from fmrifm.evaluation.results import describe_results

@@ -39,9 +39,9 @@ def draw_scores(path: Path, results: Results) -> None:
         axis.plot(v["value"], place, "o", color=color)
     axis.axvline(chance_level(results), ls="--", color=_CHANCE, lw=1)
     axis.set_yticks(range(len(rows)), [row["representation"] for row in rows])
-    axis.set(
-        xlabel=f"{metric_name(results)} with its 95 % interval (dashed: a guess; blue: from the mean "
-        "to the 95th\npercentile of the same analysis of exchanged labels)"
+    axis.set_xlabel(
+        f"{metric_name(results)}, 95 % interval; dashed: a guess\nblue: the same analysis of "
+        "exchanged labels, from its mean to its 95th percentile"
     )
     axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

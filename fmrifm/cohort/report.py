@@ -35,6 +35,23 @@ _REMOVALS = {
 }
 
 
+_MEANINGS = {  # the first that a name begins with
+    "patch_connectome": "which places of the cortex go together in what the model makes of them.",
+    "cls_avg_patch": "the model's summary of a clip, and the mean of what it makes of each place.",
+    "cls": "the model's summary of a clip, mean over the scan.",
+    "avg_patch": "the mean of what the model makes of each place, over cortex and scan.",
+    "patch": "what the model makes of each place, mean over the scan.",
+    "avg_reg": "the model's registers, mean over the scan.",
+    "concat_reg": "the model's registers, mean over the scan.",
+    "reg": "the model's registers, mean over the scan.",
+    "confounds": "what is known of the scans and the people, without any image.",
+    "connectome": "which places of the cortex go together in the images, without any model.",
+    "pca": "principal components of the mean of each place, without any model.",
+    "input": "the mean of each place, without any model.",
+    "none": "always the same answer.",
+}
+
+
 def write_report(
     path: Path, results: Results, config: ConfigDict, files: ModelFiles, cohort: Cohort
 ) -> None:
@@ -52,17 +69,17 @@ def write_report(
         page.heading("Would more people help?")
         page.picture(
             figures / "curves.png",
-            "The same analysis with fewer people to learn from; bands are its repeats. A curve that "
-            "still rises at its right end would go on with more people.",
+            "The same analysis with fewer people to learn from; bands are its repeats. A curve "
+            "that still rises at its right end would go on with more people.",
         )
     _add_each(page, results)
     brains = list(draw_brains(figures, files, cohort, config.pictures))
     if brains:
         page.heading("What the model sees")
         page.text(
-            "Cortex laid flat, left and right hemisphere, in standard deviations of each place. The "
-            "model sees a part of it and predicts the rest. Where predictions look like the truth, "
-            "it knows data of this kind; where they do not, expect little of its features."
+            "Cortex laid flat, left and right hemisphere, in standard deviations of each place. "
+            "The model sees a part of it and predicts the rest. Where predictions look like the "
+            "truth, it knows data of this kind; where they do not, expect little of its features."
         )
         for picture, sentence in brains:
             page.picture(picture, sentence)
@@ -81,16 +98,18 @@ def _add_people(page: Page, results: Results, cohort: Cohort) -> None:
     page.heading("Who was in")
     samples = cohort.samples
     people = set(samples.subjects.tolist())
+    runs = {*zip(samples.clips.source.tolist(), samples.clips.run.tolist(), strict=True)}
     page.text(
-        f"{len(people)} people with {len(samples.clips):,} clips of "
-        f"{len({*zip(samples.clips.source.tolist(), samples.clips.run.tolist(), strict=True)})} runs; "
-        f"what is asked is asked of {len(samples)} {results['unit']}s."
+        f"{len(people)} people, {len(runs)} runs, {len(samples.clips):,} clips. What is asked is "
+        f"asked of {len(samples)} {results['unit']}s."
     )
     classes = results["classes"]
     header = ["", "all", *classes, "goes along with the answer"]
     counts = [str(sum(x["label"] == name for x in results["people"])) for name in classes]
     rows = [[f"{results['unit']}s", str(len(samples)), *counts, ""]]
     for confound in results["confounds"]:
+        if not confound["groups"]:  # restricted
+            continue
         cells = [_summary(confound, confound["groups"][name]) for name in ("all", *classes)]
         p = confound["p"]
         told = "-" if p is None else p_text(p)
@@ -154,6 +173,8 @@ def _add_results(page: Page, results: Results, figures: Path) -> None:
             ]
         )
     page.table(header, rows, [row["baseline"] for row in results["results"]])
+    for row in results["results"]:
+        page.text(f"{_name(row)}: {_meaning(row['representation'])}")
     versus = outcome(results, results["results"][0]).get("versus", {})
     if versus:
         rows = [[name, *_difference(results, v)] for name, v in versus.items()]
@@ -171,6 +192,13 @@ def _difference(results: Results, v: dict) -> list[str]:
 def _name(row: dict) -> str:
     names = {"none": "commonest class or mean", "confounds": "confounds alone"}
     return names.get(row["representation"], row["representation"])
+
+
+def _meaning(representation: str) -> str:
+    """What a row is, for people who have not read the docs."""
+    name = representation.removeprefix("untrained_")
+    text = next((text for start, text in _MEANINGS.items() if name.startswith(start)), "")
+    return f"{text} In a model that has learned nothing." if name != representation else text
 
 
 def _add_details(page: Page, results: Results) -> None:
@@ -201,8 +229,8 @@ def _add_details(page: Page, results: Results) -> None:
     spread = [[_name(row), *_spread(outcome(results, row)["seeds"])] for row in results["results"]]
     page.heading("How steady is it?")
     page.text(
-        "Standard deviations of the score: from another seed with the same folds, from other folds, "
-        "and, far larger as a rule, from other people."
+        "Standard deviations of the score: from another seed with the same folds, from other "
+        "folds, and, far larger as a rule, from other people."
     )
     page.table(
         ["", "seed", "folds", "people"], spread, [row["baseline"] for row in results["results"]]
@@ -254,8 +282,9 @@ def _add_method(page: Page, results: Results) -> None:
     splits, config = results["splits"], results["config"]
     scheme = _SCHEMES[splits["scheme"]].format(groups=splits["n_groups"], **splits)
     page.text(
-        f"{scheme} Nobody is ever in both, however often they were scanned, and all that is fitted, "
-        f"scaling and penalties included, is fitted to those learned from.{_REMOVALS[config['confounds']['remove']]}"
+        f"{scheme} Nobody is ever in both, however often they were scanned, and all that is "
+        "fitted, scaling and penalties included, is fitted to those learned from."
+        + _REMOVALS[config["confounds"]["remove"]]
     )
     some = outcome(results, results["results"][0])
     kind = some["metrics"][results["metric"]]["interval"]
@@ -266,8 +295,8 @@ def _add_method(page: Page, results: Results) -> None:
     }[kind]
     permuted = some["chance"]["permutations"]
     page.text(
-        f"A guess reaches {number(results, chance_level(results))} {metric_name(results)}. Intervals "
-        f"are {interval}. "
+        f"A guess reaches {number(results, chance_level(results))} {metric_name(results)}. "
+        f"Intervals are {interval}. "
         + (
             f"p is the share of {permuted} analyses of exchanged labels that do as well, each done "
             "anew from the first step to the last. "

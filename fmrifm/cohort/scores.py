@@ -64,8 +64,8 @@ class Repeats:
     folds: Sequence[Sequence[Fold]]
 
     @property
-    def mean_SxK(self) -> np.ndarray:
-        """Predictions, mean over repeats and seeds."""
+    def mean(self) -> np.ndarray:
+        """(S, K) predictions, mean over repeats and seeds."""
         return self.values.mean((0, 1))
 
 
@@ -130,7 +130,7 @@ def compare_rows(truth: Truth, a: Repeats, b: Repeats, seed: int) -> dict[str, f
     scores_b, _ = _fold_scores(truth, b, name)
     spread = fold_spread(scores_a - scores_b, shares_J)
     if spread is None:
-        told = [_answers(truth, some.mean_SxK) for some in (a, b)]
+        told = [_answers(truth, some.mean) for some in (a, b)]
         return compare_paired(truth.labels, *told, truth.subjects, name, seed)
     difference = float(np.mean(scores_a - scores_b))
     std, reach = spread
@@ -216,7 +216,7 @@ def _mean_by(place_S: np.ndarray, x_S: np.ndarray, n: int) -> np.ndarray:
 
 
 def _fold_scores(truth: Truth, repeats: Repeats, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(J,) scores, mean over seeds, NaN where a fold lacks a class; and (J,) tested over learned."""
+    """(J,) scores, mean over seeds, NaN where a fold lacks a class; and (J,) tested / learned."""
     scores, shares = [], []
     for r, folds in enumerate(repeats.folds):
         for fold in folds:
@@ -232,7 +232,7 @@ def _fold_scores(truth: Truth, repeats: Repeats, name: str) -> tuple[np.ndarray,
 
 
 def _resampled(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[str, float]]:
-    values_SxK = repeats.mean_SxK
+    values_SxK = repeats.mean
     if truth.classes is None:
         return score_regression(truth.labels, values_SxK, seed, truth.subjects)
     names = np.arange(len(truth.classes))

@@ -5,11 +5,10 @@ Letters: S samples, K classes or columns of numbers, R repeats, N seeds.
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-import joblib
 import jax
+import joblib
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -17,10 +16,12 @@ from tqdm import tqdm
 from data_tools.errors import InputError
 from fmrifm.cohort.chance import permuted_scores
 from fmrifm.cohort.choices import check_cohort
-from fmrifm.cohort.confounds import MOTION, association
+from fmrifm.cohort.confounds import MOTION
 from fmrifm.cohort.cross_fit import Question, cross_fit
+from fmrifm.cohort.curve import learning_curve
 from fmrifm.cohort.data import Cohort, open_cohort
-from fmrifm.cohort.folds import Fold, make_folds, nested_subsets
+from fmrifm.cohort.folds import make_folds
+from fmrifm.cohort.people import describe, list_people
 from fmrifm.cohort.report import write_report
 from fmrifm.cohort.rows import Row, find_rows, majority_row
 from fmrifm.cohort.scores import (
@@ -43,7 +44,6 @@ from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
 from fmrifm.trainer.start import config_dict
 
-_CURVE_REPEATS = 3
 _SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
 
 
@@ -98,7 +98,7 @@ class _Study:
         repeats = config.splits.repeats if config.splits.scheme == "kfold" else 1
         self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
         constant = self._fit(majority_row(cohort))
-        self._majority = self._truth.measure(constant.mean_SxK)
+        self._majority = self._truth.measure(constant.mean)
         self._rows: list[dict] = []
         self._repeats: list[Repeats] = []
         self.predictions: dict[str, bytes] = {}
@@ -157,8 +157,8 @@ class _Study:
                 }
             },
             "who_was_left_out": cohort.left_out,
-            "confounds": [self._describe(confound) for confound in cohort.confounds],
-            "people": self._people(),
+            "confounds": [describe(confound, cohort) for confound in cohort.confounds],
+            "people": list_people(cohort, truth, self._repeats[0]),
             "results": self._rows,
         }
         results["warnings"] = find_warnings(results)
@@ -213,19 +213,21 @@ class _Study:
             "seeds": split_variance(truth, repeats, metrics),
         }
         if truth.classes is not None:
-            guesses = truth.classes[repeats.mean_SxK.argmax(1)]
+            guesses = truth.classes[repeats.mean.argmax(1)]
             split |= describe_errors(samples.labels, guesses, truth.classes)
         if self._sites is not None and len(set(self._sites.tolist())) > 1:
             split["sites"] = by_site(truth, repeats, self._sites)
         motion = self._cohort.confound(MOTION)
         if motion is not None and row.head != "majority":
-            split["motion"] = with_motion(truth, repeats.mean_SxK, motion.values)
+            split["motion"] = with_motion(truth, repeats.mean, motion.values)
         if config.curve and row.head != "majority":
-            split["curve"] = self._curve(row)
+            split["curve"] = learning_curve(
+                row, self._question, truth, self._folds, config.curve, config.seed
+            )
         return split
 
     def _chance(self, row: Row, value: float) -> dict:
-        """What others reach without looking: the commonest class, a coin, and this row by chance."""
+        """What is reached without looking: by the commonest class, a coin, this row by chance."""
         config, truth = self._config, self._truth
         metric = truth.metric
         place = np.unique(truth.labels, axis=0, return_inverse=True)[1].ravel()
@@ -247,39 +249,6 @@ class _Study:
         )  # fmt: skip
         return told | compare_with_null(value, null) | {"permutations": len(null)}
 
-    def _curve(self, row: Row) -> list[dict]:
-        """The main metric by how many people are learned from."""
-        config, groups, points = self._config, self._cohort.groups, []
-        for share in sorted({*config.curve, 1.0}):
-            values, sizes = [], []
-            for r, folds in enumerate(self._folds[:_CURVE_REPEATS]):
-                smaller = [self._thin(fold, share, config.seed + r) for fold in folds]
-                if None in smaller:
-                    break
-                found, _ = cross_fit(
-                    row.features[0], self._question, smaller, row.prepare, config.seed
-                )
-                values.append(self._truth.measure(found)[self._truth.metric])
-                sizes += [len(set(groups[fold.train].tolist())) for fold in smaller]
-            else:
-                points.append(
-                    {
-                        "n_subjects": float(np.mean(sizes)),
-                        "value": float(np.mean(values)),
-                        "low": min(values),
-                        "high": max(values),
-                    }
-                )
-        return points
-
-    def _thin(self, fold: Fold, share: float, seed: int) -> Fold | None:
-        """The fold with a share of the groups to learn from; None where a class gets lost."""
-        labels, groups = self._cohort.targets, self._cohort.groups
-        n = round(share * len(set(groups[fold.train].tolist())))
-        train = nested_subsets(labels, groups, fold.train, n, seed)
-        lost = labels.ndim == 1 and len(np.unique(labels[train])) < len(np.unique(labels))
-        return None if lost or len(train) < 2 else Fold(train, fold.test)
-
     def _random_splits(self, row: Row) -> dict:
         n = len(self._cohort.samples)
         n_val, n_test = (int(share * n) for share in _SHARES[1:])
@@ -295,7 +264,7 @@ class _Study:
 
     def _columns(self, repeats: Repeats) -> dict[str, np.ndarray]:
         samples, classes = self._cohort.samples, self._cohort.classes
-        values_SxK = repeats.mean_SxK
+        values_SxK = repeats.mean
         return {
             "key": samples.keys,
             "start": samples.starts,
@@ -320,61 +289,3 @@ class _Study:
                 for other, theirs in both
                 if other["baseline"]
             }
-
-    def _describe(self, confound) -> dict:
-        """A confound, by class where there are classes."""
-        samples, classes = self._cohort.samples, self._cohort.classes
-        parts = {"all": np.ones(len(samples), bool)}
-        if classes is not None:
-            parts |= {name: samples.labels == name for name in classes.tolist()}
-        first = np.zeros(len(samples), bool)
-        first[np.unique(self._cohort.groups, return_index=True)[1]] = True
-        told = {
-            "name": confound.name,
-            "label": confound.label,
-            "p": association(confound, samples.labels, self._cohort.groups),
-            "groups": {},
-        }
-        for name, rows in parts.items():
-            values = confound.values[rows]
-            if confound.is_number:
-                known = values[~np.isnan(values)]
-                summary = {
-                    "mean": float(known.mean()) if len(known) else None,
-                    "std": float(known.std()) if len(known) else None,
-                    "unknown": int(np.isnan(values).sum()),
-                }
-            else:
-                summary = {"counts": dict(Counter(values.tolist()))}
-            told["groups"][name] = summary
-        return told
-
-    def _people(self) -> list[dict]:
-        """A line for each sample: what is known of it, and what the first row says of it."""
-        samples, truth = self._cohort.samples, self._truth
-        repeats = self._repeats[0]
-        values_SxK = repeats.mean_SxK
-        shown = [c for c in self._cohort.confounds if c.is_shown]
-        lines = []
-        for s in range(len(samples)):
-            line = {"who": str(samples.keys[s]).strip("/"), "subject": samples.subjects[s]}
-            if truth.classes is None:
-                line |= {
-                    "label": samples.labels[s].tolist(),
-                    "predicted": values_SxK[s].tolist(),
-                }
-            else:
-                right = repeats.values[:, :, s].argmax(-1) == truth.labels[s]
-                line |= {
-                    "label": str(samples.labels[s]),
-                    "predicted": str(truth.classes[values_SxK[s].argmax()]),
-                    "probability": float(values_SxK[s, truth.labels[s]]),
-                    "right": float(right.mean()),
-                }
-            for confound in shown:
-                value = confound.values[s]
-                known = not np.isnan(value) if confound.is_number else value != ""
-                plain = float(value) if confound.is_number else str(value)
-                line[confound.name] = plain if known else None
-            lines.append({k: str(v) if isinstance(v, np.str_) else v for k, v in line.items()})
-        return lines

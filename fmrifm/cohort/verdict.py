@@ -77,6 +77,8 @@ def answer(results: Results) -> dict[str, str]:
         text = f"Yes. From {row['representation']} the model tells {what}: {scored}."
         if confounds is not None:
             text += f" Confounds alone do not: {figure(results, confounds)}."
+        if simple := _as_good(results, some):
+            text += f" It is not shown to do better than {simple}, which needs no model."
         return {"verdict": FOUND, "text": text}
     alone = f"confounds alone tell {what} too, without any image: {figure(results, confounds)}"
     if _is_better(some, confounds):
@@ -110,14 +112,29 @@ def _is_better(some: dict, other: dict) -> bool:
     return versus["difference"] > 0 and versus["p"] < _SIGNIFICANT
 
 
+def _as_good(results: Results, some: dict) -> str:
+    """The best of the simple methods that the first row is not better than, with its figure."""
+    rows = [
+        row
+        for row in results["results"]
+        if row["representation"].startswith(("connectome", "pca", "input"))
+        and not _is_better(some, row)
+    ]
+    value = [outcome(results, row)["metrics"][results["metric"]]["value"] for row in rows]
+    if not rows:
+        return ""
+    best = rows[value.index(max(value))]
+    return f"{best['representation']} ({figure(results, best)})"
+
+
 def _others(results: Results, confounds: dict | None) -> Iterator[str]:
     """What else finds something where the first row does not."""
     rest = [x for x in results["results"][1:] if x is not confounds and is_found(results, x)]
     if rest:
         told = ", ".join(f"{x['representation']} ({figure(results, x)})" for x in rest)
         yield (
-            f"Above chance were {told}: of several that were tried, so ask it again of other people "
-            "before you believe it."
+            f"Above chance were {told}: of several that were tried, so ask it again of other "
+            "people before you believe it."
         )
     if confounds is not None and is_found(results, confounds):
         yield f"Confounds alone are above chance: {figure(results, confounds)}."

@@ -36,7 +36,7 @@ class Samples:
       n_frames_C: (C,) int64: frames that a clip has: fewer than a window where its run is shorter.
       reversed_C: (C,) bool: which clips are played backwards; None for none.
       n_unlabelled: samples left out of the whole set as they have no label.
-      n_dropped_frames: frames of the runs of the whole set that are in no window: those at the ends,
+      n_dropped_frames: frames of the runs of the whole set that are in no window: at their ends,
         and between windows that were spread.
     """
 

@@ -1,0 +1,65 @@
+"""Learning curves: how a score grows with the people that are learned from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fmrifm.cohort.cross_fit import Question, cross_fit
+from fmrifm.cohort.folds import Fold, nested_subsets
+from fmrifm.cohort.rows import Row
+from fmrifm.cohort.scores import Truth
+
+_REPEATS = 3
+
+
+def learning_curve(
+    row: Row,
+    question: Question,
+    truth: Truth,
+    folds: Sequence[Sequence[Fold]],
+    shares: Sequence[float],
+    seed: int,
+) -> list[dict[str, float]]:
+    """The main metric on the same test samples, by how many groups are learned from.
+
+    A smaller set is part of the larger ones; classes are in equal shares.
+
+    Args:
+      row, question, truth: what is fitted, and to what.
+      folds: of each repeat; three repeats at most are taken.
+      shares: of the groups of each training set; all of them are added.
+      seed: of which groups, and of the inner folds.
+
+    Returns:
+      {"n_subjects", "value", "low", "high"} by rising number of groups: means over the repeats, and
+      the least and the most of them. Shares in which a class gets lost are left out.
+    """
+    points = []
+    for share in sorted({*shares, 1.0}):
+        values, sizes = [], []
+        for r, some in enumerate(folds[:_REPEATS]):
+            smaller = [_thin(fold, question, share, seed + r) for fold in some]
+            if None in smaller:
+                break
+            found, _ = cross_fit(row.features[0], question, smaller, row.prepare, seed)
+            values.append(truth.measure(found)[truth.metric])
+            sizes += [len(np.unique(question.groups[fold.train])) for fold in smaller]
+        else:
+            points.append(
+                {
+                    "n_subjects": float(np.mean(sizes)),
+                    "value": float(np.mean(values)),
+                    "low": min(values),
+                    "high": max(values),
+                }
+            )
+    return points
+
+
+def _thin(fold: Fold, question: Question, share: float, seed: int) -> Fold | None:
+    """The fold with a share of the groups to learn from; None where a class gets lost."""
+    labels, groups = question.targets, question.groups
+    n = round(share * len(np.unique(groups[fold.train])))
+    train = nested_subsets(labels, groups, fold.train, n, seed)
+    lost = labels.ndim == 1 and len(np.unique(labels[train])) < len(np.unique(labels))
+    return None if lost or len(train) < 2 else Fold(train, fold.test)
