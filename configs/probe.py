@@ -89,6 +89,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.heads = ("logistic",)  # logistic ridge knn linear attn mlp finetune
     config.baselines = ("connectome", "pca", "untrained", "input", "majority")  # see baselines.py
     config.leak_keys = ("subject",)  # fields of which no value may be in two splits
+    config.n_seeds = 1  # of heads; from 2 on results tell how far scores depend on them
     config.random_splits = 0  # logistic regression also on so many random splits, row by row
     config.cache_dir = ""  # where features are kept; features/ of the workdir where not set
 

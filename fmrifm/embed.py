@@ -9,6 +9,9 @@ converted first, to DIR/store, as `data_tools.convert` does, whose flags --conve
 
     ... --convert='--confounds=simple --highpass=0.01'
 
+A large model may take seconds a clip without an accelerator: --windows=16 encodes 16 clips of each
+run, evenly spread over it, in place of all.
+
 Run again, it takes what is there, and goes on where it was killed. No network is touched but for a
 model of the hub.
 """
@@ -27,6 +30,7 @@ MODEL = flags.DEFINE_string("model", None, "Whatever fmrifm.from_pretrained take
 INPUT = flags.DEFINE_list("input", None, "Stores; or files and trees for data_tools.convert.")
 OUTPUT = flags.DEFINE_string("output", None, "Directory for embeddings.csv.")
 TOKENS = flags.DEFINE_bool("tokens", False, "Also tokens/KEY.npz, all tokens of each run.")
+WINDOWS = flags.DEFINE_integer("windows", 0, "At most so many clips of a run; 0 for all.")
 CONVERT = flags.DEFINE_string("convert", "", "Flags of data_tools.convert.")
 
 
@@ -35,7 +39,7 @@ def main(argv: list[str]) -> None:
     quiet()
     with kind_errors():
         output, convert = Path(OUTPUT.value), shlex.split(CONVERT.value)
-        n = make_table(MODEL.value, INPUT.value, output, TOKENS.value, convert)
+        n = make_table(MODEL.value, INPUT.value, output, TOKENS.value, convert, WINDOWS.value)
         print(f"{n:,} runs: {output / 'embeddings.csv'}")
 
 

@@ -56,6 +56,8 @@ def check_choices(config: ConfigDict) -> None:
             raise InputError(
                 "Nothing is to be fitted: give representations or baselines, and heads."
             )
+    if config.n_seeds < 1:
+        raise InputError("n_seeds must be 1 or more.")
     if config.random_splits < 0 or config.random_splits and config.task == "regression":
         raise InputError("random_splits are of logistic regression: set it to 0, or a number.")
     if config.grid.balanced_sampling and config.task == "regression":

@@ -40,6 +40,7 @@ class Embedder(PretrainedModel):
         source: PathLike | Sequence[PathLike] | np.ndarray,
         tr: float | None = None,
         with_tokens: bool = False,
+        windows: int = 0,
         flags: Sequence[str] = (),
     ) -> Embedded:
         """Embeddings of runs, a row each.
@@ -51,6 +52,7 @@ class Embedder(PretrainedModel):
             z-scored and at its TR.
           tr: seconds between the frames of an array, or of files whose headers are wrong.
           with_tokens: whether all tokens are kept too.
+          windows: at most so many clips of a run, evenly spread over it; 0 for all.
           flags: of `data_tools.convert`, such as "--confounds=simple".
 
         Raises:
@@ -66,7 +68,7 @@ class Embedder(PretrainedModel):
                 sources = open_runs(paths, Path(folder) / "store", self, extra)
             for remark in remarks(self, sources):
                 print(remark)
-            embedded = embed_runs(self, sources, Path(folder) / "features", with_tokens)
+            embedded = embed_runs(self, sources, Path(folder) / "features", with_tokens, windows)
             if embedded.tokens is not None:  # the files go
                 tokens = [np.array(x) for x in embedded.tokens]
                 embedded = dataclasses.replace(embedded, tokens=tokens)

@@ -18,7 +18,7 @@ from data_tools.inspection.facts import shown_runs
 from data_tools.inspection.typical import far_from_typical, median_figures
 from data_tools.quality import frame_figures
 from fmrifm.evaluation.compatibility import check_compatible, clip_length
-from fmrifm.evaluation.features import encode
+from fmrifm.evaluation.features import DTYPES, encode
 from fmrifm.evaluation.representations import vector
 from fmrifm.evaluation.samples import Samples, make_samples
 from fmrifm.evaluation.targets import parse_target
@@ -32,6 +32,7 @@ _FIRST = ("key", "dataset", "subject", "session", "task", "run", "tr", "source_t
 # Of a store, which say nothing of a run.
 _LEFT_OUT = {"shard", "first_frame", "crc32", "qc"}
 _RUNS_LOOKED_AT = 8
+_BYTES_OF_A_VALUE = np.dtype(DTYPES["patch"]).itemsize
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +60,12 @@ class Embedded:
 
 
 def embed_runs(
-    files: ModelFiles, sources: Sequence[Source], cache: Path, with_tokens: bool = False
+    files: ModelFiles,
+    sources: Sequence[Source],
+    cache: Path,
+    with_tokens: bool = False,
+    windows: int = 0,
+    most_tokens: int = 0,
 ) -> Embedded:
     """Embeds every run of some stores.
 
@@ -71,16 +77,23 @@ def embed_runs(
       sources: the stores.
       cache: directory for features, where a killed job goes on.
       with_tokens: whether all tokens are kept too.
+      windows: at most so many of a run, evenly spread over it; 0 for all.
+      most_tokens: bytes of tokens that may lie in the cache unasked, for a probe of the same clips.
 
     Raises:
       InputError: the model takes images, a store lies on another grid than it, or features are not
         finite.
     """
     sources, num_frames = list(sources), clip_length(files)
-    samples = make_samples(sources, parse_target("run:key"), unit="run", num_frames=num_frames)
-    kinds = {"cls", "avg_patch", "has_data"} | ({"patch"} if with_tokens else set())
-    features = encode(files, sources, samples, kinds, cache, "runs")
+    samples = make_samples(
+        sources, parse_target("run:key"), unit="run", num_frames=num_frames, windows=windows
+    )
     geometry = cut_geometry(union_geometry(sources), files.geometry.patch_shape)
+    places_M = Objective(MaskedAutoencoder(files.options), geometry).places
+    kinds = {"cls", "avg_patch", "has_data"}
+    size = len(samples.clips) * len(places_M) * files.options.embed_dim * _BYTES_OF_A_VALUE
+    kinds |= {"patch"} if with_tokens or size <= most_tokens else set()
+    features = encode(files, sources, samples, kinds, cache, "runs")
     parts = [slice(*x) for x in zip(samples.first_S1[:-1], samples.first_S1[1:], strict=True)]
     return Embedded(
         runs=_known(sources, samples),
@@ -88,7 +101,7 @@ def embed_runs(
         patch_RxD=vector("avg_patch", features, samples),
         tokens=[features["patch"][part] for part in parts] if with_tokens else None,
         has_data=[np.asarray(features["has_data"][x]) for x in parts] if with_tokens else None,
-        token_ids_M=Objective(MaskedAutoencoder(files.options), geometry).places,
+        token_ids_M=places_M,
         starts=[samples.clips.start[part] for part in parts],
     )
 

@@ -14,6 +14,8 @@ from fmrifm.input.sources import Source
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
 
+_MOST_TOKENS = 8 * 2**30  # bytes in OUTPUT/features, where a cohort's probe finds them
+
 
 def make_table(
     model: str,
@@ -21,6 +23,7 @@ def make_table(
     output: Path,
     with_tokens: bool = False,
     convert: Sequence[str] = (),
+    windows: int = 0,
 ) -> int:
     """Embeds runs, and says aloud in what they are unlike the model's training data.
 
@@ -30,6 +33,7 @@ def make_table(
       output: directory for embeddings.csv, and tokens/ where tokens are wanted.
       with_tokens: whether they are.
       convert: flags of `data_tools.convert`.
+      windows: at most so many of a run are encoded, evenly spread over it; 0 for all.
 
     Returns:
       How many runs it has.
@@ -39,13 +43,15 @@ def make_table(
     """
     files = open_model(model)
     clip_length(files)  # before anything is converted
+    if windows < 0:
+        raise InputError("--windows must be 0 (all of them) or more.")
     if output.is_file():
         raise InputError(f"{output} is a file: give a directory.")
     sources = _open(inputs, output, files, list(convert))
     for remark in remarks(files, sources):
         print(f"NOTE: {remark}")
     output.mkdir(parents=True, exist_ok=True)
-    embedded = embed_runs(files, sources, output / "features", with_tokens)
+    embedded = embed_runs(files, sources, output / "features", with_tokens, windows, _MOST_TOKENS)
     write_embeddings(output, embedded)
     return len(embedded.runs)
 

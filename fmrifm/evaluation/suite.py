@@ -22,6 +22,7 @@ from fmrifm.evaluation.entries import GRID, Entry, find_entries
 from fmrifm.evaluation.finetune import finetune
 from fmrifm.evaluation.finetune_settings import FinetuneSettings
 from fmrifm.evaluation.grid import fit_grid
+from fmrifm.evaluation.metrics import regression
 from fmrifm.evaluation.neighbors import fit_knn
 from fmrifm.evaluation.permutation import permutation_test, permutation_test_regression
 from fmrifm.evaluation.representations import standardise
@@ -32,6 +33,9 @@ from fmrifm.evaluation.statistics import compare_paired, describe_errors, score,
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
 from fmrifm.trainer.start import config_dict
+
+# Heads that a seed changes: weights and batches, or the splits that C is chosen by.
+_SEEDED = (*GRID, "logistic")
 
 
 def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> Results:
@@ -105,14 +109,12 @@ class _Table:
         """Fits a head and scores it."""
         if entry.head == "linear" and self._config.grid.standardize:
             entry = dataclasses.replace(entry, features=standardise(entry.features))
-        fitted, hparams, diverged = self._fit(entry)
-        values = {
-            name: fitted.predict_values(_input(entry, entry.features[name]))
-            for name in self._splits.tests
-        }
+        values, hparams, diverged = self._fit(entry, self._config.seed)
         row = self._add(entry.name, entry.head, entry.baseline, hparams, diverged, values)
         if entry.head == "logistic" and self._config.random_splits:
             row["random_splits"] = self._random_splits(entry)
+        if self._config.n_seeds > 1 and entry.head in _SEEDED:
+            self._add_seeds(row, entry, values)
 
     def add_finetuned(self) -> None:
         """Trains the encoder with a head and scores it."""
@@ -156,7 +158,32 @@ class _Table:
             self._compare(main_metric(results))
         return results
 
-    def _fit(self, entry: Entry):
+    def _add_seeds(self, row: dict, entry: Entry, values: dict[str, np.ndarray]) -> None:
+        """Says how far the main metric depends on the seed of the head, and on who is tested."""
+        seeds = range(self._config.seed + 1, self._config.seed + self._config.n_seeds)
+        every = [values, *(self._fit(entry, seed)[0] for seed in seeds)]
+        for test, split in row["splits"].items():
+            metric = next(iter(split["metrics"]))
+            scores = [self._score(test, some[test])["metrics"][metric]["value"] for some in every]
+            told = split["metrics"][metric]
+            split["seeds"] = {
+                "n": len(scores),
+                "metric": metric,
+                "mean": float(np.mean(scores)),
+                "seed_std": float(np.std(scores, ddof=1)),
+                "sampling_std": told.get("subject_std", told["std"]),
+            }
+
+    def _fit(self, entry: Entry, seed: int) -> tuple[dict[str, np.ndarray], dict, int]:
+        """Predictions of the test splits, hyperparameters, how many heads of a grid diverged."""
+        fitted, hparams, diverged = self._fit_head(entry, seed)
+        values = {
+            name: fitted.predict_values(_input(entry, entry.features[name]))
+            for name in self._splits.tests
+        }
+        return values, hparams, diverged
+
+    def _fit_head(self, entry: Entry, seed: int):
         """The fitted head, its hyperparameters, and how many of its grid diverged."""
         config, splits = self._config, self._splits
         train, val = (
@@ -165,13 +192,13 @@ class _Table:
         if entry.head == "majority":
             return (fit_mean if splits.classes is None else fit_majority)(train), {}, 0
         if entry.head == "knn":
-            return *fit_knn(train, val, config.task, config.seed), 0
+            return *fit_knn(train, val, config.task, seed), 0
         if entry.head in GRID:
             settings = grid_settings(config)
             settings = dataclasses.replace(settings, inner=settings.inner or entry.inner)
-            fitted = fit_grid(entry.head, train, val, splits.n_out, settings, config.seed)
+            fitted = fit_grid(entry.head, train, val, splits.n_out, settings, seed)
             return fitted, fitted.hparams, fitted.diverged
-        return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, config.seed), 0
+        return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, seed), 0
 
     def _random_splits(self, entry: Entry) -> dict:
         names, config = _pool(self._splits), self._config
@@ -215,11 +242,18 @@ class _Table:
             chance = permutation_test_regression(
                 samples.labels, values, subjects, metric=metric, seed=seed
             )
+            typical = np.broadcast_to(self._splits.samples["train"].labels.mean(0), values.shape)
+            once = np.ones((len(samples), 1), np.int32)
+            reached = regression(samples.labels, typical, (metric,))(once)[metric][0]
+            chance |= {"majority": float(reached), "uniform": None}
             return about | {"metrics": {metric: metrics[metric], **metrics}, "chance": chance}
         guesses = classes[values.argmax(1)]
+        chance = permutation_test(samples.labels, guesses, classes, subjects, seed=seed)
+        commonest = classes[np.bincount(self._splits.targets("train")).argmax()]
+        recalled = float((samples.labels == commonest).any() / len(np.unique(samples.labels)))
         return about | {
             "metrics": score(samples.labels, guesses, values, classes, seed, subjects),
-            "chance": permutation_test(samples.labels, guesses, classes, subjects, seed=seed),
+            "chance": chance | {"majority": recalled, "uniform": 1 / len(classes)},
             **describe_errors(samples.labels, guesses, classes),
         }
 
