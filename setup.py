@@ -48,8 +48,11 @@ setup(
         # Published datasets: Arrow folders, and files on web servers and in buckets.
         "arrow": ["pyarrow>=26.0"],
         "remote": ["aiohttp>=3.14", "fsspec>=2026.9", "s3fs>=2026.9"],
+        # Sites taken out of a cohort's features.
+        "combat": ["combatlearn>=2.3"],
         "test": [
             "aiohttp>=3.14",
+            "combatlearn>=2.3",
             "datasets>=5.2",
             "distributed>=2025.1",
             "fsspec>=2026.9",

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.cohort import get_config as get_cohort_config
 from configs.probe import get_config as get_probe_config
 from data_tools.geometry import Geometry
 from fmrifm.evaluation.strategies import training_probe
@@ -55,7 +56,10 @@ def test_every_model_option_is_used():
     assert [name for name in fields if not re.search(rf"\.{name}\b", text)] == []
 
 
-@pytest.mark.parametrize("name, get", [("pretrain", load_config), ("probe", get_probe_config)])
+@pytest.mark.parametrize(
+    "name, get",
+    [("pretrain", load_config), ("probe", get_probe_config), ("cohort", get_cohort_config)],
+)
 def test_every_field_is_explained(name, get):
     """Where it is first set; arguments of get_config may set it again."""
     explained = set()

@@ -32,8 +32,9 @@ def permuted_scores(
 ) -> np.ndarray:
     """(N,) main metric of one repeat for arrangements of the labels, folds and choices made anew.
 
-    Labels are exchanged across subjects where each has one, else within them. Arrangements that
-    cannot be dealt into folds are left out.
+    Where most groups have one label, whole groups exchange theirs (of a group with several, the
+    commonest counts); else labels are exchanged within groups. Arrangements that cannot be dealt
+    into folds are left out.
 
     Args:
       x_SxD, question, prepare, seed: as for `cross_fit`.
@@ -43,7 +44,9 @@ def permuted_scores(
       name: for the progress bar.
     """
     first, place_S = distinct_rows(truth.labels)
-    drawn = exchange(place_S, truth.subjects, n, np.random.default_rng(seed))
+    drawn = exchange(
+        settled(place_S, truth.subjects), truth.subjects, n, np.random.default_rng(seed)
+    )
     work = (
         joblib.delayed(_score)(
             x_SxD, dataclasses.replace(question, targets=truth.labels[first[places]]), truth,
@@ -56,10 +59,18 @@ def permuted_scores(
     return scores[np.isfinite(scores)]
 
 
+def settled(label_S: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(S,) int labels, the commonest of its group for each where most groups have one only."""
+    group_S = np.unique(groups, return_inverse=True)[1]
+    counts_GxK = np.zeros((group_S.max() + 1, label_S.max() + 1), int)
+    np.add.at(counts_GxK, (group_S, label_S), 1)
+    several = (counts_GxK > 0).sum(1) > 1
+    return label_S if several.mean() > 0.5 else counts_GxK.argmax(1)[group_S]
+
+
 def _score(x_SxD, question: Question, truth: Truth, deal: Deal, prepare, seed: int) -> float:
     try:
-        folds = deal(question.targets)
+        values, _ = cross_fit(x_SxD, question, deal(question.targets), prepare, seed)
     except InputError:
         return float("nan")
-    values, _ = cross_fit(x_SxD, question, folds, prepare, seed)
     return dataclasses.replace(truth, labels=question.targets).measure(values)[truth.metric]

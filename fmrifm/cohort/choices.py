@@ -13,7 +13,7 @@ _AT_LEAST = {
     "permutations": 0, "n_seeds": 1, "random_splits": 0, "pictures": 0, "data.windows": 0,
     "splits.folds": 2, "splits.repeats": 1, "splits.inner": 2,
 }  # fmt: skip
-_FEWEST_PERMUTATIONS = 19  # with fewer no p is below 0.05
+FEWEST_PERMUTATIONS = 20  # with fewer no p is below 0.05
 
 
 def check_cohort(config: ConfigDict) -> None:
@@ -45,9 +45,9 @@ def check_cohort(config: ConfigDict) -> None:
         value = (config[path[0]] if path else config)[field]
         if value < least:
             raise InputError(f"{name} must be {least} or more.")
-    if 0 < config.permutations < _FEWEST_PERMUTATIONS:
+    if 0 < config.permutations < FEWEST_PERMUTATIONS:
         raise InputError(
-            f"permutations must be {_FEWEST_PERMUTATIONS} or more to tell anything, or 0 for none."
+            f"permutations must be {FEWEST_PERMUTATIONS} or more to tell anything, or 0 for none."
         )
     if config.random_splits and config.task == "regression":
         raise InputError("random_splits are of logistic regression: set it to 0.")

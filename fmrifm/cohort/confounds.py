@@ -6,7 +6,7 @@ S samples, Q columns.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from data_tools.errors import InputError
 from data_tools.quality import QC_MEASURES
 from data_tools.selection import is_known
 from fmrifm.evaluation.samples import Samples
-from fmrifm.evaluation.targets import parse_target
+from fmrifm.evaluation.splits import check_people
+from fmrifm.evaluation.targets import Target, parse_target
 from fmrifm.input.sources import Source
 
 MOTION = "fd_mean"
@@ -55,7 +56,11 @@ class Confound:
 
 
 def read_confounds(
-    sources: list[Source], samples: Samples, fields: Sequence[str], table: str = ""
+    sources: list[Source],
+    samples: Samples,
+    fields: Sequence[str],
+    table: str = "",
+    site: str = "site",
 ) -> list[Confound]:
     """What the run tables, and perhaps a spreadsheet, tell of samples; means over their runs.
 
@@ -65,29 +70,32 @@ def read_confounds(
       fields: of the run table, of its quality figures, or columns of the spreadsheet.
       table: a CSV or TSV file with a column subject (or participant_id), perhaps session; it goes
         before the run table.
+      site: the field that tells it, whose numbers are names.
 
     Returns:
       Those that are known of some sample.
 
     Raises:
-      InputError: the table lacks one that the run table does not have either, or a field has more
-        kinds of values than can be told apart.
+      InputError: the table has none of the fields, two people may be meant by a line of it, or a
+        field has more kinds of values than can be told apart.
     """
+    columns = _read_table(table, fields, sources) if table else {}
+    categories = _CATEGORIES | {site}
     runs = _runs_of(sources, samples)
     hidden = {field for source in sources for field in source.store.restricted}
     found = []
     for field in fields:
-        look_up = _look_up(field, table, runs)
+        look_up = _look_up(field, columns.get(field))
         values = [[v for v in map(look_up, some) if is_known(v)] for some in runs]
         if not any(values):
             continue
         shown = field not in hidden
-        if field not in _CATEGORIES and all(_is_number(v) for some in values for v in some):
+        if field not in categories and all(_is_number(v) for some in values for v in some):
             numbers = [np.mean([float(v) for v in some]) if some else np.nan for some in values]
             found.append(Confound(field, np.array(numbers, float), shown))
             continue
         texts = ["+".join(sorted({str(v) for v in some})) for some in values]
-        if len(set(texts)) > _MOST_CATEGORIES:
+        if len(set(texts)) > _MOST_CATEGORIES and field not in categories:
             raise InputError(
                 f"The confound '{field}' has {len(set(texts))} different values that are no "
                 "numbers: leave it out of confounds.fields."
@@ -149,18 +157,25 @@ def _runs_of(sources: list[Source], samples: Samples) -> list[list[dict[str, Any
     return found
 
 
-def _look_up(field: str, table: str, runs: list[list[dict[str, Any]]]):
-    """A function of a line of the run table."""
-    if table:
-        known = any(_value(run, field) is not None for some in runs for run in some)
+def _read_table(table: str, fields: Sequence[str], sources: list[Source]) -> dict[str, Target]:
+    """The columns of a spreadsheet that are among the fields."""
+    found, problem = {}, None
+    for field in fields:
         try:
-            column = parse_target(f"table:{table}:{field}")
-        except InputError:
-            if not known:
-                raise
-        else:
-            return lambda run: column.label(run) or _value(run, field)
-    return lambda run: _value(run, field)
+            found[field] = parse_target(f"table:{table}:{field}")
+        except InputError as error:
+            problem = error
+    if not found:
+        raise problem
+    check_people({"": sources}, next(iter(found.values())))
+    return found
+
+
+def _look_up(field: str, column: Target | None) -> Callable[[dict[str, Any]], Any]:
+    """A function of a line of the run table."""
+    if column is None:
+        return lambda run: _value(run, field)
+    return lambda run: column.label(run) or _value(run, field)
 
 
 def _value(run: dict[str, Any], field: str) -> Any:

@@ -21,6 +21,7 @@ from fmrifm.evaluation.ridge import ALPHA_GRID, check_finite
 
 STRENGTHS = C_GRID[::2]
 _LOGISTIC = {"solver": "newton-cholesky", "class_weight": "balanced", "max_iter": 200}
+_WIDE = 600  # weights, from which on a Newton step takes too long
 
 # From features (S, D) and the places of the training samples (F,) to features of all samples, by
 # what the training samples say.
@@ -59,7 +60,8 @@ def cross_fit(
     """Predicts the test samples of every fold.
 
     Logistic regression with balanced class weights, its strength C by the mean balanced accuracy of
-    inner folds; or ridge regression, its alpha by their mean r2; the strongest penalty on ties.
+    inner folds; or ridge regression, its alpha by the r2 of all their test
+    samples; the strongest penalty on ties.
 
     Args:
       x_SxD: features; may have NaN only if `prepare` takes them out.
@@ -67,7 +69,8 @@ def cross_fit(
       folds: of the samples.
       prepare: what is done to the features first, in this order.
       seed: of the inner folds.
-      is_constant: predict the shares of the classes, or the mean, that the training set has.
+      is_constant: predict the shares of the classes, or the mean, of the whole cohort: those of
+        training sets are lower for whatever the test set has more of.
 
     Returns:
       (S, K) float32 probabilities of classes, or numbers, NaN for samples that no fold tests; and
@@ -82,7 +85,7 @@ def cross_fit(
         warnings.simplefilter("ignore")  # of solvers that stop early on separable classes
         for k, fold in enumerate(folds):
             if is_constant:
-                values[fold.test] = _typical(question, fold.train)
+                values[fold.test] = _typical(question)
                 continue
             z_SxD = x_SxD
             for step in prepare:
@@ -99,8 +102,8 @@ def cross_fit(
     return values, chosen
 
 
-def _typical(question: Question, train: np.ndarray) -> np.ndarray:
-    targets = question.targets[train]
+def _typical(question: Question) -> np.ndarray:
+    targets = question.targets
     if question.n_classes:
         return np.bincount(targets, minlength=question.n_classes) / len(targets)
     return targets.mean(0)
@@ -108,6 +111,8 @@ def _typical(question: Question, train: np.ndarray) -> np.ndarray:
 
 def _fit_logistic(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
     y, train, settings = question.targets, fold.train, dict(_LOGISTIC)
+    if z_SxR.shape[1] * question.n_classes > _WIDE:
+        settings["solver"] = "lbfgs"
     if inner:
         # Places of the folds among the training samples.
         folds = [
@@ -150,6 +155,10 @@ def _fit_ridge(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
         return predict(fold, alpha), alpha
     # The strongest first; equal scores are equal means only up to rounding.
     alphas = ALPHA_GRID[::-1]
-    means = [np.mean([r2_score(y_SxK[p.test], predict(p, a)) for p in inner]) for a in alphas]
-    alpha = alphas[np.round(means, 9).argmax()]
+    truth = np.concatenate([y_SxK[part.test] for part in inner])
+    scores = [
+        r2_score(truth, np.concatenate([predict(part, alpha) for part in inner]))
+        for alpha in alphas
+    ]
+    alpha = alphas[np.round(scores, 9).argmax()]
     return predict(fold, alpha), alpha

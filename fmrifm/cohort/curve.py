@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_tools.errors import InputError
 from fmrifm.cohort.cross_fit import Question, cross_fit
 from fmrifm.cohort.folds import Fold, nested_subsets
 from fmrifm.cohort.rows import Row
@@ -41,7 +42,10 @@ def learning_curve(
             smaller = [_thin(fold, question, share, seed + r) for fold in some]
             if None in smaller:
                 break
-            found, _ = cross_fit(row.features[0], question, smaller, row.prepare, seed)
+            try:
+                found, _ = cross_fit(row.features[0], question, smaller, row.prepare, seed)
+            except InputError:  # too few to take confounds out
+                break
             values.append(truth.measure(found)[truth.metric])
             sizes += [len(np.unique(question.groups[fold.train])) for fold in smaller]
         else:

@@ -19,6 +19,8 @@ from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
 
 COHORT = "cohort"  # the one set of its `splits`
+_MOST_UNUSED = 2  # times as many clips as have a label are encoded at most
+_MOST_LISTED = 200
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class Cohort:
       confounds: what is known of the samples.
       left_out: {"who", "why"} of runs and people.
       whole: samples that have all clips of the stores, whatever their labels; None where those of
-        the cohort start with events.
+        the cohort start with events or are few of them.
+      is_shown: whether reports may show the labels of single people.
     """
 
     splits: Splits
@@ -39,6 +42,7 @@ class Cohort:
     confounds: list[Confound]
     left_out: list[dict[str, str]]
     whole: Samples | None
+    is_shown: bool
 
     @property
     def samples(self) -> Samples:
@@ -85,10 +89,11 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     some, settings = samples[COHORT], config.confounds
     fields = tuple(dict.fromkeys([*settings.fields, settings.site]))
     target_field = config.target.partition(":")[2].partition(";")[0].rpartition(":")[2]
-    fields = tuple(field for field in fields if field != target_field)
-    confounds = read_confounds(sources, some, fields, settings.table)
+    fields = tuple(field for field in fields if field not in ("", target_field))
+    confounds = read_confounds(sources, some, fields, settings.table, settings.site)
     groups = _groups(sources, some, config.splits.family)
     left_out = _left_out(sources, some, config.target)
+    hidden = {field for source in sources for field in source.store.restricted}
     whole = make_samples(
         sources,
         parse_target("run:key"),
@@ -96,12 +101,14 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
         num_frames=clip_length(files),
         windows=config.data.windows,
     )
+    few = len(whole.clips) <= _MOST_UNUSED * len(some.clips)
     return Cohort(
         splits=Splits({COHORT: sources}, samples, classes, []),
         groups=groups,
         confounds=confounds,
         left_out=left_out,
-        whole=whole if are_within(whole, some) else None,
+        whole=whole if few and are_within(whole, some) else None,
+        is_shown=target_field not in hidden,
     )
 
 
@@ -124,11 +131,10 @@ def _left_out(sources: list[Source], samples: Samples, target: str) -> list[dict
             {"who": run["key"] or Path(run["path"]).name, "why": f"not converted: {run['reason']}"}
             for run in skipped_runs(store)
         ]
-    for source in sources:
-        chosen = set(source.runs.tolist())
+        chosen = {int(r) for x in sources if x.store.path == path for r in x.runs}
         told += [
             {"who": run["key"], "why": "not chosen by data.path"}
-            for r, run in enumerate(source.store.runs)
+            for r, run in enumerate(store.runs)
             if r not in chosen
         ]
     subjects = {f"{run['dataset']}/{run['subject']}" for x in sources for run in x.lines}
@@ -136,4 +142,9 @@ def _left_out(sources: list[Source], samples: Samples, target: str) -> list[dict
         {"who": subject.strip("/"), "why": f"no value of {target}"}
         for subject in sorted(subjects - there)
     ]
+    if samples.n_unlabelled and not subjects - there:
+        told.append({"who": f"{samples.n_unlabelled} samples", "why": f"no value of {target}"})
+    if len(told) > _MOST_LISTED:
+        rest = len(told) - _MOST_LISTED
+        told = [*told[:_MOST_LISTED], {"who": f"{rest:,} more", "why": "for the same reasons"}]
     return told

@@ -67,6 +67,12 @@ def make_folds(
         folds = [_leave_out(left_out == name, groups, str(name)) for name in names]
     if labels.ndim == 1:
         _check_classes(folds, labels, scheme)
+    for fold in folds:
+        if len(np.unique(groups[fold.train])) < 2:
+            raise InputError(
+                f"Without {scheme} {fold.name} fewer than two people are left to learn from: take "
+                "another splits.scheme."
+            )
     return folds
 
 
@@ -154,6 +160,29 @@ def _fold(is_test: np.ndarray, is_train: np.ndarray | None = None, name: str = "
 
 def _leave_out(is_test: np.ndarray, groups: np.ndarray, name: str) -> Fold:
     return _fold(is_test, ~np.isin(groups, groups[is_test]), name)
+
+
+def check_sites(sites: np.ndarray | None, field: str) -> None:
+    """Refuses samples of several sites, or of none that is known.
+
+    Raises:
+      InputError: there are some.
+    """
+    if sites is None:
+        raise InputError(
+            f"No run has a '{field}': set confounds.site, or another splits.scheme and "
+            "confounds.remove."
+        )
+    if (sites == "").any():
+        raise InputError(
+            f"The {field} of {(sites == '').sum()} samples is not known: leave them out with "
+            f"data.path='STORE?{field}=?*', or take another splits.scheme and confounds.remove."
+        )
+    if any("+" in site for site in sites.tolist()):
+        raise InputError(
+            f"A sample has runs of several values of '{field}', so it belongs to none: set "
+            "unit=run, or leave runs out with data.path."
+        )
 
 
 def _check_classes(folds: list[Fold], labels: np.ndarray, scheme: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fmrifm.cohort.chance import settled
 from fmrifm.cohort.confounds import Confound, association
 from fmrifm.cohort.data import Cohort
 from fmrifm.cohort.scores import Repeats, Truth
@@ -27,11 +28,12 @@ def describe(confound: Confound, cohort: Cohort) -> dict[str, Any]:
     if classes is not None:
         parts |= {name: labels == name for name in classes.tolist()}
     place = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
-    is_trait = exchange_kind(place, cohort.groups) == "across"
+    subjects = cohort.samples.subjects
+    is_trait = exchange_kind(settled(place, subjects), subjects) == "across"
     return {
         "name": confound.name,
         "label": confound.label,
-        "p": association(confound, labels, cohort.groups) if is_trait else None,
+        "p": association(confound, labels, subjects) if is_trait else None,
         "groups": {name: _summary(confound, rows) for name, rows in parts.items()}
         if confound.is_shown
         else {},

@@ -58,7 +58,16 @@ class Regress:
     confounds_SxQ: np.ndarray
 
     def __call__(self, x_SxD: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """(S, D) features, around the mean of the training samples."""
+        """(S, D) features, around zero.
+
+        Raises:
+          InputError: a training set has less than two samples for each column.
+        """
+        if 2 * self.confounds_SxQ.shape[1] > len(train):
+            raise InputError(
+                f"{self.confounds_SxQ.shape[1]} columns of confounds are too many to take out by "
+                f"{len(train)} samples: choose fewer confounds.fields."
+            )
         confounds_SxQ = Impute()(self.confounds_SxQ, train)
         model = make_pipeline(StandardScaler(), LinearRegression())
         model.fit(confounds_SxQ[train], x_SxD[train])

@@ -72,7 +72,8 @@ def write_report(
             "The same analysis with fewer people to learn from; bands are its repeats. A curve "
             "that still rises at its right end would go on with more people.",
         )
-    _add_each(page, results)
+    if results["people"]:
+        _add_each(page, results)
     brains = list(draw_brains(figures, files, cohort, config.pictures))
     if brains:
         page.heading("What the model sees")
@@ -105,7 +106,7 @@ def _add_people(page: Page, results: Results, cohort: Cohort) -> None:
     )
     classes = results["classes"]
     header = ["", "all", *classes, "goes along with the answer"]
-    counts = [str(sum(x["label"] == name for x in results["people"])) for name in classes]
+    counts = [str((samples.labels == name).sum()) for name in classes]
     rows = [[f"{results['unit']}s", str(len(samples)), *counts, ""]]
     for confound in results["confounds"]:
         if not confound["groups"]:  # restricted

@@ -18,6 +18,7 @@ from fmrifm.evaluation.statistics import compare_paired, score, score_regression
 
 MAIN = {True: "balanced_accuracy", False: "r2"}  # by whether it is of classes
 _FEWEST = 2  # folds that have a score
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Truth:
     Attributes:
       labels: (S,) int classes, or (S, K) numbers.
       classes: (K,) their names; None for numbers.
-      subjects: (S,) str.
+      subjects: (S,) str: people, or families, which are resampled and exchanged as a whole.
     """
 
     labels: np.ndarray
@@ -76,8 +77,7 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
       {metric: {"value", "std", "low", "high", "interval"}}: "corrected" intervals are those of
       Nadeau & Bengio, by t; where folds lack classes or are too few, or one sample is all that
       there is of a fold, "subjects" are those of resamples of people (of samples where each has
-      one), for which the predictions are what they are. "subject_std", "subject_low" and
-      "subject_high" are the latter where people repeat.
+      one), for which the predictions are what they are: so it is of numbers, too.
     """
     found = [[truth.measure(v) for v in of_seed] for of_seed in repeats.values]
     names = [name for name in found[0][0] if np.isfinite(found[0][0][name])]
@@ -85,7 +85,8 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
     for name in names:
         value = float(np.nanmean([[one[name] for one in some] for some in found]))
         scores[name] = {"value": value}
-        spread = fold_spread(*_fold_scores(truth, repeats, name))
+        # r2 of a few samples has no bound below: folds say nothing of its spread.
+        spread = None if truth.classes is None else fold_spread(*_fold_scores(truth, repeats, name))
         other = resampled.get(name, {})
         if spread is not None:
             std, reach = spread
@@ -97,7 +98,6 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
             low, high = _within(name, *(other[prefix + x] + shift for x in ("low", "high")))
             std = other[prefix + "std"]
             scores[name] |= {"std": std, "low": low, "high": high, "interval": "subjects"}
-        scores[name] |= {x: v for x, v in other.items() if x.startswith("subject_")}
     return scores
 
 
@@ -109,12 +109,14 @@ def fold_spread(scores_J: np.ndarray, shares_J: np.ndarray) -> tuple[float, floa
       shares_J: samples tested over samples learned from, of each.
 
     Returns:
-      None where a fold has no score, or there are fewer than two.
+      None where a fold has no score, there are fewer than two, or all are the same.
     """
     n = len(scores_J)
     if n < _FEWEST or not np.isfinite(scores_J).all():
         return None
     std = float(np.sqrt((1 / n + shares_J.mean()) * scores_J.var(ddof=1)))
+    if std < _ROUNDING:
+        return None
     return std, float(std * stats.t.ppf(0.975, n - 1))
 
 
@@ -128,14 +130,14 @@ def compare_rows(truth: Truth, a: Repeats, b: Repeats, seed: int) -> dict[str, f
     name = truth.metric
     scores_a, shares_J = _fold_scores(truth, a, name)
     scores_b, _ = _fold_scores(truth, b, name)
-    spread = fold_spread(scores_a - scores_b, shares_J)
+    spread = None if truth.classes is None else fold_spread(scores_a - scores_b, shares_J)
     if spread is None:
         told = [_answers(truth, some.mean) for some in (a, b)]
         return compare_paired(truth.labels, *told, truth.subjects, name, seed)
     difference = float(np.mean(scores_a - scores_b))
     std, reach = spread
     n = len(scores_a)
-    p = float(2 * stats.t.sf(abs(difference) / std, n - 1)) if std else float(difference == 0)
+    p = float(2 * stats.t.sf(abs(difference) / std, n - 1))
     return {"difference": difference, "low": difference - reach, "high": difference + reach, "p": p}
 
 
@@ -190,8 +192,10 @@ def with_motion(truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray) -> d
     known = np.isfinite(motion_S)
     if known.sum() < 4 or np.ptp(motion_S[known]) == 0:
         return None
-    keep = known[first]
-    means = [_mean_by(person_S, x, len(names))[keep] for x in (*values_SxK.T, motion_S)]
+    keep = np.bincount(person_S[known], minlength=len(names)) > 0
+    means = [
+        _mean_by(person_S[known], x[known], len(names))[keep] for x in (*values_SxK.T, motion_S)
+    ]
     *scores, motion = means
     columns = range(len(scores)) if len(scores) != 2 else [1]
     best = max(columns, key=lambda k: abs(_rho(scores[k], motion)[0]))

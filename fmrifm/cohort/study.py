@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from data_tools.errors import InputError
-from fmrifm.cohort.chance import permuted_scores
-from fmrifm.cohort.choices import check_cohort
+from fmrifm.cohort.chance import permuted_scores, settled
+from fmrifm.cohort.choices import FEWEST_PERMUTATIONS, check_cohort
 from fmrifm.cohort.confounds import MOTION
 from fmrifm.cohort.cross_fit import Question, cross_fit
 from fmrifm.cohort.curve import learning_curve
 from fmrifm.cohort.data import Cohort, open_cohort
-from fmrifm.cohort.folds import make_folds
+from fmrifm.cohort.folds import check_sites, make_folds
 from fmrifm.cohort.people import describe, list_people
 from fmrifm.cohort.report import write_report
 from fmrifm.cohort.rows import Row, find_rows, majority_row
@@ -83,18 +83,16 @@ class _Study:
 
     def __init__(self, config: ConfigDict, files: ModelFiles, cohort: Cohort):
         self._config, self._files, self._cohort = config, files, cohort
-        samples, classes = cohort.samples, cohort.classes
+        classes = cohort.classes
         n_classes = 0 if classes is None else len(classes)
         inner = config.splits.inner
         self._question = Question(cohort.targets, cohort.groups, n_classes, inner)
-        self._truth = Truth(cohort.targets, classes, samples.subjects)
+        self._truth = Truth(cohort.targets, classes, cohort.groups)
         site = cohort.confound(config.confounds.site)
         self._sites = None if site is None else site.values.astype(str)
-        if config.splits.scheme == "site" and self._sites is None:
-            raise InputError(
-                f"No run has a '{config.confounds.site}' to leave out: set confounds.site, or "
-                "another splits.scheme."
-            )
+        self._shows_sites = site is not None and site.is_shown
+        if config.splits.scheme == "site" or config.confounds.remove == "combat":
+            check_sites(self._sites, config.confounds.site)
         repeats = config.splits.repeats if config.splits.scheme == "kfold" else 1
         self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
         constant = self._fit(majority_row(cohort))
@@ -122,7 +120,7 @@ class _Study:
                 "splits": {name: split},
             }
         )
-        if self._config.random_splits and row.head == "logistic":
+        if self._config.random_splits and row.head == "logistic" and not row.prepare:
             self._rows[-1]["random_splits"] = self._random_splits(row)
         self.predictions[f"predictions_{row.name}_{row.head}.npz"] = pack_predictions(
             [self._columns(repeats)]
@@ -148,6 +146,7 @@ class _Study:
                 "n_folds": len(self._folds[0]),
                 "repeats": len(self._folds),
                 "n_groups": len(set(cohort.groups.tolist())),
+                "people": _count_people(cohort),
             },
             "overlap": [],
             "left_out": {
@@ -158,7 +157,7 @@ class _Study:
             },
             "who_was_left_out": cohort.left_out,
             "confounds": [describe(confound, cohort) for confound in cohort.confounds],
-            "people": list_people(cohort, truth, self._repeats[0]),
+            "people": list_people(cohort, truth, self._repeats[0]) if cohort.is_shown else [],
             "results": self._rows,
         }
         results["warnings"] = find_warnings(results)
@@ -215,7 +214,7 @@ class _Study:
         if truth.classes is not None:
             guesses = truth.classes[repeats.mean.argmax(1)]
             split |= describe_errors(samples.labels, guesses, truth.classes)
-        if self._sites is not None and len(set(self._sites.tolist())) > 1:
+        if self._shows_sites and len(set(self._sites.tolist())) > 1:
             split["sites"] = by_site(truth, repeats, self._sites)
         motion = self._cohort.confound(MOTION)
         if motion is not None and row.head != "majority":
@@ -230,7 +229,9 @@ class _Study:
         """What is reached without looking: by the commonest class, a coin, this row by chance."""
         config, truth = self._config, self._truth
         metric = truth.metric
-        place = np.unique(truth.labels, axis=0, return_inverse=True)[1].ravel()
+        place = settled(
+            np.unique(truth.labels, axis=0, return_inverse=True)[1].ravel(), truth.subjects
+        )
         told = {
             "metric": metric,
             "majority": self._majority[metric],
@@ -247,13 +248,15 @@ class _Study:
             row.features[0], self._question, truth, self._deal(config.seed), row.prepare,
             config.permutations, config.seed, row.name,
         )  # fmt: skip
+        if len(null) < FEWEST_PERMUTATIONS:  # most cannot be dealt into folds
+            return told
         return told | compare_with_null(value, null) | {"permutations": len(null)}
 
     def _random_splits(self, row: Row) -> dict:
         n = len(self._cohort.samples)
         n_val, n_test = (int(share * n) for share in _SHARES[1:])
         return random_splits(
-            row.features[0] if row.name != "confounds" else np.nan_to_num(row.features[0]),
+            row.features[0],
             self._truth.labels,
             n - n_val - n_test,
             n_val,
@@ -289,3 +292,11 @@ class _Study:
                 for other, theirs in both
                 if other["baseline"]
             }
+
+
+def _count_people(cohort: Cohort) -> dict[str, int]:
+    """How many have each class; under "" all, of numbers."""
+    subjects, labels = cohort.samples.subjects, cohort.samples.labels
+    if cohort.classes is None:
+        return {"": len(set(subjects.tolist()))}
+    return {name: len(set(subjects[labels == name].tolist())) for name in cohort.classes.tolist()}

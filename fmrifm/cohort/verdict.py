@@ -42,6 +42,8 @@ def chance_level(results: Results) -> float:
 def is_found(results: Results, row: dict) -> bool:
     """Whether a row is above chance: by permutations, or by its interval where there are none."""
     some = outcome(results, row)
+    if row["head"] == "majority":
+        return False
     if some["chance"]["p"] is not None:
         return some["chance"]["p"] < _SIGNIFICANT
     return some["metrics"][results["metric"]]["low"] > chance_level(results)
@@ -77,6 +79,8 @@ def answer(results: Results) -> dict[str, str]:
         text = f"Yes. From {row['representation']} the model tells {what}: {scored}."
         if confounds is not None:
             text += f" Confounds alone do not: {figure(results, confounds)}."
+        else:
+            text += " Whether confounds alone do, could not be tested."
         if simple := _as_good(results, some):
             text += f" It is not shown to do better than {simple}, which needs no model."
         return {"verdict": FOUND, "text": text}
@@ -221,14 +225,14 @@ def _about_size(results: Results) -> Iterator[tuple[str, str]]:
     if splits["scheme"] == "kfold" and splits["n_folds"] < config["splits"]["folds"]:
         yield (
             "folds",
-            f"There are {splits['n_folds']} folds, not {config['splits']['folds']}: a class has no "
-            "more people.",
+            f"There are {splits['n_folds']} folds, not {config['splits']['folds']}: there are no "
+            "more people to be dealt.",
         )
     if splits["scheme"] == "site" and splits["n_folds"] < _FEW_SITES:
         yield (
             "sites",
-            f"{splits['n_folds']} sites were left out one at a time: intervals are of other people "
-            "at these sites, and say nothing of other sites.",
+            f"{splits['n_folds']} sites were left out one at a time: so few say little of other "
+            "sites.",
         )
     alone = [
         site
@@ -245,10 +249,4 @@ def _about_size(results: Results) -> Iterator[tuple[str, str]]:
 
 def _class_sizes(results: Results) -> dict[str, int]:
     """People of each class; of a state, all people have each."""
-    people = results["people"]
-    if not results["classes"]:
-        return {"": len({x["subject"] for x in people})}
-    return {
-        name: len({x["subject"] for x in people if x["label"] == name})
-        for name in results["classes"]
-    }
+    return results["splits"]["people"]

@@ -126,7 +126,7 @@ def read_rows(probe: Path) -> list[Row]:
             )
         told = (str(results["target"]), str(results["unit"]))
         data = (results.get("config") or {}).get("data") or {}
-        stores = str({name: data.get(name) for name in ("folder", "train", "val", "test")})
+        stores = str({name: data.get(name) for name in ("folder", "train", "val", "test", "path")})
         classes, step = tuple(map(str, results.get("classes") or ())), results.get("step")
         return [
             Row(

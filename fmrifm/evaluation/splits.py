@@ -96,7 +96,7 @@ def label_samples(
     """
     target, first = parse_target(config.target), next(iter(sources))
     if target.table is not None:
-        _check_people(sources, target)
+        check_people(sources, target)
     binned = len(config.bins) > 0 or config.quantiles != 0
     if binned and config.task == "regression":
         raise InputError("bins and quantiles make classes: set task=classification, or no bins.")
@@ -156,7 +156,7 @@ def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
     return {"train": parse_sources(train), "val": parse_sources(val), **tests}
 
 
-def _check_people(sources: dict[str, list[Source]], target: Target) -> None:
+def check_people(sources: dict[str, list[Source]], target: Target) -> None:
     """Raises InputError where a table, which knows no datasets, could mean either of two people."""
     known, datasets = {subject for subject, *_ in target.table}, {}
     for run in (run for some in sources.values() for source in some for run in source.lines):
