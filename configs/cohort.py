@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 
+_CONFOUNDS = ("fd_mean", "temporal_snr", "n_frames", "source_tr", "site", "age", "sex")
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a cohort; `arg` is "" for classes or "regression" for numbers."""
@@ -49,9 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.splits.family = ""  # field of the run table whose values keep people together
 
     config.confounds = ConfigDict()
-    config.confounds.fields = (
-        "fd_mean", "temporal_snr", "n_frames", "source_tr", "site", "age", "sex",
-    )  # of the run table or a spreadsheet; those that nobody knows are left out  # fmt: skip
+    config.confounds.fields = _CONFOUNDS  # of the run table or a spreadsheet; without unknown ones
     config.confounds.table = ""  # a spreadsheet of them: a CSV or TSV file with a column subject
     config.confounds.site = "site"  # which of them is the site
     config.confounds.remove = "none"  # from features: regress, or combat (sites only)
