@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from fmrifm.cohort.data import Cohort
 from fmrifm.cohort.verdict import chance_level, metric_name, outcome
+from fmrifm.evaluation.features import make_tokenizer, open_reader
 from fmrifm.evaluation.results import Results
-from fmrifm.input.pipeline import ClipReader, EvalBatches
-from fmrifm.input.preprocess import Tokenizer
+from fmrifm.input.pipeline import EvalBatches
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder
 from fmrifm.model.objective import Objective
@@ -85,17 +85,10 @@ def draw_brains(folder: Path, files: ModelFiles, cohort: Cohort, n: int) -> Iter
     if options.decoding == "none" or not n or not len(middle_S):
         return
     geometry = cohort.splits.geometry
-    tokenizer = Tokenizer(
-        geometry,
-        options.num_frames,
-        options.t_patch,
-        files.geometry.patch_shape,
-        files.preprocessing["normalize"],
-    )
+    tokenizer = make_tokenizer(files, geometry)
     task = Task(tokenizer, Objective(MaskedAutoencoder(options), tokenizer.geometry))
     reconstruct = jax.jit(make_reconstruct(task))
-    scaled = files.preprocessing.get("no_coord_normalize", False)
-    reader = ClipReader(cohort.sources, geometry, options.num_frames, scaled)
+    reader = open_reader(files, cohort.sources, geometry)
     spread = np.unique(np.linspace(0, len(middle_S) - 1, n).round().astype(int))
     batches = EvalBatches(reader, cohort.sources, samples.clips[middle_S[spread]], 1, (0, 1))
     for k in range(len(batches)):

@@ -5,7 +5,6 @@ mlp either.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from fmrifm.evaluation.baselines import (
     untrained,
 )
 from fmrifm.evaluation.connectome import Parcels, connectomes
-from fmrifm.evaluation.features import encode, encode_within, keep_blocks
+from fmrifm.evaluation.features import encode, keep_blocks
 from fmrifm.evaluation.representations import (
     NEEDS,
     SEQUENCES,
@@ -144,7 +143,7 @@ class Encoded:
     ):
         self._files, self._name, self._wanted = files, name, wanted
         self._splits, self._cache, self._done = splits, cache, {}
-        self._encode = encode if whole is None else functools.partial(encode_within, whole)
+        self._whole = whole
 
     def take(
         self, kind: str, head: str, depth: int | None = None
@@ -165,7 +164,7 @@ class Encoded:
         files = self._files if depth is None else keep_blocks(self._files, depth)
         words = (self._name, "" if depth is None else f"block {depth}")
         self._done[depth] = {
-            name: self._encode(
+            name: encode(
                 files,
                 sources,
                 self._splits.samples[name],
@@ -173,6 +172,7 @@ class Encoded:
                 self._cache,
                 " ".join(filter(None, (name, *words))),
                 self._splits.geometry,
+                self._whole,
             )
             for name, sources in self._splits.sources.items()
         }

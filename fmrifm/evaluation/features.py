@@ -55,6 +55,7 @@ def encode(
     cache: Path,
     name: str = "",
     geometry: Geometry | None = None,
+    whole: Samples | None = None,
 ) -> dict[str, np.ndarray]:
     """Features of the clips of samples, in their order.
 
@@ -66,13 +67,22 @@ def encode(
       cache: directory for the arrays of all models and lists of clips.
       name: of the split, for the progress bar.
       geometry: whose patches the tokens are; that of the sources unless given.
+      whole: samples that have all these clips, and are what is encoded: so labels that come, go or
+        change leave the features of a store as they are.
 
     Returns:
-      Arrays of `DTYPES`, memory-mapped, read only.
+      Arrays of `DTYPES`, memory-mapped, read only; those of a part of `whole` in memory.
 
     Raises:
       InputError: the stores lie on another grid than the model, or features are not finite.
     """
+    if whole is not None:
+        arrays = encode(files, sources, whole, kinds, cache, name, geometry)
+        place = {clip: c for c, clip in enumerate(_names(whole))}
+        index_C = np.array([place[clip] for clip in _names(samples)])
+        if np.array_equal(index_C, np.arange(len(place))):
+            return arrays
+        return {kind: array[index_C] for kind, array in arrays.items()}
     options = files.options
     lacks = {"cls": not options.class_token, "reg": not options.reg_tokens}
     wanted = [kind for kind in KINDS if kind in kinds and not lacks.get(kind)]
@@ -83,28 +93,6 @@ def encode(
         program = _program(files, sources, samples, missing, geometry)
         _fill(directory, missing, program, len(samples.clips), name)
     return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
-
-
-def encode_within(
-    whole: Samples,
-    files: ModelFiles,
-    sources: list[Source],
-    samples: Samples,
-    kinds: Collection[str],
-    cache: Path,
-    name: str = "",
-    geometry: Geometry | None = None,
-) -> dict[str, np.ndarray]:
-    """As `encode`, of clips that are all among those of `whole`, which are what is encoded.
-
-    So labels that come, go or change leave the features of a store as they are.
-    """
-    arrays = encode(files, sources, whole, kinds, cache, name, geometry)
-    place = {clip: c for c, clip in enumerate(_names(whole))}
-    index_C = np.array([place[clip] for clip in _names(samples)])
-    if np.array_equal(index_C, np.arange(len(place))):
-        return arrays
-    return {kind: array[index_C] for kind, array in arrays.items()}
 
 
 def are_within(whole: Samples, samples: Samples) -> bool:
@@ -152,6 +140,23 @@ def fingerprint(
     return sha.hexdigest()[:24]
 
 
+def make_tokenizer(files: ModelFiles, geometry: Geometry) -> Tokenizer:
+    """From the bytes of clips on a geometry to the tokens that a model takes."""
+    return Tokenizer(
+        geometry,
+        files.options.num_frames,
+        files.options.t_patch,
+        files.geometry.patch_shape,
+        files.preprocessing["normalize"],
+    )
+
+
+def open_reader(files: ModelFiles, sources: list[Source], geometry: Geometry) -> ClipReader:
+    """Reads the clips that a model takes, with their scale where it wants that."""
+    scaled = files.preprocessing.get("no_coord_normalize", False)
+    return ClipReader(sources, geometry, files.options.num_frames, scaled)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Program:
     """How batches are made and encoded.
@@ -193,14 +198,7 @@ class _ClipBatches:
 
 
 def _program(files: ModelFiles, sources, samples: Samples, kinds, geometry: Geometry) -> _Program:
-    options = files.options
-    tokenizer = Tokenizer(
-        geometry,
-        options.num_frames,
-        options.t_patch,
-        files.geometry.patch_shape,
-        files.preprocessing["normalize"],
-    )
+    options, tokenizer = files.options, make_tokenizer(files, geometry)
     check_grid(tokenizer.geometry, files.geometry, "The data", "the model")
     objective = Objective(MaskedAutoencoder(options), tokenizer.geometry)
     n_tokens, n_patches = len(objective.places), tokenizer.geometry.n_patches
@@ -227,8 +225,7 @@ def _program(files: ModelFiles, sources, samples: Samples, kinds, geometry: Geom
 
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
     size = BATCH_PER_DEVICE * mesh.size
-    scaled = files.preprocessing.get("no_coord_normalize", False)
-    reader = ClipReader(sources, geometry, options.num_frames, scaled)
+    reader = open_reader(files, sources, geometry)
     step, params = jax.jit(encode_batch), files.params
     one = _ClipBatches(reader, sources, samples, size, slice(0, 1))[0]
     shapes = jax.eval_shape(encode_batch, params, one)
