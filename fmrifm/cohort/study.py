@@ -35,14 +35,19 @@ from fmrifm.cohort.scores import (
 )
 from fmrifm.cohort.verdict import answer, find_warnings
 from fmrifm.evaluation.choices import check_model
-from fmrifm.evaluation.closed_form import random_splits
+from fmrifm.evaluation.closed_form import check_random_splits, random_splits
 from fmrifm.evaluation.compatibility import count_seen
 from fmrifm.evaluation.permutation import compare_with_null, exchange_kind
-from fmrifm.evaluation.results import Results, check_output, pack_predictions, publish
+from fmrifm.evaluation.results import (
+    Results,
+    check_output,
+    describe_probe,
+    pack_predictions,
+    publish,
+)
 from fmrifm.evaluation.statistics import describe_errors
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
-from fmrifm.trainer.start import config_dict
 
 _SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
 
@@ -95,7 +100,9 @@ class _Study:
             check_sites(self._sites, config.confounds.site)
         repeats = config.splits.repeats if config.splits.scheme == "kfold" else 1
         self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
-        constant = self._fit(majority_row(cohort))
+        if config.random_splits:
+            check_random_splits(cohort.targets, *self._sizes())
+        constant, _ = self._fit(majority_row(cohort))
         self._majority = self._truth.measure(constant.mean)
         self._rows: list[dict] = []
         self._repeats: list[Repeats] = []
@@ -103,11 +110,10 @@ class _Study:
 
     def add(self, row: Row) -> None:
         """Fits a row and scores it."""
-        repeats = self._fit(row)
+        repeats, strengths = self._fit(row)
         self._repeats.append(repeats)
         name = self._config.splits.scheme
         split = self._score(row, repeats)
-        strengths = Counter(f"{c:g}" for c in self._strengths)
         word = {"logistic": "C", "ridge": "alpha"}.get(row.head)
         self._rows.append(
             {
@@ -115,7 +121,7 @@ class _Study:
                 "representation": row.name,
                 "head": row.head,
                 "baseline": row.baseline,
-                "hparams": {word: dict(strengths)} if word else {},
+                "hparams": {word: strengths} if word else {},
                 "diverged": 0,
                 "splits": {name: split},
             }
@@ -132,15 +138,8 @@ class _Study:
         self._compare()
         scheme, samples = config.splits.scheme, cohort.samples
         results = {
-            "version": 1,
-            "model": str(config.model),
-            "step": self._files.step,
-            "config": {k: v for k, v in config_dict(config).items() if k != "cache_dir"},
-            "target": config.target,
-            "unit": config.unit,
-            "task": config.task,
+            **describe_probe(config, self._files.step, truth.classes),
             "metric": truth.metric,
-            "classes": [] if truth.classes is None else truth.classes.tolist(),
             "splits": {
                 "scheme": scheme,
                 "n_folds": len(self._folds[0]),
@@ -176,8 +175,8 @@ class _Study:
             seed=seed,
         )
 
-    def _fit(self, row: Row) -> Repeats:
-        """Predictions of all seeds and repeats."""
+    def _fit(self, row: Row) -> tuple[Repeats, dict[str, int]]:
+        """Predictions of all seeds and repeats; how often each strength was chosen."""
         n_seeds, constant = self._config.n_seeds, row.head == "majority"
         jobs = [
             joblib.delayed(cross_fit)(
@@ -191,9 +190,9 @@ class _Study:
         found = joblib.Parallel(1 if constant else joblib.cpu_count(), return_as="generator")(jobs)
         bar = tqdm(found, f"fit {row.name}", total=len(jobs), unit="fit", disable=constant)
         values, strengths = zip(*bar, strict=True)
-        self._strengths = [c for some in strengths for c in some]
+        counts = Counter(f"{c:g}" for some in strengths for c in some)
         shape = (n_seeds, len(self._folds), *values[0].shape)
-        return Repeats(np.stack(values).reshape(shape), self._folds)
+        return Repeats(np.stack(values).reshape(shape), self._folds), dict(counts)
 
     def _score(self, row: Row, repeats: Repeats) -> dict:
         config, truth, samples = self._config, self._truth, self._cohort.samples
@@ -252,18 +251,15 @@ class _Study:
             return told
         return told | compare_with_null(value, null) | {"permutations": len(null)}
 
-    def _random_splits(self, row: Row) -> dict:
+    def _sizes(self) -> tuple[int, int, int]:
+        """How many samples of random splits train, validate and test."""
         n = len(self._cohort.samples)
         n_val, n_test = (int(share * n) for share in _SHARES[1:])
-        return random_splits(
-            row.features[0],
-            self._truth.labels,
-            n - n_val - n_test,
-            n_val,
-            n_test,
-            self._config.random_splits,
-            self._config.seed,
-        )
+        return n - n_val - n_test, n_val, n_test
+
+    def _random_splits(self, row: Row) -> dict:
+        n, seed = self._config.random_splits, self._config.seed
+        return random_splits(row.features[0], self._truth.labels, *self._sizes(), n, seed)
 
     def _columns(self, repeats: Repeats) -> dict[str, np.ndarray]:
         samples, classes = self._cohort.samples, self._cohort.classes

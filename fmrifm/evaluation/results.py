@@ -8,14 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
+from fmrifm.trainer.start import config_dict
 
 Results = dict[str, Any]
 # What is told of a metric; those of subjects only where they repeat.
 FIGURES = ("value", "std", "low", "high", "subject_std", "subject_low", "subject_high")
 _FEW_SUBJECTS = 10
+
+
+def describe_probe(config: ConfigDict, step: int | None, classes: np.ndarray | None) -> Results:
+    """What results begin with: which model was asked what."""
+    return {
+        "version": 1,
+        "model": str(config.model),
+        "step": step,
+        "config": {k: v for k, v in config_dict(config).items() if k != "cache_dir"},
+        "target": config.target,
+        "unit": config.unit,
+        "task": config.task,
+        "classes": [] if classes is None else classes.tolist(),
+    }
 
 
 def check_output(output: Path, target: str, unit: str, task: str) -> None:

@@ -26,13 +26,19 @@ from fmrifm.evaluation.metrics import regression
 from fmrifm.evaluation.neighbors import fit_knn
 from fmrifm.evaluation.permutation import permutation_test, permutation_test_regression
 from fmrifm.evaluation.representations import standardise
-from fmrifm.evaluation.results import Results, check_output, main_metric, pack_predictions, publish
+from fmrifm.evaluation.results import (
+    Results,
+    check_output,
+    describe_probe,
+    main_metric,
+    pack_predictions,
+    publish,
+)
 from fmrifm.evaluation.ridge import fit_ridge
 from fmrifm.evaluation.splits import Splits, open_splits
 from fmrifm.evaluation.statistics import compare_paired, describe_errors, score, score_regression
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
-from fmrifm.trainer.start import config_dict
 
 # Heads that a seed changes: weights and batches, or the splits that C is chosen by.
 _SEEDED = (*GRID, "logistic")
@@ -135,16 +141,8 @@ class _Table:
     def results(self) -> Results:
         """What results.json holds."""
         config, splits = self._config, self._splits
-        classes = [] if splits.classes is None else splits.classes.tolist()
         results = {
-            "version": 1,
-            "model": str(config.model),
-            "step": self._files.step,
-            "config": {k: v for k, v in config_dict(config).items() if k != "cache_dir"},
-            "target": config.target,
-            "unit": config.unit,
-            "task": config.task,
-            "classes": classes,
+            **describe_probe(config, self._files.step, splits.classes),
             "overlap": [
                 {"a": o.a, "b": o.b, "field": o.field, "shared": o.shared} for o in splits.overlaps
             ],

@@ -123,7 +123,7 @@ def test_visits_stay_together_and_every_field_is_read(model, tmp_path):
         assert split["metrics"]["balanced_accuracy"]["interval"] == "subjects"
     assert results["answer"]["verdict"] == "found"
     # Other labels: the features that are there serve again.
-    config.target = "run:diagnosis"
+    config.target, config.baselines = "run:diagnosis", ("confounds",)
     made = {path.name for path in (tmp_path / "cache").iterdir()}
     assert run_cohort(config, tmp_path / "other")["splits"]["n_groups"] == 12
     assert {path.name for path in (tmp_path / "cache").iterdir()} == made
