@@ -72,6 +72,8 @@ def answer(results: Results) -> dict[str, str]:
     if some["chance"]["p"] is not None:
         scored += f", {p_text(some['chance']['p'])}"
     scored += f"; a guess reaches {number(results, chance_level(results))}"
+    if results["config"]["confounds"]["remove"] != "none":
+        scored += "; what confounds explain had been taken out of its features"
     if not is_found(results, row):
         text = f"No. From {row['representation']} the model does not tell {what}: {scored}."
         return {"verdict": CHANCE, "text": " ".join([text, *_others(results, confounds)])}
@@ -88,7 +90,7 @@ def answer(results: Results) -> dict[str, str]:
     if _is_better(some, confounds):
         text = (
             f"Partly. From {row['representation']} the model tells {what}: {scored}. But {alone}; "
-            "the model does better than they do, and may still use them."
+            "the model does better than they do, and may use them all the same."
         )
         return {"verdict": PARTLY, "text": text}
     text = (

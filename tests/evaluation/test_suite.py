@@ -13,7 +13,7 @@ from configs.probe import get_config
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.store_writer import StoreWriter
-from fmrifm.evaluation import entries, features, suite
+from fmrifm.evaluation import entries, features
 from fmrifm.evaluation.baselines import BASELINES, untrained
 from fmrifm.evaluation.features import KINDS, encode, fingerprint, keep_blocks
 from fmrifm.evaluation.results import describe_results
@@ -267,7 +267,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
         grid__updates=4, finetune__epochs=1, finetune__warmup_epochs=0,
     )  # fmt: skip
     # What is only written down is not read.
-    monkeypatch.setattr(suite, "config_dict", lambda _: {})
+    monkeypatch.setattr("fmrifm.evaluation.results.config_dict", lambda _: {})
     with fields_read(config) as read:
         run_probes(config, tmp_path / "probe")
     # "wait" is for checkpoints.
