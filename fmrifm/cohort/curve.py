@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import joblib
 import numpy as np
+from tqdm import tqdm
 
 from data_tools.errors import InputError
 from fmrifm.cohort.cross_fit import Question, cross_fit
@@ -35,29 +37,45 @@ def learning_curve(
       {"n_subjects", "value", "low", "high"} by rising number of groups: means over the repeats, and
       the least and the most of them. Shares in which a class gets lost are left out.
     """
-    points = []
-    for share in sorted({*shares, 1.0}):
-        values, sizes = [], []
-        for r, some in enumerate(folds[:_REPEATS]):
-            smaller = [_thin(fold, question, share, seed + r) for fold in some]
-            if None in smaller:
-                break
-            try:
-                found, _ = cross_fit(row.features[0], question, smaller, row.prepare, seed)
-            except InputError:  # too few to take confounds out
-                break
-            values.append(truth.measure(found)[truth.metric])
-            sizes += [len(np.unique(question.groups[fold.train])) for fold in smaller]
-        else:
-            points.append(
-                {
-                    "n_subjects": float(np.mean(sizes)),
-                    "value": float(np.mean(values)),
-                    "low": min(values),
-                    "high": max(values),
-                }
-            )
-    return points
+    work = [
+        joblib.delayed(_point)(row, question, truth, some, share, seed, r)
+        for share in sorted({*shares, 1.0})
+        for r, some in enumerate(folds[:_REPEATS])
+    ]
+    found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(work)
+    bar = tqdm(found, f"learning curve of {row.name}", total=len(work), unit="fit")
+    points, n = list(bar), len(folds[:_REPEATS])
+    return [
+        {
+            "n_subjects": float(np.mean([size for size, _ in some])),
+            "value": float(np.mean([value for _, value in some])),
+            "low": min(value for _, value in some),
+            "high": max(value for _, value in some),
+        }
+        for some in (points[i : i + n] for i in range(0, len(points), n))
+        if None not in some
+    ]
+
+
+def _point(
+    row: Row,
+    question: Question,
+    truth: Truth,
+    folds: Sequence[Fold],
+    share: float,
+    seed: int,
+    r: int,
+) -> tuple[float, float] | None:
+    """Groups learned from, mean over the folds, and the main metric; None of too few."""
+    smaller = [_thin(fold, question, share, seed + r) for fold in folds]
+    if None in smaller:
+        return None
+    try:
+        found, _ = cross_fit(row.features[0], question, smaller, row.prepare, seed)
+    except InputError:  # too few to take confounds out
+        return None
+    sizes = [len(np.unique(question.groups[fold.train])) for fold in smaller]
+    return float(np.mean(sizes)), truth.measure(found)[truth.metric]
 
 
 def _thin(fold: Fold, question: Question, share: float, seed: int) -> Fold | None:

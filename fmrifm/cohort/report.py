@@ -33,8 +33,7 @@ _REMOVALS = {
     "regress": " What a linear regression on the confounds says of the features was taken out.",
     "combat": " ComBat took out of the features the mean and the spread of each site.",
 }
-
-
+_MOST_LISTED = 200
 _MEANINGS = {  # the first that a name begins with
     "patch_connectome": "which places of the cortex go together in what the model makes of them.",
     "cls_avg_patch": "the model's summary of a clip, and the mean of what it makes of each place.",
@@ -255,9 +254,12 @@ def _add_each(page: Page, results: Results) -> None:
     else:
         header = ["", "is", "predicted"]
     header += [c["label"] for c in known]
-    rows = [[*_verdict(x, results), *_values(x, known)] for x in results["people"]]
-    wrong = [bool(results["classes"]) and x["label"] != x["predicted"] for x in results["people"]]
+    shown = results["people"][:_MOST_LISTED]
+    rows = [[*_verdict(x, results), *_values(x, known)] for x in shown]
+    wrong = [bool(results["classes"]) and x["label"] != x["predicted"] for x in shown]
     page.table(header, rows, wrong)
+    if more := len(results["people"]) - len(shown):
+        page.text(f"{more:,} more are in results.json.")
     if results["classes"]:
         page.text("Grey: taken for another class.")
 

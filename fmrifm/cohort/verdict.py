@@ -87,6 +87,7 @@ def answer(results: Results) -> dict[str, str]:
             text += f" It is not shown to do better than {simple}, which needs no model."
         return {"verdict": FOUND, "text": text}
     alone = f"confounds alone tell {what} too, without any image: {figure(results, confounds)}"
+    alone += _within_sites(results, some)
     if _is_better(some, confounds):
         text = (
             f"Partly. From {row['representation']} the model tells {what}: {scored}. But {alone}; "
@@ -99,6 +100,17 @@ def answer(results: Results) -> dict[str, str]:
         "evidence of a difference in the brain."
     )
     return {"verdict": CONFOUNDED, "text": text}
+
+
+def _within_sites(results: Results, some: dict) -> str:
+    """The first row's results where the site can be of no help, if sites go with the answer."""
+    sites = {k: v["value"] for k, v in some.get("sites", {}).items() if v["value"] is not None}
+    site = results["config"]["confounds"]["site"]
+    p = next((c["p"] for c in results["confounds"] if c["name"] == site), None)
+    if not sites or p is None or p >= _SIGNIFICANT:
+        return ""
+    told = ", ".join(f"{number(results, value)} at {name}" for name, value in sites.items())
+    return f" (within a single {site} the model reaches {told})"
 
 
 def find_warnings(results: Results) -> list[dict[str, str]]:

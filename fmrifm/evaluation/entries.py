@@ -25,6 +25,7 @@ from fmrifm.evaluation.representations import (
     SEQUENCES,
     Sequences,
     Vectors,
+    check_clips,
     sequence,
     vector,
 )
@@ -149,11 +150,13 @@ class Encoded:
         self, kind: str, head: str, depth: int | None = None
     ) -> dict[str, Vectors | Sequences]:
         """A representation as a head takes it."""
-        arrays, kind = self._arrays(depth), _needs(kind, head)
-        samples = self._splits.samples
+        samples, kind = self._splits.samples, _needs(kind, head)
+        slots = self._files.options.num_frames // self._files.options.t_patch
+        for some in samples.values():
+            check_clips(kind, some, slots)
+        arrays = self._arrays(depth)
         if kind in SEQUENCES and head in ("attn", "mlp"):
             return {name: sequence(kind, some, samples[name]) for name, some in arrays.items()}
-        slots = self._files.options.num_frames // self._files.options.t_patch
         return {
             name: Vectors(vector(kind, some, samples[name], slots)) for name, some in arrays.items()
         }

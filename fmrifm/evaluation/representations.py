@@ -122,6 +122,17 @@ def vector(
     return mean_over_clips(array.reshape(len(array), -1), first)
 
 
+def check_clips(kind: str, samples: Samples, slots: int) -> None:
+    """Raises InputError where a sample has too few clips for a representation."""
+    clips_S = np.diff(samples.first_S1)
+    if kind == "patch_connectome" and (clips_S * slots).min() < 2:
+        raise InputError(
+            f"patch_connectome is of how tokens vary over the clips of a sample, and "
+            f"{samples.keys[clips_S.argmin()].strip('/')} has a single clip: set unit to run, "
+            "session or subject, leave it out by data.path, or take avg_patch."
+        )
+
+
 def embedding_connectomes(
     patch_CxMxD: np.ndarray, has_data_CxM: np.ndarray, first_S1: np.ndarray, slots: int
 ) -> np.ndarray:
@@ -136,15 +147,7 @@ def embedding_connectomes(
       has_data_CxM: which of them have any.
       first_S1: see `Samples`.
       slots: tokens of a patch in a clip, one after another in time.
-
-    Raises:
-      InputError: a sample is a single clip of one slot, over which nothing varies.
     """
-    if (np.diff(first_S1) * slots).min() < 2:
-        raise InputError(
-            "patch_connectome is of how tokens vary over the clips of a sample, and one has a "
-            "single clip: set unit to run, session or subject, or take avg_patch."
-        )
     n_patches = patch_CxMxD.shape[1] // slots
     upper = np.triu_indices(n_patches, 1)
     out = np.empty((len(first_S1) - 1, len(upper[0])), np.float32)

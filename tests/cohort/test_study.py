@@ -52,7 +52,8 @@ def write_cohort(path, kind, subjects=24, visits=1, seed=0, **settings):
 def cohort_config(model, store, arg="", **changes):
     config = get_config(arg)
     config.model, config.data.path = str(model), store
-    few = {"permutations": 20, "n_seeds": 2, "splits__repeats": 2, "curve": (0.5,), "pictures": 1}
+    few = {"permutations": 20, "n_seeds": 2, "curve": (0.5,), "pictures": 1}
+    few |= {"splits__repeats": 2, "splits__folds": 3, "splits__inner": 2}
     changes = few | changes
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
@@ -68,6 +69,7 @@ def test_the_report_says_what_is_there(model, tmp_path, kind, verdict):
     results = run_cohort(config, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
     assert results["answer"]["verdict"] == verdict, results["answer"]
+    assert ("within a single site the model" in results["answer"]["text"]) == (kind == "site")
     kinds = [warning["kind"] for warning in results["warnings"]]
     assert ("confounds" in kinds) == (verdict == "confounded") and "size" in kinds
     named = {c["name"]: c["p"] for c in results["confounds"]}
@@ -84,7 +86,7 @@ def test_the_report_says_what_is_there(model, tmp_path, kind, verdict):
         assert split["chance"]["majority"] == 0.5
         if row["head"] == "logistic":
             assert split["chance"]["permutations"] == 20 and split["seeds"]["seed_std"] is not None
-            assert [round(x["n_subjects"]) for x in split["curve"]] == [10, 19]
+            assert [round(x["n_subjects"]) for x in split["curve"]] == [8, 16]
             assert set(split["sites"]) == {"a", "b"} and "rho" in split["motion"]
     with np.load(tmp_path / "out" / "predictions_patch_connectome_logistic.npz") as file:
         assert file["score"].shape == (24, 2) and file["scores"].shape == (24, 2, 2, 2)

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_tools.errors import InputError
 from fmrifm.evaluation.heads import masked_mean
 from fmrifm.evaluation.representations import (
     Sequences,
     Vectors,
+    check_clips,
     sequence,
     standardise,
     vector,
@@ -24,7 +26,9 @@ def first_of(counts):
 
 def samples_of(counts):
     """All that representations ask of samples."""
-    return SimpleNamespace(first_S1=first_of(counts))
+    return SimpleNamespace(
+        first_S1=first_of(counts), keys=np.array(list("abcdefgh"[: len(counts)]))
+    )
 
 
 def make_features(n_clips, n_tokens=4, width=3, n_reg=2, seed=0):
@@ -153,3 +157,23 @@ def test_columns_are_standardised_by_the_training_set():
     np.testing.assert_allclose(found["train"].x_SxD.std(0), [1, 1, 0], atol=1e-5)
     shift = found["test"].x_SxD - found["train"].x_SxD[:5]
     np.testing.assert_allclose(shift, np.tile([5 / train[:, 0].std(), 0, 1], (5, 1)), atol=1e-4)
+
+
+def test_patches_that_go_together():
+    """Correlations over clips, slots and values, each value less its own mean; 0 without data."""
+    rng, (slots, patches, width) = np.random.default_rng(0), (2, 3, 4)
+    tokens = rng.normal(size=(5, slots * patches, width)).astype(np.float16)
+    has_data = np.ones((5, slots * patches), bool)
+    has_data[:, [2, 5]] = False  # the last patch of both slots
+    features = {"patch": tokens * has_data[..., None], "has_data": has_data}
+    found = vector("patch_connectome", features, samples_of([2, 3]), slots)
+    assert found.shape == (2, 3) and found.dtype == np.float32
+    for row, clips in zip(found, (tokens[:2], tokens[2:]), strict=True):
+        series = clips.astype(float).reshape(-1, patches, width)
+        a, b = (series[:, p] - series[:, p].mean(0) for p in (0, 1))
+        expected = (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
+        np.testing.assert_allclose(row, [expected, 0, 0], rtol=1e-4)
+    check_clips("patch_connectome", samples_of([2, 1]), 2)
+    check_clips("avg_patch", samples_of([2, 1]), 1)
+    with pytest.raises(InputError, match="b has a single clip"):
+        check_clips("patch_connectome", samples_of([2, 1]), 1)
