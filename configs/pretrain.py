@@ -31,6 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.keep_best = placeholder(str)  # name of an eval set: its best checkpoint stays
     config.figures = 1  # reconstructions drawn per eval set and evaluation
     config.compute_dtype = "bfloat16"  # of matrix products: bfloat16 or float32
+    config.attention = "auto"  # its form: auto, xla, blocked, splash (TPU) or cudnn (NVIDIA)
     config.init_from = placeholder(str)  # warm start: a model directory, workdir or checkpoint
     config.wandb_project = placeholder(str)  # Weights & Biases project; needs the extra `wandb`
 
@@ -63,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.gray_jitter = 0.0  # brightness and contrast are scaled by up to 1 +- this
 
     config.mesh = ConfigDict()
+    config.mesh.dcn_data = 1  # slices, each with whole replicas of the model
     config.mesh.data = -1  # replicas of the model; -1 takes the devices that are left
     config.mesh.fsdp = 1  # parameters are split over so many devices, rows too
     config.mesh.tensor = 1  # heads and MLP columns are split over so many devices
@@ -96,7 +98,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.pca_norm_nc = 2  # components that target_norm=pca takes out of each frame
     config.model.pca_components = placeholder(str)  # file of them (.npz or .npy), or cortex_mae
     config.model.head_init_scale = 0.0  # factor on the head's initial weights
-    config.model.remat = "none"  # recomputed in the backward pass: none, dots or full
+    config.model.remat = "none"  # recomputed in the backward pass: none, dots, attention or full
 
     config.optim = ConfigDict()
     config.optim.lr = placeholder(float)  # peak rate, absolute

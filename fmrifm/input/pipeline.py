@@ -22,6 +22,24 @@ from fmrifm.input.clips import Clips, ListSampler, RandomSampler, list_clips
 from fmrifm.input.sources import Source
 
 
+def batch_shapes(
+    geometry: Geometry, num_frames: int, rows: int, with_scale: bool
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of what `ClipReader.read` returns for so many rows."""
+    n, p = geometry.n_patches, geometry.patch_dim
+    shapes = {
+        "bold": ((num_frames, n, p), np.float16),
+        "valid": ((-(-n * p // 8),), np.uint8),
+        "words": ((2,), np.uint32),
+        "counted": ((), bool),
+    }
+    if with_scale:
+        shapes |= dict.fromkeys(("mean", "std"), ((n, p), np.float32))
+    return {
+        name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in shapes.items()
+    }
+
+
 class ClipReader:
     """Copies clips of several stores into one batch on a common geometry.
 

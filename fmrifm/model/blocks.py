@@ -5,14 +5,29 @@ the residual stream are float32; matrix products run in the compute dtype.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fmrifm.model.attention import attention
+from fmrifm.model.attention import SAVED, attention
 
 DENSE_INIT = nn.initializers.xavier_uniform()
+
+
+class Compute(NamedTuple):
+    """How a model is computed; it changes numbers by rounding only.
+
+    Attributes:
+      dtype: of matrix products.
+      form: of attention, see there.
+      unroll: a stack is written out block by block, so that XLA can count its operations.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+    form: str = "xla"
+    unroll: bool = False
 
 
 def dense(width: int, axes: tuple[str, str], dtype: jnp.dtype, name: str, scale: float = 1.0):
@@ -43,17 +58,17 @@ def layer_norm(name: str):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with separate q, k, v and an output projection."""
+    """Multi-head attention with separate q, k, v and an output projection; in the form of `how`."""
 
     heads: int
-    dtype: jnp.dtype
+    how: Compute
 
     @nn.compact
     def __call__(self, x_BxLxD, context_BxSxC, valid_BxS):
         width = x_BxLxD.shape[-1]
 
         def project(x, name):
-            y = dense(width, ("embed", "heads"), self.dtype, name)(x)
+            y = dense(width, ("embed", "heads"), self.how.dtype, name)(x)
             y = y.reshape(*y.shape[:-1], self.heads, width // self.heads)
             return nn.with_logical_constraint(y, ("batch", "tokens", "heads", None))
 
@@ -62,23 +77,24 @@ class Attention(nn.Module):
             project(context_BxSxC, "k"),
             project(context_BxSxC, "v"),
             valid_BxS,
+            self.how.form,
         )
         y_BxLxD = y_BxLxHxK.reshape(x_BxLxD.shape)
-        return dense(width, ("heads", "embed"), self.dtype, "proj")(y_BxLxD)
+        return dense(width, ("heads", "embed"), self.how.dtype, "proj")(y_BxLxD)
 
 
 class Mlp(nn.Module):
     """Linear, exact GELU, Linear; four times as wide inside."""
 
-    dtype: jnp.dtype
+    how: Compute
 
     @nn.compact
     def __call__(self, x_BxLxD):
         width = x_BxLxD.shape[-1]
-        h = dense(4 * width, ("embed", "mlp"), self.dtype, "fc1")(x_BxLxD)
+        h = dense(4 * width, ("embed", "mlp"), self.how.dtype, "fc1")(x_BxLxD)
         h = nn.gelu(h, approximate=False)
         h = nn.with_logical_constraint(h, ("batch", "tokens", "mlp"))
-        return dense(width, ("mlp", "embed"), self.dtype, "fc2")(h)
+        return dense(width, ("mlp", "embed"), self.how.dtype, "fc2")(h)
 
 
 class Block(nn.Module):
@@ -89,7 +105,7 @@ class Block(nn.Module):
     """
 
     heads: int
-    dtype: jnp.dtype
+    how: Compute
 
     @nn.compact
     def __call__(self, x_BxLxD, context_BxSxC, valid_BxS, branches_2xB):
@@ -101,9 +117,9 @@ class Block(nn.Module):
 
         y = layer_norm("norm1")(x_BxLxD)
         context = y if context_BxSxC is None else context_BxSxC
-        y = Attention(self.heads, self.dtype, name="attn")(y, context, valid_BxS)
+        y = Attention(self.heads, self.how, name="attn")(y, context, valid_BxS)
         x_BxLxD = add(x_BxLxD, y, 0)
-        y = Mlp(self.dtype, name="mlp")(layer_norm("norm2")(x_BxLxD))
+        y = Mlp(self.how, name="mlp")(layer_norm("norm2")(x_BxLxD))
         x_BxLxD = add(x_BxLxD, y, 1)
         return nn.with_logical_constraint(x_BxLxD, ("batch", "tokens", "embed_act")), None
 
@@ -120,9 +136,13 @@ def drop_path(keys_B: jax.Array, depth: int, rate: float) -> jax.Array:
     return jnp.moveaxis(kept_BxDx2, 0, -1)
 
 
+_save = jax.checkpoint_policies
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": _save.save_from_both_policies(
+        _save.dots_with_no_batch_dims_saveable, _save.save_only_these_names(SAVED)
+    ),
+    "attention": _save.save_only_these_names(SAVED),
+    "full": _save.nothing_saveable,
 }
 
 
@@ -131,7 +151,7 @@ class Stack(nn.Module):
 
     depth: int
     heads: int
-    dtype: jnp.dtype
+    how: Compute
     remat: str
 
     @nn.compact
@@ -151,7 +171,8 @@ class Stack(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=self.depth,
+            unroll=self.depth if self.how.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        layers = functools.partial(scanned, self.heads, self.dtype, name="layers")
+        layers = functools.partial(scanned, self.heads, self.how, name="layers")
         return layers()(x_BxLxD, context_BxSxC, valid_BxS, branches_Nx2xB)[0]

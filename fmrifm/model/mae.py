@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fmrifm.model.blocks import Stack, dense, layer_norm
+from fmrifm.model.blocks import Compute, Stack, dense, layer_norm
 from fmrifm.model.options import ModelOptions
 from fmrifm.model.positions import Positions, token_init
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
     """Embeds the tokens it is given and lets them attend to each other."""
 
     options: ModelOptions
-    dtype: jnp.dtype
+    how: Compute
 
     @nn.compact
     def __call__(self, seen: Seen, branches_Nx2xB: jax.Array | None = None) -> Embeddings:
@@ -52,13 +52,13 @@ class Encoder(nn.Module):
         if o.mask_drop_scale:  # as dropout does: what is missing makes the rest count more
             scale_BxL = o.token_dim / jnp.maximum(seen.observed_BxL, 1)
             tokens_BxLxP = tokens_BxLxP * scale_BxL[:, :, None]
-        x = dense(width, ("pixels", "embed"), self.dtype, "patch_embed")(tokens_BxLxP)
+        x = dense(width, ("pixels", "embed"), self.how.dtype, "patch_embed")(tokens_BxLxP)
         x = x.astype(jnp.float32) + Positions(o, width, name="pos_embed")(seen.place_BxL)
         n_cls, n_reg = int(o.class_token), o.reg_tokens
         special = special_tokens(self, "cls_token", n_cls, width, o.no_embed_class, token_init)
         special += special_tokens(self, "reg_token", n_reg, width, o.no_embed_class, token_init)
         x, valid_BxS = prepend(special, x, seen.observed_BxL > 0)
-        blocks = Stack(o.depth, o.num_heads, self.dtype, o.remat, name="blocks")
+        blocks = Stack(o.depth, o.num_heads, self.how, o.remat, name="blocks")
         x = layer_norm("norm")(blocks(x, None, valid_BxS, branches_Nx2xB))
         return Embeddings(
             x[:, :n_cls] if n_cls else None,
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
     """Predicts the values of the queried tokens from the encoder's output."""
 
     options: ModelOptions
-    dtype: jnp.dtype
+    how: Compute
 
     @nn.compact
     def __call__(self, embeddings: Embeddings, seen: Seen, queries: Queries) -> jax.Array:
@@ -80,10 +80,10 @@ class Decoder(nn.Module):
         positions = Positions(o, width, name="pos_embed")
         mask_token = self.param("mask_token", partitioned(token_init), (1, 1, width))
         x = mask_token + positions(queries.place_BxQ)
-        blocks = Stack(o.decoder_depth, o.decoder_num_heads, self.dtype, o.remat, name="blocks")
+        blocks = Stack(o.decoder_depth, o.decoder_num_heads, self.how, o.remat, name="blocks")
         seen_valid_BxL = seen.observed_BxL > 0
         if o.decoding == "attn":
-            y = dense(width, ("embed", "embed_act"), self.dtype, "proj")(embeddings.patch_BxLxD)
+            y = dense(width, ("embed", "embed_act"), self.how.dtype, "proj")(embeddings.patch_BxLxD)
             y = y.astype(jnp.float32)
             if not o.no_decode_pos:
                 y = y + positions(seen.place_BxL)
@@ -99,20 +99,25 @@ class Decoder(nn.Module):
             registers = embeddings.reg_BxRxD
             x = blocks(x, registers, jnp.ones(registers.shape[:2], bool))
         x = layer_norm("norm")(x)
-        head = dense(o.target_dim, ("embed", "pixels"), self.dtype, "head", o.head_init_scale)
+        head = dense(o.target_dim, ("embed", "pixels"), self.how.dtype, "head", o.head_init_scale)
         return head(x).astype(jnp.float32)
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder on the visible tokens, decoder on the rest; an encoder alone with decoding `none`."""
+    """Encoder on the visible tokens, decoder on the rest; an encoder alone with decoding `none`.
+
+    Attributes:
+      options: what fixes its function.
+      how: it is computed.
+    """
 
     options: ModelOptions
-    dtype: jnp.dtype = jnp.float32
+    how: Compute = Compute()
 
     def setup(self):
-        self.encoder = Encoder(self.options, self.dtype)
+        self.encoder = Encoder(self.options, self.how)
         if self.options.decoding != "none":
-            self.decoder = Decoder(self.options, self.dtype)
+            self.decoder = Decoder(self.options, self.how)
 
     def __call__(
         self, seen: Seen, queries: Queries, branches_Nx2xB: jax.Array | None = None

@@ -33,7 +33,7 @@ CHOICES = {
     "pos_embed": ("sep", "abs", "sincos"),
     "decoding": ("attn", "cross", "crossreg", "none"),
     "target_norm": ("none", "global", "frame", "patch", "pca"),
-    "remat": ("none", "dots", "full"),
+    "remat": ("none", "dots", "attention", "full"),
 }
 # name: (least, below); None always passes.
 RANGES = {
@@ -84,7 +84,8 @@ class ModelOptions:
         a time slot, `patch` of a token, `pca` of a frame after its first components are taken out.
       pca_norm_nc: number of these components.
       head_init_scale: factor on the initial weights of the prediction head.
-      remat: what the backward pass recomputes: `none`, `dots` all but matrix products, `full`.
+      remat: what the backward pass recomputes of each block: `none`; `dots` all but matrix products
+        and attention; `attention` all but attention; `full` everything.
     """
 
     grid: tuple[int, int]

@@ -36,6 +36,8 @@ from fmrifm.input.sources import (
     parse_sources,
     union_geometry,
 )
+from fmrifm.model.attention import choose_form
+from fmrifm.model.blocks import Compute
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.objective import Objective
 from fmrifm.model.options import ModelOptions, options_from_config
@@ -156,7 +158,13 @@ class Program:
         config: ConfigDict,
         geometry: Geometry,
         devices: Sequence[jax.Device] | None = None,
+        unroll: bool = False,
     ):
+        """
+        Args:
+          devices: of the mesh; all by default.
+          unroll: see `Compute`.
+        """
         check_config(config)
         self.config, self.geometry = config, geometry
         self.augmentation = Augmentation(**config.augment)
@@ -170,7 +178,9 @@ class Program:
         self._check_components()
         if config.mesh.tensor > 1:
             self._check_heads()
-        self.model = MaskedAutoencoder(self.options, DTYPES[config.compute_dtype])
+        form = choose_form(config.attention, self.mesh.devices.flat[0].platform)
+        how = Compute(DTYPES[config.compute_dtype], form, unroll)
+        self.model = MaskedAutoencoder(self.options, how)
         self.task = self.make_task(geometry)
         self._tx = make_optimizer(config.optim)
         boxed = jax.eval_shape(self._init, jax.random.key(0))

@@ -20,9 +20,10 @@ from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.trainer.checkpoint import Checkpoints
+from fmrifm.trainer.chips import peak_flops
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.experiment import Data, Program, open_data
-from fmrifm.trainer.flops import clip_flops, peak_flops
+from fmrifm.trainer.flops import clip_flops
 from fmrifm.trainer.mesh import replicated, sharded_share, to_devices
 from fmrifm.trainer.metrics import MetricsWriter, Throughput, check_wandb
 from fmrifm.trainer.origin import describe_data, describe_model, hashed_subjects, origin_of

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data_tools.errors import InputError
 
-AXES = ("data", "fsdp", "tensor")
+# The outermost goes over the network between slices, which is slow; the others stay within one.
+AXES = ("dcn_data", "data", "fsdp", "tensor")
+BATCH_AXES = ("dcn_data", "data", "fsdp")
 RULES = (
-    ("batch", ("data", "fsdp")),
+    ("batch", BATCH_AXES),
     ("tokens", None),
     ("layers", None),
     ("pixels", None),
@@ -30,13 +33,17 @@ MIN_SHARDED_SIZE = 2**14
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with axes data, fsdp, tensor over the devices, by default all; -1 fills one axis.
+    """A mesh with AXES over the devices, by default all.
+
+    Args:
+      sizes: of the axes, 1 where not given; -1 fills one axis.
+      devices: in any order; those near to each other become neighbours.
 
     Raises:
-      InputError: the sizes do not multiply to the number of devices.
+      InputError: the sizes do not multiply to the number of devices, or do not follow their slices.
     """
     devices = jax.devices() if devices is None else devices
-    shape = [sizes[axis] for axis in AXES]
+    shape = [sizes.get(axis, 1) for axis in AXES]
     if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
         raise InputError(f"mesh={dict(sizes)} is no layout: sizes are above zero, one may be -1.")
     if -1 in shape:
@@ -47,13 +54,22 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             f"mesh={dict(sizes)} does not fit {len(devices)} devices: choose sizes with that "
             "product."
         )
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices > 1 and shape[0] != slices:
+        raise InputError(f"The devices lie in {slices} slices: set mesh.dcn_data={slices}.")
+    if slices > 1:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (1, *shape[1:]), (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     types = (AxisType.Auto,) * len(AXES)  # linen's partitioned parameters need Auto axes
-    return jax.make_mesh(tuple(shape), AXES, axis_types=types, devices=devices)
+    return Mesh(grid, AXES, axis_types=types)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of the batch over data and fsdp."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    """Rows of the batch over all axes but tensor."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -61,12 +77,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
-    """Raises InputError unless every micro-batch divides over the data and fsdp axes."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation
+    """Raises InputError unless every micro-batch divides over the axes of the batch."""
+    sizes = [mesh.shape[axis] for axis in BATCH_AXES]
+    parts = math.prod(sizes) * accumulation
     if accumulation < 1 or batch_size < 1 or batch_size % parts:
         raise InputError(
-            f"batch_size={batch_size} does not divide by data x fsdp x accumulation = "
-            f"{mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulation}: "
+            f"batch_size={batch_size} does not divide by {' x '.join(BATCH_AXES)} x accumulation = "
+            f"{' x '.join(map(str, sizes))} x {accumulation}: "
             f"choose a multiple of {parts}."
         )
 

@@ -24,6 +24,7 @@ from fmrifm.trainer.step import TrainState
 # These change where a run computes or what it shows, never its numbers beyond rounding.
 HARMLESS = (
     "mesh.",
+    "attention",
     "data.threads",
     "data.workers",
     "keep_",

@@ -1,0 +1,225 @@
+"""What a training step would take on chips that need not be there.
+
+The step that `pretrain` runs is compiled for them, with the same function, shardings and batch; its
+memory is what the compiler says, its messages and memory traffic are read from the program, its
+operations counted by formula. The predicted time is the longest of what compute, memory and network
+take by themselves at their peaks: no step is faster, so utilisation is bounded by it.
+"""
+
+import copy
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_tools.geometry import Geometry
+from data_tools.standard_maps import standard_flat_map
+from fmrifm.input.pipeline import batch_shapes
+from fmrifm.input.sources import parse_sources, union_geometry
+from fmrifm.planning.program import Text
+from fmrifm.trainer.chips import Chip, find_chip
+from fmrifm.trainer.experiment import Program
+from fmrifm.trainer.flops import count_flops
+from fmrifm.trainer.mesh import BATCH_AXES
+
+Plan = dict[str, Any]
+
+
+def find_geometry(config: ConfigDict) -> Geometry:
+    """That of the training data of a config; of fsLR-32k's standard map where it names none."""
+    if config.data.train:
+        return union_geometry(parse_sources(config.data.train))
+    return standard_flat_map("fsLR-32k").geometry
+
+
+def make_plan(
+    config: ConfigDict, geometry: Geometry, devices: Sequence[jax.Device], topology: str
+) -> Plan:
+    """Compiles the training step of a config for devices.
+
+    Returns:
+      What `plan --json` holds, see docs/scaling.md. Bytes of memory are those of a chip; operations
+      are of a clip; times are of a step.
+
+    Raises:
+      InputError: the config makes no sense on such a mesh.
+    """
+    program = Program(config, geometry, devices)
+    chip = find_chip(program.mesh.devices.flat[0])
+    begin = time.perf_counter()
+    memory, text = _compile(program)
+    compile_seconds = time.perf_counter() - begin
+    if chip and chip.memory:
+        memory["limit"] = chip.memory
+    limit = memory["limit"]
+    plan = {
+        "topology": topology,
+        "chips": program.mesh.size,
+        "device": program.mesh.devices.flat[0].device_kind,
+        "mesh": dict(program.mesh.shape),
+        "attention": program.model.how.form,
+        "remat": program.options.remat,
+        "params": _size(program.shapes.params),
+        "batch_size": config.batch_size,
+        "batch_per_chip": config.batch_size / _rows(program),
+        "state_bytes": {
+            "params": _held(program.shapes.params, program.shardings.params),
+            "optimizer": _held(program.shapes.opt_state, program.shardings.opt_state),
+        },
+        "hbm_bytes": memory,
+        "fits": limit is None or memory["peak"] <= limit,
+        **_operations(program, chip),
+    }
+    plan |= _times(plan, program, chip, text, devices)
+    return plan | {"compile_seconds": compile_seconds}
+
+
+def with_batch(config: ConfigDict, n_devices: int, per_chip: int) -> tuple[ConfigDict, str]:
+    """The config with so many clips for each chip, or a batch that divides; and what changed."""
+    config = copy.deepcopy(config)
+    sizes = [config.mesh[axis] for axis in BATCH_AXES]
+    if -1 in sizes:
+        fixed = -int(np.prod([config.mesh[axis] for axis in config.mesh]))
+        sizes[sizes.index(-1)] = max(1, n_devices // fixed)
+    rows = int(np.prod(sizes)) * config.optim.accumulation
+    if per_chip:
+        config.batch_size = per_chip * rows
+    elif config.batch_size % rows:
+        asked, config.batch_size = config.batch_size, -(-config.batch_size // rows) * rows
+        return config, (
+            f"batch_size={asked} does not divide over {rows} chips: planned with "
+            f"{config.batch_size}."
+        )
+    return config, ""
+
+
+def _rows(program: Program) -> int:
+    """Into how many parts the batch is split."""
+    return int(np.prod([program.mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+def _compile(program: Program) -> tuple[dict[str, float | None], str]:
+    """Memory of a chip in bytes, and the program; "" where it does not fit."""
+    config = program.config
+    frames = program.augmentation.frames_read(config.data.num_frames)
+    shapes = batch_shapes(
+        program.geometry, frames, config.batch_size, config.data.no_coord_normalize
+    )
+    batch = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.batch_sharding)
+        for name, x in shapes.items()
+    }
+    with program.scope():
+        lowered = program.train_step.lower(program.abstract_state(), batch)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            return _memory_from(str(error), error), ""
+    found = compiled.memory_analysis()
+    arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
+    peak = found.peak_memory_in_bytes
+    return {
+        "arguments": arguments,
+        "temporaries": temporaries,
+        # That of CPUs leaves temporaries out.
+        "peak": peak if peak >= temporaries else arguments + temporaries,
+        "limit": None,
+    }, compiled.as_text()
+
+
+def _memory_from(message: str, error: Exception) -> dict[str, float | None]:
+    """What the compiler says is wanted, where that is more than there is."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    if "RESOURCE_EXHAUSTED" not in message:
+        raise error
+    found = re.findall(r"(\d+(?:\.\d+)?)([KMGT])\b", message)
+    sizes = [float(value) * units[unit] for value, unit in found[:2]]
+    if len(sizes) < 2:
+        raise error
+    return {"arguments": None, "temporaries": None, "peak": max(sizes), "limit": min(sizes)}
+
+
+def _operations(program: Program, chip: Chip | None) -> Plan:
+    """Operations of a clip: by formula, and as XLA counts them in a program without loops."""
+    form, unit = program.model.how.form, chip.matrix_unit if chip else 1
+    n_patches = program.task.objective.geometry.n_patches
+    found = count_flops(program.options, n_patches, form, unit)
+    config = copy.deepcopy(program.config)
+    config.mesh.update({axis: 1 for axis in config.mesh})
+    config.batch_size = config.optim.accumulation = 1
+    config.attention = "xla"  # a kernel's operations cannot be counted
+    plain = Program(config, program.geometry, jax.devices("cpu")[:1], unroll=True)
+    frames = plain.augmentation.frames_read(config.data.num_frames)
+    batch = batch_shapes(plain.geometry, frames, 1, config.data.no_coord_normalize)
+    with plain.scope():
+        cost = plain.train_step.lower(plain.abstract_state(), batch).cost_analysis()
+    return {
+        "flops_per_clip": {
+            "total": found.total,
+            "attention": found.attention,
+            "off_cortex": found.off_cortex,
+            "recompute": found.recompute,
+            "with_padding": found.spent,
+        },
+        "xla_flops": cost["flops"],
+    }
+
+
+def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) -> Plan:
+    """Messages, memory traffic and the times that these and the operations take."""
+    nothing = {
+        "hbm_traffic_bytes": None,
+        "collectives": [],
+        "step_seconds": dict.fromkeys(("compute", "memory", "network", "predicted")),
+        "mfu_bound": None,
+        "clips_per_second": None,
+        "host_bytes_per_second": None,
+    }
+    if not text:
+        return nothing
+    program_text = Text(text)
+    collectives = program_text.collectives(program.mesh.shape)
+    told = {
+        "hbm_traffic_bytes": program_text.traffic(),
+        "collectives": [
+            {"op": c.op, "axis": c.axis, "bytes": c.bytes, "count": c.count} for c in collectives
+        ],
+    }
+    if chip is None or not chip.bandwidth:
+        return nothing | told
+    clips, chips = plan["batch_size"], plan["chips"]
+    seconds = {
+        "compute": plan["flops_per_clip"]["with_padding"] * clips / chips / chip.flops,
+        "memory": told["hbm_traffic_bytes"] / chip.bandwidth,
+        "network": sum(
+            c.sent / (chip.outer_network if "dcn_data" in c.axis else chip.network)
+            for c in collectives
+        ),
+    }
+    longest = max(seconds.values())
+    hosts = len({device.process_index for device in devices})
+    clip_bytes = sum(
+        np.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize
+        for x in batch_shapes(program.geometry, program.options.frames, 1, False).values()
+    )
+    total = plan["flops_per_clip"]["total"]
+    return told | {
+        "step_seconds": seconds | {"predicted": longest},
+        "mfu_bound": total * clips / (longest * chips * chip.flops),
+        "clips_per_second": clips / longest,
+        "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
+    }
+
+
+def _size(tree) -> int:
+    return int(sum(np.prod(x.shape) for x in jax.tree.leaves(tree)))
+
+
+def _held(shapes, shardings) -> int:
+    """Bytes of a tree that each chip holds."""
+    both = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    return int(sum(np.prod(s.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, s in both))

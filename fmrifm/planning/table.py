@@ -1,0 +1,105 @@
+"""A plan for people to read, and what to change where it does not fit."""
+
+from collections.abc import Iterator
+
+from fmrifm.planning.plan import Plan
+
+_GIB = 2**30
+
+
+def describe(plan: Plan) -> str:
+    """The plan as a table of lines."""
+    rows = list(_rows(plan))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    return "\n".join([*lines, "", verdict(plan)])
+
+
+def verdict(plan: Plan) -> str:
+    """Whether it fits, what bounds it, and what to change."""
+    peak, limit = plan["hbm_bytes"]["peak"], plan["hbm_bytes"]["limit"]
+    if not plan["fits"]:
+        return (
+            f"Does not fit: {_gib(peak)} of {_gib(limit)} on each chip, {_gib(peak - limit)} too "
+            f"much. {_advice(plan)}"
+        )
+    seconds = plan["step_seconds"]
+    if seconds["predicted"] is None:
+        return "Compiled. What these devices can do at their peak is not in our table."
+    bound = max(("compute", "memory", "network"), key=seconds.get)
+    return (
+        f"Fits, and is bound by {bound}: at most {plan['mfu_bound']:.0%} utilisation, "
+        f"{plan['clips_per_second']:,.0f} clips/s."
+    )
+
+
+def _advice(plan: Plan) -> str:
+    steps = {"none": "dots", "dots": "attention", "attention": "full"}
+    ways = []
+    if plan["attention"] == "xla":
+        ways.append("--config.attention=auto")
+    if plan["remat"] in steps:
+        ways.append(f"--config.model.remat={steps[plan['remat']]}")
+    if plan["batch_per_chip"] > 1:
+        ways.append("fewer clips a chip, with --config.optim.accumulation for the rest")
+    state = sum(plan["state_bytes"].values())
+    if state > plan["hbm_bytes"]["limit"] / 4 and plan["mesh"]["fsdp"] < plan["chips"]:
+        ways.append(f"--config.mesh.fsdp={plan['chips']} (the state takes {_gib(state)})")
+    return f"Try {', or '.join(ways)}." if ways else "Take more chips."
+
+
+def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    mesh = ", ".join(f"{name} {size}" for name, size in plan["mesh"].items() if size > 1)
+    yield "topology", f"{plan['topology']}, {plan['chips']} x {plan['device']}"
+    yield "mesh", mesh or "one device"
+    yield "batch", f"{plan['batch_size']:,} clips, {plan['batch_per_chip']:g} a chip"
+    yield "attention, remat", f"{plan['attention']}, {plan['remat']}"
+    yield "parameters", f"{plan['params'] / 1e6:,.1f} M"
+    state = plan["state_bytes"]
+    yield (
+        "state on a chip",
+        f"parameters {_gib(state['params'])}, optimizer {_gib(state['optimizer'])}",
+    )
+    memory = plan["hbm_bytes"]
+    of = f" of {_gib(memory['limit'])}" if memory["limit"] else ""
+    parts = ""
+    if memory["arguments"] is not None:
+        parts = (
+            f" (arguments {_gib(memory['arguments'])}, temporaries {_gib(memory['temporaries'])})"
+        )
+    yield "memory on a chip", f"{_gib(memory['peak'])}{of}{parts}"
+    flops = plan["flops_per_clip"]
+    yield (
+        "operations a clip",
+        f"{flops['total'] / 1e9:,.1f} G, attention {_share(flops, 'attention')}; again in the "
+        f"backward pass {_share(flops, 'recompute')}; tokens off cortex would add "
+        f"{_share(flops, 'off_cortex')}",
+    )
+    yield (
+        "  with padding",
+        f"{flops['with_padding'] / 1e9:,.1f} G to fill the matrix unit, with what is done again",
+    )
+    yield "  counted by XLA", f"{plan['xla_flops'] / 1e9:,.1f} G, elementwise ones included"
+    if plan["hbm_traffic_bytes"] is not None:
+        yield "memory traffic", f"{_gib(plan['hbm_traffic_bytes'])} a step"
+    for c in plan["collectives"]:
+        yield f"  {c['op']}", f"over {c['axis']}: {_gib(c['bytes'])} a step in {c['count']}"
+    seconds = plan["step_seconds"]
+    if seconds["predicted"] is not None:
+        told = ", ".join(f"{x} {1e3 * seconds[x]:,.1f}" for x in ("compute", "memory", "network"))
+        yield "step, at least", f"{1e3 * seconds['predicted']:,.1f} ms ({told})"
+        yield "utilisation", f"at most {plan['mfu_bound']:.1%}"
+        yield (
+            "clips a second",
+            f"at most {plan['clips_per_second']:,.0f}; each host reads "
+            f"{plan['host_bytes_per_second'] / 1e9:,.2f} GB/s",
+        )
+    yield "compiled in", f"{plan['compile_seconds']:,.0f} s"
+
+
+def _gib(value: float) -> str:
+    return f"{value / _GIB:,.2f} GiB"
+
+
+def _share(flops: dict[str, float], name: str) -> str:
+    return f"{flops[name] / flops['total']:.1%}"
