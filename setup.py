@@ -58,6 +58,7 @@ setup(
             "fsspec>=2026.9",
             "huggingface-hub>=0.34",
             "hypothesis>=6.100",
+            "libtpu>=0.0.52",
             "pyarrow>=26.0",
             "pytest>=8.4",
             "pytest-xdist>=3.6",
@@ -67,7 +68,7 @@ setup(
             "webdataset>=1.0",
         ],
         "dask": ["distributed>=2025.1"],  # conversion spread over machines
-        "tpu": ["jax[tpu]>=0.10.2"],
+        "tpu": ["jax[tpu]>=0.10.2"],  # also the compiler that `plan` needs
         "gpu": ["jax[cuda12]>=0.10.2"],
         "wandb": ["wandb>=0.19"],
     },

@@ -76,9 +76,17 @@ def draw_queries(
     rank_BxM = jnp.zeros((batch, tokens), jnp.float32)
     if hidden > options.query_limit:
         rank_BxM = _noise(keys_B, tokens, QUERIES) + jnp.where(predictable_BxM, 0.0, 1.0)
-    rank_BxM = rank_BxM.at[jnp.arange(batch)[:, None], visible_BxL].set(3.0)
+    rank_BxM = jnp.where(marked(visible_BxL, tokens), 3.0, rank_BxM)
     order_BxM = jnp.argsort(rank_BxM, axis=1, stable=True).astype(jnp.int32)
     return jnp.sort(order_BxM[:, : min(hidden, options.query_limit)], axis=1)
+
+
+def marked(index_BxK: jax.Array, count: int) -> jax.Array:
+    """(B, count) bool: the tokens that are among the indices; an index of `count` or more is none.
+
+    Clip by clip, so that devices which hold different clips need not exchange indices.
+    """
+    return jax.vmap(lambda i: jnp.zeros(count, bool).at[i].set(True, mode="drop"))(index_BxK)
 
 
 def _squares(patch_index_N: np.ndarray, options: ModelOptions) -> np.ndarray:

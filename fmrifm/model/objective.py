@@ -14,7 +14,7 @@ import numpy as np
 from data_tools.geometry import Geometry
 from fmrifm.model.blocks import drop_path
 from fmrifm.model.mae import Embeddings, MaskedAutoencoder, Queries, Seen
-from fmrifm.model.masking import Mask, draw_queries, draw_visible
+from fmrifm.model.masking import Mask, draw_queries, draw_visible, marked
 from fmrifm.model.targets import (
     LossSums,
     Targets,
@@ -89,10 +89,7 @@ class Objective:
         """(B, M, V) bool: wanted pixels, less those seen and, with `pred_edge_pad`, their edges."""
         if full_decoding:
             return pixels.wanted_BxMxV
-        batch, tokens = pixels.valid_BxMxV.shape[:2]
-        rows = jnp.arange(batch)[:, None]
-        visible_BxM = jnp.zeros((batch, tokens), bool)
-        visible_BxM = visible_BxM.at[rows, visible_BxL].set(True, mode="drop")
+        visible_BxM = marked(visible_BxL, pixels.valid_BxMxV.shape[1])
         seen_BxMxV = pixels.shown_BxMxV & visible_BxM[:, :, None]
         o = self.model.options
         return pixels.wanted_BxMxV & ~near(seen_BxMxV, o.pred_edge_pad, self.geometry, o)

@@ -46,6 +46,6 @@ def _reason(name: str, error: str) -> str:
     if "libtpu" in error and "INVALID_ARGUMENT" not in error:
         if "in use" in error or "lockfile" in error or "already" in error:
             return "Another process uses the TPU compiler: wait for it, one can at a time."
-        return "The TPU compiler is not installed: pip install libtpu (or choose --topology=cpu:8)."
+        return "The TPU compiler is not installed: pip install libtpu, or take cpu:8."
     told = error.partition("INVALID_ARGUMENT: ")[2].splitlines() or error.splitlines()[:1]
     return f"There is no topology {name!r} ({told[0].rstrip('.')}): write one such as {EXAMPLES}."

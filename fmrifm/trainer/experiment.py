@@ -284,6 +284,7 @@ class Program:
         step = make_train_step(
             self.task,
             make_update(self._tx, schedule, config.optim.clip_norm),
+            self.shardings.params,
             seed=config.seed,
             accumulation=config.optim.accumulation,
         )

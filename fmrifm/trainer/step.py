@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from fmrifm.input.preprocess import Tokenizer
-from fmrifm.model.masking import Mask, clip_keys
+from fmrifm.model.masking import Mask, clip_keys, marked
 from fmrifm.model.objective import Noise, Objective, Outcome, Pixels
 from fmrifm.model.targets import LossSums
 from fmrifm.trainer.optimizer import clip_factor
@@ -87,9 +87,12 @@ class Task:
 
 
 def make_train_step(
-    task: Task, update: Callable, *, seed: int, accumulation: int
+    task: Task, update: Callable, shardings: Any, *, seed: int, accumulation: int
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """One step: the gradient of the batch's loss, then `update` (see `make_update`)."""
+    """One step: the gradient of the batch's loss, then `update` (see `make_update`).
+
+    Gradients take the shardings of the parameters, so that each device updates what it holds.
+    """
 
     def error_and_sums(params, batch):
         sums = task.train(params, batch, seed)
@@ -99,6 +102,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         grads, sums = accumulated(lambda part: grad_fn(state.params, part), batch, accumulation)
+        grads = jax.lax.with_sharding_constraint(grads, shardings)
         return update(state, grads, sums)
 
     return train_step
@@ -180,9 +184,7 @@ def make_reconstruct(task: Task) -> Callable[[Any, dict], dict]:
     def reconstruct(params, batch):
         pixels, mask, outcome = task.evaluate(params, batch)
         values, valid = pixels.values_BxMxV, pixels.valid_BxMxV
-        rows, nowhere = jnp.arange(len(values))[:, None], jnp.zeros(values.shape[:2], bool)
-        shown = nowhere.at[rows, mask.visible_BxL].set(True)[:, :, None]
-        asked = nowhere.at[rows, mask.queries_BxQ].set(True)[:, :, None]
+        shown, asked = (marked(index, values.shape[1])[:, :, None] for index in mask)
         masked = jnp.where(shown, values, jnp.nan)
         preds = task.objective.restore(outcome, mask)
         return {
