@@ -3,9 +3,12 @@
 Letters: B clips, L queries, S keys, H heads, K width of a head.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel as kernels,
 )
@@ -35,27 +38,64 @@ def splash_attention(
     q = _padded(q_BxLxHxK * q_BxLxHxK.shape[-1] ** -0.5)
     k, v = _padded(k_BxSxHxK), _padded(v_BxSxHxK)
     valid = jnp.pad(key_valid_BxS, [(0, 0), (0, k.shape[2] - key_valid_BxS.shape[1])])
-
-    def local(q, k, v, valid):
-        sizes = q.shape[2], k.shape[2]
-        kernel = kernels.make_splash_mha_single_device(
-            masks.MultiHeadMask([masks.FullMask(sizes)] * q.shape[1]),
-            block_sizes=_block_sizes(*map(_block, sizes)),
-            residual_checkpoint_name=name,
-            interpret=interpret,
-        )
-        # Queries and valid keys are of segment 1, the others of none.
-        segments = kernels.SegmentIds(jnp.ones(q.shape[::2], jnp.int32), valid.astype(jnp.int32))
-        return jax.vmap(kernel)(q, k, v, segments)
-
+    attend = functools.partial(_attend, name=name, interpret=interpret)
     if not jax.sharding.get_abstract_mesh().empty:  # kernels cannot be split by the compiler
-        heads = nn.logical_to_mesh_axes(("batch", "heads", None, None))
-        rows = PartitionSpec(heads[0], None)
-        local = jax.shard_map(
-            local, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
+        batch, heads = nn.logical_to_mesh_axes(("batch", "heads"))
+        split = PartitionSpec(batch, heads, None, None)
+        attend = jax.shard_map(
+            attend,
+            in_specs=(split, split, split, PartitionSpec(batch, None)),
+            out_specs=PartitionSpec(batch, None, heads),
+            check_vma=False,
         )
-    out = local(q, k, v, valid)[:, :, : q_BxLxHxK.shape[1]]
-    return jnp.swapaxes(out, 1, 2)
+    out_BxLxD = attend(q, k, v, valid)[:, : q_BxLxHxK.shape[1]]
+    return out_BxLxD.reshape(q_BxLxHxK.shape)
+
+
+def _attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS, name: str, interpret: bool) -> jax.Array:
+    """(B, L, H K): attention of whole blocks on one device.
+
+    What is kept for the backward pass is this output, heads side by side. The kernels' own form,
+    which JAX's function would keep, has a head of K values in the last place, and a TPU fills that
+    up to 128 values.
+    """
+    heads, length, width = q_BxHxLxK.shape[1:]
+    sizes = length, k_BxHxSxK.shape[2]
+    blocks = _block_sizes(*map(_block, sizes))
+    kernel = kernels.make_splash_mha_single_device(
+        masks.MultiHeadMask([masks.FullMask(sizes)] * heads),
+        block_sizes=blocks, save_residuals=True, interpret=interpret,
+    )  # fmt: skip
+    # Queries and valid keys are of segment 1, the others of none.
+    ones_BxL = jnp.ones((len(q_BxHxLxK), length), jnp.int32)
+
+    def forward(q, k, v, valid):
+        segments = kernels.SegmentIds(ones_BxL, valid.astype(jnp.int32))
+        out_BxHxLxK, (normaliser_BxHxL,) = jax.vmap(kernel)(q, k, v, segments)
+        out_BxLxD = jnp.swapaxes(out_BxHxLxK, 1, 2).reshape(-1, length, heads * width)
+        kept = checkpoint_name((out_BxLxD, normaliser_BxHxL), name)
+        return kept[0], (q, k, v, segments, *kept)
+
+    def backward(kept, d_BxLxD):
+        *inputs, out_BxLxD, normaliser_BxHxL = kept
+
+        def split(x_BxLxD):
+            return jnp.swapaxes(x_BxLxD.reshape(-1, length, heads, width), 1, 2)
+
+        def one(q, k, v, segments, out, normaliser, d):
+            infos = kernel.dq_mask_info, kernel.dkv_mask_info
+            return kernels._splash_attention_bwd(
+                False, kernel.kwargs["mask_value"], False, blocks, None,
+                kernel.kwargs["mask_function"], None, interpret,
+                (q, k, v, segments, None, out, normaliser, *infos), d,
+            )[3:6]  # fmt: skip
+
+        grads = jax.vmap(one)(*inputs, split(out_BxLxD), normaliser_BxHxL, split(d_BxLxD))
+        return *grads, None
+
+    attend = jax.custom_vjp(lambda *arrays: forward(*arrays)[0])
+    attend.defvjp(forward, backward)
+    return attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS)
 
 
 def padded_length(length: int) -> int:
