@@ -64,20 +64,22 @@ def _attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS, name: str, interpret: bo
     blocks = _block_sizes(*map(_block, sizes))
     kernel = kernels.make_splash_mha_single_device(
         masks.MultiHeadMask([masks.FullMask(sizes)] * heads),
-        block_sizes=blocks, save_residuals=True, interpret=interpret,
-    )  # fmt: skip
-    # Queries and valid keys are of segment 1, the others of none.
-    ones_BxL = jnp.ones((len(q_BxHxLxK), length), jnp.int32)
+        block_sizes=blocks,
+        save_residuals=True,
+        interpret=interpret,
+    )
 
-    def forward(q, k, v, valid):
+    def forward(kernel, q, k, v, valid):
+        # Queries and valid keys are of segment 1, the others of none.
+        ones_BxL = jnp.ones((len(q), length), jnp.int32)
         segments = kernels.SegmentIds(ones_BxL, valid.astype(jnp.int32))
         out_BxHxLxK, (normaliser_BxHxL,) = jax.vmap(kernel)(q, k, v, segments)
         out_BxLxD = jnp.swapaxes(out_BxHxLxK, 1, 2).reshape(-1, length, heads * width)
         kept = checkpoint_name((out_BxLxD, normaliser_BxHxL), name)
-        return kept[0], (q, k, v, segments, *kept)
+        return kept[0], (kernel, q, k, v, segments, *kept)
 
     def backward(kept, d_BxLxD):
-        *inputs, out_BxLxD, normaliser_BxHxL = kept
+        kernel, *inputs, out_BxLxD, normaliser_BxHxL = kept
 
         def split(x_BxLxD):
             return jnp.swapaxes(x_BxLxD.reshape(-1, length, heads, width), 1, 2)
@@ -91,11 +93,11 @@ def _attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS, name: str, interpret: bo
             )[3:6]  # fmt: skip
 
         grads = jax.vmap(one)(*inputs, split(out_BxLxD), normaliser_BxHxL, split(d_BxLxD))
-        return *grads, None
+        return None, *grads, None
 
     attend = jax.custom_vjp(lambda *arrays: forward(*arrays)[0])
     attend.defvjp(forward, backward)
-    return attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS)
+    return attend(kernel, q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS)
 
 
 def padded_length(length: int) -> int:
