@@ -102,8 +102,8 @@ def _rows(program: Program) -> int:
     return int(np.prod([program.mesh.shape[axis] for axis in BATCH_AXES]))
 
 
-def _compile(program: Program) -> tuple[dict[str, float | None], str]:
-    """Memory of a chip in bytes, and the program; "" where it does not fit."""
+def _compile(program: Program) -> tuple[dict[str, float | None], str | None]:
+    """Memory of a chip in bytes, and the program; None where it does not fit, "" if unreadable."""
     config = program.config
     frames = program.augmentation.frames_read(config.data.num_frames)
     shapes = batch_shapes(
@@ -118,7 +118,7 @@ def _compile(program: Program) -> tuple[dict[str, float | None], str]:
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            return _memory_from(str(error), error), ""
+            return _memory_from(str(error), error), None
     found = compiled.memory_analysis()
     arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
     peak = found.peak_memory_in_bytes
@@ -128,7 +128,15 @@ def _compile(program: Program) -> tuple[dict[str, float | None], str]:
         # That of CPUs leaves temporaries out.
         "peak": peak if peak >= temporaries else arguments + temporaries,
         "limit": None,
-    }, compiled.as_text()
+    }, _text(compiled)
+
+
+def _text(compiled) -> str:
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:  # jaxlib 0.10.2 cannot print some loops over fsdp
+        print(f"The compiled program cannot be read ({str(error).splitlines()[0]}).")
+        return ""
 
 
 def _memory_from(message: str, error: Exception) -> dict[str, float | None]:
@@ -169,7 +177,7 @@ def _operations(program: Program, chip: Chip | None) -> Plan:
     }
 
 
-def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) -> Plan:
+def _times(plan: Plan, program: Program, chip: Chip | None, text: str | None, devices) -> Plan:
     """Messages, memory traffic and the times that these and the operations take."""
     nothing = {
         "hbm_traffic_bytes": None,
@@ -179,27 +187,31 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "clips_per_second": None,
         "host_bytes_per_second": None,
     }
-    if not text:
+    if text is None:
         return nothing
-    program_text = Text(text)
-    collectives = program_text.collectives(program.mesh.shape)
-    told = {
-        "hbm_traffic_bytes": program_text.traffic(),
-        "collectives": [
-            {"op": c.op, "axis": c.axis, "bytes": c.bytes, "count": c.count} for c in collectives
-        ],
-    }
+    told, collectives = {}, []
+    if text:
+        program_text = Text(text)
+        collectives = program_text.collectives(program.mesh.shape)
+        told = {
+            "hbm_traffic_bytes": program_text.traffic(),
+            "collectives": [
+                {"op": c.op, "axis": c.axis, "bytes": c.bytes, "count": c.count}
+                for c in collectives
+            ],
+        }
     if chip is None or not chip.bandwidth:
         return nothing | told
     clips, chips = plan["batch_size"], plan["chips"]
     seconds = {
         "compute": plan["flops_per_clip"]["with_padding"] * clips / chips / chip.flops,
-        "memory": told["hbm_traffic_bytes"] / chip.bandwidth,
-        "network": sum(
+    }
+    if text:
+        seconds["memory"] = told["hbm_traffic_bytes"] / chip.bandwidth
+        seconds["network"] = sum(
             c.sent / (chip.outer_network if "dcn_data" in c.axis else chip.network)
             for c in collectives
-        ),
-    }
+        )
     longest = max(seconds.values())
     hosts = len({device.process_index for device in devices})
     clip_bytes = sum(
@@ -207,12 +219,16 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         for x in batch_shapes(program.geometry, program.options.frames, 1, False).values()
     )
     total = plan["flops_per_clip"]["total"]
-    return told | {
-        "step_seconds": seconds | {"predicted": longest},
-        "mfu_bound": total * clips / (longest * chips * chip.flops),
-        "clips_per_second": clips / longest,
-        "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
-    }
+    return (
+        nothing
+        | told
+        | {
+            "step_seconds": nothing["step_seconds"] | seconds | {"predicted": longest},
+            "mfu_bound": total * clips / (longest * chips * chip.flops),
+            "clips_per_second": clips / longest,
+            "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
+        }
+    )
 
 
 def _size(tree) -> int:

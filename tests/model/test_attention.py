@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from data_tools.errors import InputError
 from fmrifm.model.attention import FORMS, _cudnn, choose_form
 from fmrifm.model.splash import _block, splash_attention
+from fmrifm.trainer.mesh import RULES, make_mesh
 
 # What a CPU can run of each: the kernels' Python, and the same call without the library.
 RUNNABLE = {
@@ -87,3 +89,19 @@ def test_forms_are_chosen_by_platform():
 
 def test_sequences_are_cut_into_whole_blocks():
     assert [_block(n) for n in (1, 128, 197, 512, 513, 1457)] == [128, 128, 256, 512, 384, 512]
+
+
+def test_kernels_on_a_mesh():
+    """Each device takes its clips and heads; nothing is lost between them."""
+    mesh = make_mesh({"data": 2, "tensor": 2}, jax.devices()[:4])
+    arguments = arrays(20, 30, heads=4, batch=4)
+
+    def loss(attend, q, k, v, valid):
+        return (attend(q, k, v, valid) ** 2).sum()
+
+    expected = jax.grad(functools.partial(loss, FORMS["xla"]), (0, 1, 2))(*arguments)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        grad = jax.jit(jax.grad(functools.partial(loss, RUNNABLE["splash"]), (0, 1, 2)))
+        found = grad(*arguments)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
