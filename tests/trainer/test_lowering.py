@@ -1,0 +1,31 @@
+"""The training step lowers for every platform, so that a machine without one notices a break."""
+
+import jax
+import pytest
+
+from fmrifm.input.pipeline import batch_shapes
+from fmrifm.trainer import experiment
+from fmrifm.trainer.experiment import Program, open_data
+
+# cuDNN attention lowers only where the CUDA plugin is: it is left to machines with a GPU.
+CASES = [
+    ("cpu", "xla"),
+    ("cpu", "blocked"),
+    ("cuda", "xla"),
+    ("cuda", "blocked"),
+    ("tpu", "splash"),
+]
+
+
+@pytest.mark.parametrize("platform, form", CASES)
+def test_the_step_lowers(toy_config, monkeypatch, platform, form):
+    monkeypatch.setattr(experiment, "choose_form", lambda *_: form)
+    config = toy_config(compute_dtype="bfloat16", model__remat="attention")
+    program = Program(config, open_data(config).geometry, jax.devices()[:1])
+    frames, rows = config.data.num_frames, config.batch_size
+    batch = batch_shapes(program.geometry, frames, rows, with_scale=False)
+    with program.scope():
+        export = jax.export.export(program.train_step, platforms=(platform,))
+        exported = export(program.abstract_state(), batch)
+    assert exported.platforms == (platform,)
+    assert ("tpu_custom_call" in exported.mlir_module()) == (form == "splash")
