@@ -8,8 +8,10 @@ take by themselves at their peaks: no step is faster, so utilisation is bounded 
 
 import copy
 import re
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -102,8 +104,8 @@ def _rows(program: Program) -> int:
     return int(np.prod([program.mesh.shape[axis] for axis in BATCH_AXES]))
 
 
-def _compile(program: Program) -> tuple[dict[str, float | None], str | None]:
-    """Memory of a chip in bytes, and the program; None where it does not fit, "" if unreadable."""
+def _compile(program: Program) -> tuple[dict[str, float | None], str]:
+    """Memory of a chip in bytes, and the program; "" where it does not fit."""
     config = program.config
     frames = program.augmentation.frames_read(config.data.num_frames)
     shapes = batch_shapes(
@@ -115,10 +117,15 @@ def _compile(program: Program) -> tuple[dict[str, float | None], str | None]:
     }
     with program.scope():
         lowered = program.train_step.lower(program.abstract_state(), batch)
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            return _memory_from(str(error), error), None
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
+            except jax.errors.JaxRuntimeError as error:
+                return _memory_from(str(error), error), ""
+            # Of some programs for TPU jaxlib 0.10.2 fails to give the text; what comes out of a
+            # compilation cache leaves no file.
+            files = list(Path(directory).glob("*train_step*after_optimizations.txt"))
+            text = files[0].read_text() if files else compiled.as_text()
     found = compiled.memory_analysis()
     arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
     peak = found.peak_memory_in_bytes
@@ -128,15 +135,7 @@ def _compile(program: Program) -> tuple[dict[str, float | None], str | None]:
         # That of CPUs leaves temporaries out.
         "peak": peak if peak >= temporaries else arguments + temporaries,
         "limit": None,
-    }, _text(compiled)
-
-
-def _text(compiled) -> str:
-    try:
-        return compiled.as_text()
-    except jax.errors.JaxRuntimeError as error:  # jaxlib 0.10.2 cannot print some loops over fsdp
-        print(f"The compiled program cannot be read ({str(error).splitlines()[0]}).")
-        return ""
+    }, text
 
 
 def _memory_from(message: str, error: Exception) -> dict[str, float | None]:
@@ -177,7 +176,7 @@ def _operations(program: Program, chip: Chip | None) -> Plan:
     }
 
 
-def _times(plan: Plan, program: Program, chip: Chip | None, text: str | None, devices) -> Plan:
+def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) -> Plan:
     """Messages, memory traffic and the times that these and the operations take."""
     nothing = {
         "hbm_traffic_bytes": None,
@@ -187,31 +186,27 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str | None, de
         "clips_per_second": None,
         "host_bytes_per_second": None,
     }
-    if text is None:
+    if not text:
         return nothing
-    told, collectives = {}, []
-    if text:
-        program_text = Text(text)
-        collectives = program_text.collectives(program.mesh.shape)
-        told = {
-            "hbm_traffic_bytes": program_text.traffic(),
-            "collectives": [
-                {"op": c.op, "axis": c.axis, "bytes": c.bytes, "count": c.count}
-                for c in collectives
-            ],
-        }
+    step = Text(text)
+    collectives = step.collectives(program.mesh.shape)
+    told = {
+        "hbm_traffic_bytes": step.traffic(),
+        "collectives": [
+            {"op": c.op, "axis": c.axis, "bytes": c.bytes, "count": c.count} for c in collectives
+        ],
+    }
     if chip is None or not chip.bandwidth:
         return nothing | told
     clips, chips = plan["batch_size"], plan["chips"]
     seconds = {
         "compute": plan["flops_per_clip"]["with_padding"] * clips / chips / chip.flops,
-    }
-    if text:
-        seconds["memory"] = told["hbm_traffic_bytes"] / chip.bandwidth
-        seconds["network"] = sum(
+        "memory": told["hbm_traffic_bytes"] / chip.bandwidth,
+        "network": sum(
             c.sent / (chip.outer_network if "dcn_data" in c.axis else chip.network)
             for c in collectives
-        )
+        ),
+    }
     longest = max(seconds.values())
     hosts = len({device.process_index for device in devices})
     clip_bytes = sum(
@@ -219,16 +214,12 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str | None, de
         for x in batch_shapes(program.geometry, program.options.frames, 1, False).values()
     )
     total = plan["flops_per_clip"]["total"]
-    return (
-        nothing
-        | told
-        | {
-            "step_seconds": nothing["step_seconds"] | seconds | {"predicted": longest},
-            "mfu_bound": total * clips / (longest * chips * chip.flops),
-            "clips_per_second": clips / longest,
-            "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
-        }
-    )
+    return told | {
+        "step_seconds": seconds | {"predicted": longest},
+        "mfu_bound": total * clips / (longest * chips * chip.flops),
+        "clips_per_second": clips / longest,
+        "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
+    }
 
 
 def _size(tree) -> int:

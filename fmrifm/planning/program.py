@@ -24,8 +24,9 @@ _COLLECTIVES = (
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
     "call", "after-all", "partition-id", "replica-id", "iota", "opt-barrier", "copy-done",
-    "slice-done", "async-done", "async-update",
+    "slice-done", "send", "send-done", "recv", "recv-done", "async-done", "async-update",
 }  # fmt: skip
+_MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _ARRAY = re.compile(r"([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{[^{}]*\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _NAME = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
@@ -106,10 +107,16 @@ class Text:
         totals: dict[tuple, list[int]] = {}
         for operation, runs, _ in self._operations():
             kind = operation.kind.removesuffix("-start")
-            if kind not in _COLLECTIVES:
+            if kind == "send" and (between := _MEGASCALE.search(operation.rest)):
+                # Between slices the hosts exchange; the program only hands over its part.
+                kind = between.group(1).lower().replace("_", "-")
+                got = next(_sizes(operation.result))
+                key = kind, "dcn_data", axes.get("dcn_data", 1)
+            elif kind in _COLLECTIVES:
+                got = _bytes_got(operation, kind)
+                key = kind, *_axes_of(operation, axes)
+            else:
                 continue
-            got = _bytes_got(operation, kind)
-            key = kind, *_axes_of(operation, axes)
             total = totals.setdefault(key, [0, 0])
             total[0] += got * runs
             total[1] += runs

@@ -27,7 +27,7 @@ def verdict(plan: Plan) -> str:
     seconds = plan["step_seconds"]
     if seconds["predicted"] is None:
         return "Compiled. What these devices can do at their peak is not in our table."
-    bound = max(_PARTS, key=lambda part: seconds[part] or 0)
+    bound = max(_PARTS, key=seconds.get)
     return (
         f"Fits, and is bound by {bound}: at most {plan['mfu_bound']:.0%} utilisation, "
         f"{plan['clips_per_second']:,.0f} clips/s."
@@ -87,10 +87,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield f"  {c['op']}", f"over {c['axis']}: {_gib(c['bytes'])} a step in {c['count']}"
     seconds = plan["step_seconds"]
     if seconds["predicted"] is not None:
-        told = ", ".join(
-            f"{x} {'unknown' if seconds[x] is None else format(1e3 * seconds[x], ',.1f')}"
-            for x in _PARTS
-        )
+        told = ", ".join(f"{part} {1e3 * seconds[part]:,.1f}" for part in _PARTS)
         yield "step, at least", f"{1e3 * seconds['predicted']:,.1f} ms ({told})"
         yield "utilisation", f"at most {plan['mfu_bound']:.1%}"
         yield (

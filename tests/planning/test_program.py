@@ -65,6 +65,18 @@ def test_messages_count_as_often_as_their_loop_runs(groups, axis, size):
     assert found.sent == pytest.approx(2 * found.bytes * (size - 1) / size)
 
 
+def test_what_hosts_exchange_between_slices():
+    send = """  %send = (f32[8,128]{1,0}, u32[], token[]) send(%one, %token), channel_id=2, \
+frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %t ="""
+    text = TPU.replace("  ROOT %t =", send, 1).replace("GROUPS", "replica_groups={{0,1}}")
+    found = Text(text).collectives({"dcn_data": 2, "data": 2})
+    assert {(c.op, c.axis, c.count) for c in found} == {
+        ("all-reduce", "dcn_data", 12), ("all-reduce", "data", 12),
+    }  # fmt: skip
+    assert {c.bytes for c in found} == {12 * 8 * 128 * 4}
+
+
 def test_traffic_is_of_slices_and_of_main_memory():
     """12 times: a slice is read; its sum, which lies in fast memory, is not, but goes out."""
     text = Text(TPU.replace("GROUPS", "replica_groups={}"))
