@@ -103,7 +103,8 @@ def describe_results(results: Results) -> str:
                 f"  {'':<10}{'':<{width}}{'':<10}{mean:.1%} +- {std:.1%} on {random['n']} random "
                 "splits by sample, which may share subjects"
             )
-    return "\n".join(lines + _notes(results))
+    answer = [results["answer"]["text"]] if "answer" in results else []
+    return "\n".join(lines + _notes(results) + answer)
 
 
 def _cell(split: dict, metric: str, is_share: bool) -> str:

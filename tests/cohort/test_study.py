@@ -90,7 +90,8 @@ def test_the_report_says_what_is_there(model, tmp_path, kind, verdict):
             assert set(split["sites"]) == {"a", "b"} and "rho" in split["motion"]
     with np.load(tmp_path / "out" / "predictions_patch_connectome_logistic.npz") as file:
         assert file["score"].shape == (24, 2) and file["scores"].shape == (24, 2, 2, 2)
-    assert "kfold" in describe_results(results)
+    table = describe_results(results)
+    assert "kfold" in table and table.endswith(results["answer"]["text"])
     if kind == "effect":
         compare([tmp_path / "out"], tmp_path / "table")
         assert "patch_connectome" in (tmp_path / "table" / "table.md").read_text()

@@ -77,6 +77,22 @@ frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
     assert {c.bytes for c in found} == {12 * 8 * 128 * 4}
 
 
+def test_messages_behind_the_back_of_others_count():
+    started = """%hidden (h: f32[8,128]) -> f32[16,128] {
+  %h = f32[8,128]{1,0} parameter(0)
+  ROOT %g = f32[16,128]{1,0} all-gather(%h), channel_id=3, GROUPS, dimensions={0}
+}
+
+%body """
+    text = TPU.replace("%body ", started, 1).replace(
+        "  ROOT %t =", "  %start = ((f32[8,128]), f32[16,128], u32[]) async-start(%one), "
+        "calls=%hidden\n  %done = f32[16,128] async-done(%start)\n  ROOT %t =", 1,
+    )  # fmt: skip
+    found = Text(text.replace("GROUPS", "replica_groups=[8,2]<=[16]")).collectives(AXES)
+    gather = next(c for c in found if c.op == "all-gather")
+    assert (gather.bytes, gather.count) == (12 * 16 * 128 * 4, 12)
+
+
 def test_traffic_is_of_slices_and_of_main_memory():
     """12 times: a slice is read; its sum, which lies in fast memory, is not, but goes out."""
     text = Text(TPU.replace("GROUPS", "replica_groups={}"))
