@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         if SEARCH.value:
             plan = search(config, geometry, devices, TOPOLOGY.value)
         else:
-            config, change = with_batch(config, len(devices), PER_CHIP.value)
+            config, change = with_batch(config, devices, PER_CHIP.value)
             print(change, end="\n" if change else "")
             plan = make_plan(config, geometry, devices, TOPOLOGY.value)
         print(describe(plan))

@@ -4,6 +4,7 @@ Letters: B clips, L queries, S keys, H heads, K width of a head.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def splash_attention(
     valid = jnp.pad(key_valid_BxS, [(0, 0), (0, k.shape[2] - key_valid_BxS.shape[1])])
     attend = functools.partial(_attend, name=name, interpret=interpret)
     if not jax.sharding.get_abstract_mesh().empty:  # kernels cannot be split by the compiler
-        batch, heads = nn.logical_to_mesh_axes(("batch", "heads"))
+        batch, heads = map(_dividing, nn.logical_to_mesh_axes(("batch", "heads")), q.shape)
         split = PartitionSpec(batch, heads, None, None)
         attend = jax.shard_map(
             attend,
@@ -50,6 +51,13 @@ def splash_attention(
         )
     out_BxLxD = attend(q, k, v, valid)[:, : q_BxLxHxK.shape[1]]
     return out_BxLxD.reshape(q_BxLxHxK.shape)
+
+
+def _dividing(axes: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
+    """The mesh axes where they divide the size; None, for all of it everywhere, where not."""
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    shape = jax.sharding.get_abstract_mesh().shape
+    return axes if size % math.prod(shape[name] for name in names) == 0 else None
 
 
 def _attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS, name: str, interpret: bool) -> jax.Array:

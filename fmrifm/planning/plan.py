@@ -16,8 +16,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.standard_maps import standard_flat_map
 from fmrifm.input.pipeline import batch_shapes
@@ -26,15 +28,22 @@ from fmrifm.planning.program import Text
 from fmrifm.trainer.chips import Chip, find_chip
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.flops import count_flops
-from fmrifm.trainer.mesh import BATCH_AXES
+from fmrifm.trainer.mesh import BATCH_AXES, make_mesh
 
 Plan = dict[str, Any]
 
 
 def find_geometry(config: ConfigDict) -> Geometry:
-    """That of the training data of a config; of fsLR-32k's standard map where it names none."""
+    """That of the training data of a config; of fsLR-32k's standard map where it names none.
+
+    Raises:
+      InputError: it names none, and takes the patches of the data as they are.
+    """
     if config.data.train:
         return union_geometry(parse_sources(config.data.train))
+    if not config.model.patch:
+        raise InputError("model.patch=0 takes the patches of a store: set data.train.")
+    print("No data.train is set: planned for the standard flat map of fsLR-32k.")
     return standard_flat_map("fsLR-32k").geometry
 
 
@@ -55,9 +64,8 @@ def make_plan(
     begin = time.perf_counter()
     memory, text = _compile(program)
     compile_seconds = time.perf_counter() - begin
-    if chip and chip.memory:
+    if text and chip and chip.memory:
         memory["limit"] = chip.memory
-    limit = memory["limit"]
     plan = {
         "topology": topology,
         "chips": program.mesh.size,
@@ -65,52 +73,58 @@ def make_plan(
         "mesh": dict(program.mesh.shape),
         "attention": program.model.how.form,
         "remat": program.options.remat,
-        "params": _size(program.shapes.params),
+        "params": _size(program.learned(program.shapes.params)),
         "batch_size": config.batch_size,
-        "batch_per_chip": config.batch_size / _rows(program),
+        "batch_per_chip": config.batch_size / _rows(program.mesh),
         "state_bytes": {
             "params": _held(program.shapes.params, program.shardings.params),
             "optimizer": _held(program.shapes.opt_state, program.shardings.opt_state),
         },
         "hbm_bytes": memory,
-        "fits": limit is None or memory["peak"] <= limit,
+        "fits": bool(text) and (memory["limit"] is None or memory["peak"] <= memory["limit"]),
         **_operations(program, chip),
     }
     plan |= _times(plan, program, chip, text, devices)
     return plan | {"compile_seconds": compile_seconds}
 
 
-def with_batch(config: ConfigDict, n_devices: int, per_chip: int) -> tuple[ConfigDict, str]:
-    """The config with so many clips for each chip, or a batch that divides; and what changed."""
-    config = copy.deepcopy(config)
-    sizes = [config.mesh[axis] for axis in BATCH_AXES]
-    if -1 in sizes:
-        fixed = -int(np.prod([config.mesh[axis] for axis in config.mesh]))
-        sizes[sizes.index(-1)] = max(1, n_devices // fixed)
-    rows = int(np.prod(sizes)) * config.optim.accumulation
+def with_batch(
+    config: ConfigDict, devices: Sequence[jax.Device], per_chip: int
+) -> tuple[ConfigDict, str]:
+    """The config with so many clips for each chip, or a batch that divides; and what changed.
+
+    Raises:
+      InputError: the numbers make no sense, or the mesh does not fit the devices.
+    """
+    if per_chip < 0 or config.optim.accumulation < 1:
+        raise InputError("Clips a chip and optim.accumulation must be above zero.")
+    config, rows = copy.deepcopy(config), _rows(make_mesh(config.mesh, devices))
     if per_chip:
         config.batch_size = per_chip * rows
-    elif config.batch_size % rows:
-        asked, config.batch_size = config.batch_size, -(-config.batch_size // rows) * rows
-        return config, (
-            f"batch_size={asked} does not divide over {rows} chips: planned with "
-            f"{config.batch_size}."
-        )
-    return config, ""
+        return config, ""
+    asked, parts = config.batch_size, rows * config.optim.accumulation
+    config.batch_size = -(-asked // parts) * parts
+    if config.batch_size == asked:
+        return config, ""
+    return config, (
+        f"batch_size={asked} does not divide into {parts} parts: planned with {config.batch_size}."
+    )
 
 
-def _rows(program: Program) -> int:
-    """Into how many parts the batch is split."""
-    return int(np.prod([program.mesh.shape[axis] for axis in BATCH_AXES]))
+def _rows(mesh: Mesh) -> int:
+    """Over how many chips, or groups of them, the batch is split."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+def _batch_shapes(program: Program, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    data = program.config.data
+    frames = program.augmentation.frames_read(data.num_frames)
+    return batch_shapes(program.geometry, frames, rows, data.no_coord_normalize)
 
 
 def _compile(program: Program) -> tuple[dict[str, float | None], str]:
     """Memory of a chip in bytes, and the program; "" where it does not fit."""
-    config = program.config
-    frames = program.augmentation.frames_read(config.data.num_frames)
-    shapes = batch_shapes(
-        program.geometry, frames, config.batch_size, config.data.no_coord_normalize
-    )
+    shapes = _batch_shapes(program, program.config.batch_size)
     batch = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.batch_sharding)
         for name, x in shapes.items()
@@ -141,7 +155,7 @@ def _compile(program: Program) -> tuple[dict[str, float | None], str]:
 def _memory_from(message: str, error: Exception) -> dict[str, float | None]:
     """What the compiler says is wanted, where that is more than there is."""
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    if "RESOURCE_EXHAUSTED" not in message:
+    if "RESOURCE_EXHAUSTED" not in message or "hbm" not in message.lower():
         raise error
     found = re.findall(r"(\d+(?:\.\d+)?)([KMGT])\b", message)
     sizes = [float(value) * units[unit] for value, unit in found[:2]]
@@ -160,10 +174,9 @@ def _operations(program: Program, chip: Chip | None) -> Plan:
     config.batch_size = config.optim.accumulation = 1
     config.attention = "xla"  # a kernel's operations cannot be counted
     plain = Program(config, program.geometry, jax.devices("cpu")[:1], unroll=True)
-    frames = plain.augmentation.frames_read(config.data.num_frames)
-    batch = batch_shapes(plain.geometry, frames, 1, config.data.no_coord_normalize)
     with plain.scope():
-        cost = plain.train_step.lower(plain.abstract_state(), batch).cost_analysis()
+        lowered = plain.train_step.lower(plain.abstract_state(), _batch_shapes(plain, 1))
+    cost = lowered.cost_analysis()
     return {
         "flops_per_clip": {
             "total": found.total,
@@ -211,7 +224,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
     hosts = len({device.process_index for device in devices})
     clip_bytes = sum(
         np.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize
-        for x in batch_shapes(program.geometry, program.options.frames, 1, False).values()
+        for x in _batch_shapes(program, 1).values()
     )
     total = plan["flops_per_clip"]["total"]
     return told | {

@@ -13,9 +13,8 @@ from fmrifm.planning.messages import Collective, read_message
 # These move nothing: they name, group, or stand for what others do.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
-    "call", "after-all", "partition-id", "replica-id", "iota", "opt-barrier", "copy-done",
-    "slice-done", "send", "send-done", "recv", "recv-done", "async-start",
-    "async-done", "async-update",
+    "call", "after-all", "partition-id", "replica-id", "iota", "opt-barrier",
+    "send", "recv", "async-start", "async-update",
 }  # fmt: skip
 
 
@@ -25,7 +24,8 @@ class Text:
     def __init__(self, text: str):
         entry, self._parts = read_computations(text)
         self._runs: dict[str, int] = {}
-        self._count(entry, 1)
+        self._fused: dict[str, int] = {}
+        self._count(entry, 1, self._runs)
 
     def collectives(self, axes: Mapping[str, int]) -> list[Collective]:
         """The messages of a step, the most bytes first.
@@ -34,7 +34,7 @@ class Text:
           axes: sizes of the mesh axes, the outermost first.
         """
         totals: dict[tuple, list[int]] = {}
-        for operation, runs, _ in self._operations():
+        for operation, runs, _ in self._operations({**self._runs, **self._fused}):
             if message := read_message(operation, axes):
                 total = totals.setdefault(message[:3], [0, 0])
                 total[0] += message[3] * runs
@@ -49,13 +49,16 @@ class Text:
         place only the slice; arrays that lie in fast memory, `S(1)` on a TPU, are free.
         """
         total = 0
-        for operation, runs, types in self._operations():
+        for operation, runs, types in self._operations(self._runs):
             kind = operation.kind
-            if kind in _FREE or "AllocateBuffer" in operation.rest:
+            if kind in _FREE or kind.endswith("-done") or "AllocateBuffer" in operation.rest:
                 continue
             if kind in ("copy-start", "slice-start"):
                 # Between main and fast memory; else within main memory, there and back.
                 total += runs * (1 if FAST in operation.result else 2) * _copied(operation.result)
+                continue
+            if kind.endswith("-start"):  # its result has its operands too
+                total += runs * main_bytes(operation.result)
                 continue
             total += runs * sum(self._moved(operation, types))
         return total
@@ -63,8 +66,8 @@ class Text:
     def _moved(self, operation: Operation, types: Mapping[str, str]) -> Iterator[int]:
         """Bytes of the operands and of the result."""
         for place, name in enumerate(operation.operands):
-            read = self._read_by(operation, place, types)
-            yield main_bytes(types.get(name, "")) if read is None else read
+            whole, read = main_bytes(types.get(name, "")), self._read_by(operation, place, types)
+            yield whole if read is None else min(whole, read)
         yield self._written(operation, types)
 
     def _read_by(self, user: Operation, place: int, types: Mapping[str, str]) -> int | None:
@@ -119,31 +122,36 @@ class Text:
             total += self._written(result, shapes)
         return min(total, main_bytes(operation.result))
 
-    def _operations(self) -> Iterator[tuple[Operation, int, dict[str, str]]]:
-        """Operations that run by themselves, how often, and the types of their computation."""
-        for name, runs in self._runs.items():
+    def _operations(
+        self, computations: Mapping[str, int]
+    ) -> Iterator[tuple[Operation, int, dict[str, str]]]:
+        """Operations of computations, how often they run, and the types of their computation."""
+        for name, runs in computations.items():
             part = self._parts[name]
             types = {operation.name: operation.result for operation in part}
             for operation in part:
                 yield operation, runs, types
 
-    def _count(self, name: str, times: int) -> None:
+    def _count(self, name: str, times: int, runs: dict[str, int]) -> None:
+        """Notes how often a computation runs, and those that it starts."""
         if name not in self._parts:
             return
-        self._runs[name] = self._runs.get(name, 0) + times
+        runs[name] = runs.get(name, 0) + times
         for operation in self._parts[name]:
             if operation.kind == "while":
-                trips = self._trips(operation)
-                self._count(operation.called("body"), times * trips)
+                self._count(operation.called("body"), times * self._trips(operation), runs)
             elif operation.kind == "call":
-                self._count(operation.called("to_apply"), times)
+                self._count(operation.called("to_apply"), times, runs)
             elif operation.kind == "async-start":  # what it starts counts, not the starting
-                self._count(operation.called("calls"), times)
+                self._count(operation.called("calls"), times, runs)
+            elif operation.kind == "fusion":  # of which only messages count
+                self._count(operation.called("calls"), times, self._fused)
             elif operation.kind == "conditional":
                 for branch in re.findall(
-                    r"(?:true|false)_computation=%?([\w.\-]+)", operation.rest
+                    r"computations?=\{?([^,}]*(?:, *%[^,}]*)*)", operation.rest
                 ):
-                    self._count(branch, times)
+                    for one in re.findall(r"[\w.\-]+", branch):
+                        self._count(one, times, runs)
 
     def _trips(self, loop: Operation) -> int:
         """How often the body of a loop runs; 1 where the program does not say."""

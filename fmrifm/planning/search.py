@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.model.options import CHOICES
 from fmrifm.planning.plan import Plan, make_plan, with_batch
+from fmrifm.trainer.mesh import make_mesh
 
 _FIRST = (8, 16)  # clips a chip, from which memory is told for others: it grows in proportion
 _MOST = 1024
@@ -31,27 +32,30 @@ def search(
       InputError: nothing fits.
     """
     best = []
-    settings = list(_settings(config, len(devices)))
+    settings = list(_settings(config, devices))
     for changed in tqdm(settings, "search", unit="setting"):
         found = _largest(changed, geometry, devices, topology)
         if found is not None:
             best.append(found)
     if not best:
         raise InputError(
-            f"Not even {_FIRST[0]} clips a chip fit on {topology}: choose larger chips, more of "
-            "them for mesh.fsdp, or a smaller model."
+            f"Not even one clip a chip fits on {topology}: choose larger chips, more of them, or a "
+            "smaller model."
         )
     fastest = max(best, key=lambda plan: (plan["clips_per_second"] or 0, plan["batch_per_chip"]))
     names = ("mesh", "remat", "batch_per_chip", "hbm_bytes", "mfu_bound", "clips_per_second")
     return fastest | {"search": [{name: plan[name] for name in names} for plan in best]}
 
 
-def _settings(config: ConfigDict, n_devices: int) -> Iterator[ConfigDict]:
+def _settings(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[ConfigDict]:
     """The layout of the config, and the state over all chips of a slice; all of `model.remat`."""
-    for fsdp in sorted({config.mesh.fsdp, n_devices // config.mesh.dcn_data // config.mesh.tensor}):
+    mesh = make_mesh(config.mesh, devices).shape
+    most = mesh["data"] * mesh["fsdp"]
+    for fsdp in sorted({mesh["fsdp"], most}):
         for remat in CHOICES["remat"]:
             changed = copy.deepcopy(config)
-            changed.mesh.fsdp, changed.mesh.data, changed.model.remat = fsdp, -1, remat
+            changed.mesh.update({**mesh, "fsdp": fsdp, "data": most // fsdp})
+            changed.model.remat = remat
             yield changed
 
 
@@ -59,13 +63,17 @@ def _largest(config, geometry, devices, topology) -> Plan | None:
     """The plan of the largest batch that fits; None where none does."""
 
     def at(clips: int) -> Plan:
-        return make_plan(with_batch(config, len(devices), clips)[0], geometry, devices, topology)
+        return make_plan(with_batch(config, devices, clips)[0], geometry, devices, topology)
 
     small, large = (at(clips) for clips in _FIRST)
+    clips = _FIRST[0]
+    while not small["fits"] and clips > 1:
+        clips //= 2
+        small = large = at(clips)
     if not large["fits"]:
         return small if small["fits"] else None
     limit = large["hbm_bytes"]["limit"]
-    if limit is None:
+    if limit is None or clips < _FIRST[0]:
         return large
     peaks = [plan["hbm_bytes"]["peak"] for plan in (small, large)]
     slope = max(1.0, (peaks[1] - peaks[0]) / (_FIRST[1] - _FIRST[0]))

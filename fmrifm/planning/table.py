@@ -43,9 +43,12 @@ def _advice(plan: Plan) -> str:
         ways.append(f"--config.model.remat={steps[plan['remat']]}")
     if plan["batch_per_chip"] > 1:
         ways.append("fewer clips a chip, with --config.optim.accumulation for the rest")
-    state = sum(plan["state_bytes"].values())
-    if state > plan["hbm_bytes"]["limit"] / 4 and plan["mesh"]["fsdp"] < plan["chips"]:
-        ways.append(f"--config.mesh.fsdp={plan['chips']} (the state takes {_gib(state)})")
+    state, mesh = sum(plan["state_bytes"].values()), plan["mesh"]
+    most = plan["chips"] // (mesh["dcn_data"] * mesh["tensor"])
+    if state > plan["hbm_bytes"]["limit"] / 4 and mesh["fsdp"] < most:
+        ways.append(
+            f"--config.mesh.fsdp={most} --config.mesh.data=1 (the state takes {_gib(state)})"
+        )
     return f"Try {', or '.join(ways)}." if ways else "Take more chips."
 
 

@@ -176,9 +176,13 @@ class Program:
         if self.options.decoding == "none":
             raise InputError("model.decoding='none' has nothing to train: choose another.")
         self._check_components()
-        if config.mesh.tensor > 1:
+        if self.mesh.shape["tensor"] > 1:
             self._check_heads()
         form = choose_form(config.attention, self.mesh.devices.flat[0].platform)
+        if form == "cudnn" and config.compute_dtype != "bfloat16":
+            raise InputError(
+                "attention=cudnn takes compute_dtype=bfloat16 only: change one of them."
+            )
         how = Compute(DTYPES[config.compute_dtype], form, unroll)
         self.model = MaskedAutoencoder(self.options, how)
         self.task = self.make_task(geometry)

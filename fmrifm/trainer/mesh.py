@@ -54,7 +54,8 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             f"mesh={dict(sizes)} does not fit {len(devices)} devices: choose sizes with that "
             "product."
         )
-    slices = len({getattr(device, "slice_index", None) for device in devices})
+    # GPUs call a node a slice; theirs may be spanned by any axis.
+    slices = len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
     if slices > 1 and shape[0] != slices:
         raise InputError(f"The devices lie in {slices} slices: set mesh.dcn_data={slices}.")
     if slices > 1:

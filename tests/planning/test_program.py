@@ -77,7 +77,8 @@ frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
     assert {c.bytes for c in found} == {12 * 8 * 128 * 4}
 
 
-def test_messages_behind_the_back_of_others_count():
+@pytest.mark.parametrize("kind", ["async-start", "fusion"])
+def test_messages_behind_the_back_of_others_count(kind):
     started = """%hidden (h: f32[8,128]) -> f32[16,128] {
   %h = f32[8,128]{1,0} parameter(0)
   ROOT %g = f32[16,128]{1,0} all-gather(%h), channel_id=3, GROUPS, dimensions={0}
@@ -85,10 +86,12 @@ def test_messages_behind_the_back_of_others_count():
 
 %body """
     text = TPU.replace("%body ", started, 1).replace(
-        "  ROOT %t =", "  %start = ((f32[8,128]), f32[16,128], u32[]) async-start(%one), "
+        "  ROOT %t =", "  %start = ((f32[8,128]), f32[16,128], u32[]) KIND(%one), "
         "calls=%hidden\n  %done = f32[16,128] async-done(%start)\n  ROOT %t =", 1,
     )  # fmt: skip
-    found = Text(text.replace("GROUPS", "replica_groups=[8,2]<=[16]")).collectives(AXES)
+    found = Text(
+        text.replace("KIND", kind).replace("GROUPS", "replica_groups=[8,2]<=[16]")
+    ).collectives(AXES)
     gather = next(c for c in found if c.op == "all-gather")
     assert (gather.bytes, gather.count) == (12 * 16 * 128 * 4, 12)
 
