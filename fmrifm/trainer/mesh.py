@@ -55,7 +55,8 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             "product."
         )
     # GPUs call a node a slice; theirs may be spanned by any axis.
-    slices = len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
+    is_tpu = devices[0].platform == "tpu"
+    slices = len({getattr(d, "slice_index", 0) for d in devices}) if is_tpu else 1
     if slices > 1 and shape[0] != slices:
         raise InputError(f"The devices lie in {slices} slices: set mesh.dcn_data={slices}.")
     if slices > 1:
