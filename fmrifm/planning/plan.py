@@ -24,7 +24,7 @@ from data_tools.geometry import Geometry
 from data_tools.standard_maps import standard_flat_map
 from fmrifm.input.pipeline import batch_shapes
 from fmrifm.input.sources import parse_sources, union_geometry
-from fmrifm.planning.program import Text
+from fmrifm.planning.program import CompiledProgram
 from fmrifm.trainer.chips import Chip, find_chip
 from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.flops import count_flops
@@ -201,7 +201,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
     }
     if not text:
         return nothing
-    step = Text(text)
+    step = CompiledProgram(text)
     collectives = step.collectives(program.mesh.shape)
     told = {
         "hbm_traffic_bytes": step.traffic(),

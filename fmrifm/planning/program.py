@@ -18,7 +18,7 @@ _FREE = {
 }  # fmt: skip
 
 
-class Text:
+class CompiledProgram:
     """The computations of a program, and how often each runs in a step."""
 
     def __init__(self, text: str):
@@ -147,11 +147,9 @@ class Text:
             elif operation.kind == "fusion":  # of which only messages count
                 self._count(operation.called("calls"), times, self._fused)
             elif operation.kind == "conditional":
-                for branch in re.findall(
-                    r"computations?=\{?([^,}]*(?:, *%[^,}]*)*)", operation.rest
-                ):
-                    for one in re.findall(r"[\w.\-]+", branch):
-                        self._count(one, times, runs)
+                named = re.findall(r"computations?=(\{[^}]*\}|[^,]*)", operation.rest)
+                for branch in re.findall(r"[\w.\-]+", " ".join(named)):
+                    self._count(branch, times, runs)
 
     def _trips(self, loop: Operation) -> int:
         """How often the body of a loop runs; 1 where the program does not say."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fmrifm.planning.program import Text
+from fmrifm.planning.program import CompiledProgram
 
 TPU = """HloModule m
 
@@ -59,7 +59,7 @@ AXES = {"data": 2, "fsdp": 4, "tensor": 2}
     ],
 )  # fmt: skip
 def test_messages_count_as_often_as_their_loop_runs(groups, axis, size):
-    (found,) = Text(TPU.replace("GROUPS", groups)).collectives(AXES)
+    (found,) = CompiledProgram(TPU.replace("GROUPS", groups)).collectives(AXES)
     assert (found.op, found.axis, found.size, found.count) == ("all-reduce", axis, size, 12)
     assert found.bytes == 12 * 8 * 128 * 4
     assert found.sent == pytest.approx(2 * found.bytes * (size - 1) / size)
@@ -70,7 +70,7 @@ def test_what_hosts_exchange_between_slices():
 frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
   ROOT %t ="""
     text = TPU.replace("  ROOT %t =", send, 1).replace("GROUPS", "replica_groups={{0,1}}")
-    found = Text(text).collectives({"dcn_data": 2, "data": 2})
+    found = CompiledProgram(text).collectives({"dcn_data": 2, "data": 2})
     assert {(c.op, c.axis, c.count) for c in found} == {
         ("all-reduce", "dcn_data", 12), ("all-reduce", "data", 12),
     }  # fmt: skip
@@ -89,16 +89,27 @@ def test_messages_behind_the_back_of_others_count(kind):
         "  ROOT %t =", "  %start = ((f32[8,128]), f32[16,128], u32[]) KIND(%one), "
         "calls=%hidden\n  %done = f32[16,128] async-done(%start)\n  ROOT %t =", 1,
     )  # fmt: skip
-    found = Text(
+    found = CompiledProgram(
         text.replace("KIND", kind).replace("GROUPS", "replica_groups=[8,2]<=[16]")
     ).collectives(AXES)
     gather = next(c for c in found if c.op == "all-gather")
     assert (gather.bytes, gather.count) == (12 * 16 * 128 * 4, 12)
 
 
+@pytest.mark.parametrize(
+    "branches",
+    ["true_computation=%body, false_computation=%condition", "branch_computations={%body}, x={}"],
+)
+def test_branches_count(branches):
+    loop = "while(%t), condition=%condition, body=%body"
+    text = TPU.replace(loop, f"conditional(%z, %t, %t), {branches}")
+    (found,) = CompiledProgram(text.replace("GROUPS", "replica_groups={}")).collectives(AXES)
+    assert found.count == 1
+
+
 def test_traffic_is_of_slices_and_of_main_memory():
     """12 times: a slice is read; its sum, which lies in fast memory, is not, but goes out."""
-    text = Text(TPU.replace("GROUPS", "replica_groups={}"))
+    text = CompiledProgram(TPU.replace("GROUPS", "replica_groups={}"))
     counters = 12 * 4  # the index that says which slice
     assert text.traffic() == 12 * 2 * 8 * 128 * 4 + counters
 
@@ -106,7 +117,9 @@ def test_traffic_is_of_slices_and_of_main_memory():
 def compiled(step, mesh, *places):
     shardings = [NamedSharding(mesh, PartitionSpec(*place)) for place in places]
     shapes = [jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=s) for s in shardings[:-1]]
-    return Text(jax.jit(step, out_shardings=shardings[-1]).lower(*shapes).compile().as_text())
+    return CompiledProgram(
+        jax.jit(step, out_shardings=shardings[-1]).lower(*shapes).compile().as_text()
+    )
 
 
 def test_programs_of_this_platform_are_read():
