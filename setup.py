@@ -68,7 +68,7 @@ setup(
             "webdataset>=1.0",
         ],
         "dask": ["distributed>=2025.1"],  # conversion spread over machines
-        "tpu": ["jax[tpu]>=0.10.2"],  # also the compiler that `plan` needs
+        "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
         "wandb": ["wandb>=0.19"],
     },
