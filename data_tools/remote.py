@@ -18,7 +18,7 @@ from data_tools.errors import InputError, as_input_errors
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 # Packages whose errors say that something elsewhere cannot be read.
-_REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})
+_REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs", "google", "s3fs"})
 
 
 def is_url(place: str | os.PathLike) -> bool:
@@ -123,6 +123,13 @@ def s3_options() -> dict[str, Any]:
 
     endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
     return {"endpoint_url": endpoint, "anon": Session().get_credentials() is None}
+
+
+@contextlib.contextmanager
+def reach(place: str) -> Iterator[tuple[Any, str]]:
+    """The fsspec file system of a URL and the path in it; InputError for what it refuses."""
+    with _remote_errors(place):
+        yield _filesystem(place)
 
 
 def _filesystem(place: str) -> tuple[Any, str]:

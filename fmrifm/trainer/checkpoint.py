@@ -17,16 +17,19 @@ from typing import Any
 import absl.logging
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from data_tools.errors import InputError
+from data_tools.remote import is_url, reach
 from fmrifm.trainer.step import TrainState
 
 
 def quiet() -> None:
     """Leaves speaking to exceptions: orbax logs every file, and a failed write a hundred times."""
     absl.logging.set_verbosity(absl.logging.ERROR)
-    for name in ("absl", "asyncio"):
+    # gcsfs warns of buckets whose kind it may not ask for, at every call.
+    for name in ("absl", "asyncio", "gcsfs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     usual = sys.unraisablehook
 
@@ -35,6 +38,22 @@ def quiet() -> None:
             usual(problem)
 
     sys.unraisablehook = hook
+
+
+def as_path(place: str | os.PathLike) -> Path:
+    """A place, absolute; a URL as something that has the methods of a path.
+
+    Raises:
+      InputError: it cannot be opened, as a package is missing.
+    """
+    if not is_url(place):
+        return Path(place).absolute()
+    with reach(str(place)):
+        import fsspec
+
+        # Else what other processes save and delete would not be seen.
+        fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    return epath.Path(str(place).rstrip("/"))
 
 
 class _KeepOne(keep.PreservationPolicy):
@@ -52,7 +71,7 @@ class Checkpoints:
     def __init__(self, directory: Path, newest: int, every: int):
         """
         Args:
-          directory: absolute.
+          directory: absolute, see `as_path`.
           newest: how many of the newest stay.
           every: steps that are multiples of this stay for good; 0 for none.
         """
@@ -62,13 +81,12 @@ class Checkpoints:
         policies: list = [keep.LatestN(newest), self._best]
         if every:
             policies.append(keep.EveryNSteps(every))
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,  # of a killed run
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,  # of a killed run
         )
+        with _reading(directory):
+            self._manager = ocp.CheckpointManager(directory, options=options)
 
     @property
     def latest_step(self) -> int | None:
@@ -82,7 +100,7 @@ class Checkpoints:
         """Starts saving; returns as soon as the state may be donated.
 
         Raises:
-          OSError: this or the last save could not be written.
+          OSError: this or the last save could not be written; InputError in a bucket.
         """
         if step in self._manager.all_steps():
             return
@@ -115,10 +133,19 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
-        """Failed writes as OSError; what they left is removed."""
+        """Failed writes as OSError; what they left is removed.
+
+        In a bucket they are of many kinds, and what they left does not count as a checkpoint.
+        """
         try:
             yield
         except Exception as error:
+            if is_url(self._directory):
+                raise InputError(
+                    f"No checkpoint could be written to {self._directory} ({_reason(error)}): "
+                    "check the network and who may write there; the same command continues from "
+                    "the last one that is whole."
+                ) from error
             told = re.search(r"os_error_code='(\d+)'", str(error))  # by tensorstore
             number = error.errno if isinstance(error, OSError) else told and int(told[1])
             if not number:
@@ -129,28 +156,41 @@ class Checkpoints:
             raise OSError(number, os.strerror(number), str(self._directory)) from error
 
 
-def find_checkpoint(path: str | Path) -> tuple[Path, int] | None:
-    """The checkpoint directory and step behind a workdir, its `checkpoints/`, or one step in it."""
-    path = Path(path).absolute()
-    if path.name.isdigit() and (path / "state").is_dir():
-        return path.parent, int(path.name)
-    for directory in (path / "checkpoints", path):
-        if directory.is_dir():
-            steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
-            if steps:
+def find_checkpoint(path: str | os.PathLike) -> tuple[Path, int] | None:
+    """The checkpoint directory and step behind a workdir, its `checkpoints/`, or one step in it.
+
+    Args:
+      path: a path, or a URL.
+
+    Raises:
+      InputError: a URL cannot be read.
+    """
+    with _reading(path):
+        path = as_path(path)
+        if path.name.isdigit() and (path / "state").is_dir():
+            return path.parent, int(path.name)
+        for directory in (path / "checkpoints", path):
+            if directory.is_dir() and (steps := _steps(directory)):
                 return directory, max(steps)
     return None
 
 
-def list_steps(path: str | Path) -> list[int]:
+def list_steps(path: str | os.PathLike) -> list[int]:
     """The steps that are saved behind a workdir, ascending; none where there is no checkpoint."""
     found = find_checkpoint(path)
     if found is None:
         return []
-    return sorted(int(p.name) for p in found[0].iterdir() if p.name.isdigit())
+    with _reading(found[0]):
+        return sorted(_steps(found[0]))
 
 
-def restore_params(path: str | Path, abstract_params: Any) -> Any:
+def _steps(directory: Path) -> list[int]:
+    if is_url(directory):  # where a checkpoint grows under its own name until it is whole
+        return ocp.utils.checkpoint_steps(directory)
+    return [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
+
+
+def restore_params(path: str | os.PathLike, abstract_params: Any) -> Any:
     """The parameters alone of a checkpoint, for a warm start or a probe.
 
     Args:
@@ -188,7 +228,7 @@ def _check_shapes(stored, wanted, where: str) -> None:
             )
 
 
-def restore_meta(path: str | Path) -> dict:
+def restore_meta(path: str | os.PathLike) -> dict:
     """The JSON saved beside the newest checkpoint behind `path`."""
     with _opened(path) as (manager, step):
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -196,7 +236,7 @@ def restore_meta(path: str | Path) -> dict:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+def _opened(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]]:
     """Orbax's manager and the step behind a path; InputError if there is none."""
     found = find_checkpoint(path)
     if found is None:
@@ -209,9 +249,22 @@ def _opened(path: str | Path) -> Iterator[tuple[ocp.CheckpointManager, int]]:
 @contextlib.contextmanager
 def _damage_named(directory: Path, step: int) -> Iterator[None]:
     try:
-        yield
+        with _reading(directory):
+            yield
     except (OSError, ValueError, KeyError) as error:
+        why = f" or cannot be read ({_reason(error)})" if is_url(directory) else ""
         raise InputError(
-            f"Checkpoint {step} of {directory} is damaged: move {directory / str(step)} away to "
-            "use an earlier one."
+            f"Checkpoint {step} of {directory} is damaged{why}: move {directory / str(step)} away "
+            "to use an earlier one."
         ) from error
+
+
+@contextlib.contextmanager
+def _reading(place: str | os.PathLike) -> Iterator[None]:
+    """Of a URL, what the network refuses is told in a sentence."""
+    with reach(str(place)) if is_url(place) else contextlib.nullcontext():
+        yield
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -29,12 +29,12 @@ from fmrifm.trainer.metrics import MetricsWriter, Throughput, check_wandb
 from fmrifm.trainer.origin import describe_data, describe_model, hashed_subjects, origin_of
 from fmrifm.trainer.start import (
     check_unchanged,
-    check_workdir,
     config_dict,
     warm_start,
 )
 from fmrifm.trainer.step import TrainState
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
+from fmrifm.trainer.workdir import Workdir, check_workdir
 
 # Scores of a model by name, and what makes that of config.probe, a workdir and a model that has no
 # weights yet.
@@ -52,7 +52,8 @@ def train(
 
     Args:
       config: see configs/pretrain.py.
-      workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints/, figures/, model/.
+      workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints/, figures/, model/;
+        a directory, or a gs:// URL.
       allow_config_change: continue although the config or a store has changed.
       make_probe: makes what scores models of steps that config.probe asks for.
 
@@ -63,13 +64,13 @@ def train(
       InputError: bad config, store or workdir; nothing has been written then.
       NonFiniteError: the loss or gradient was not finite; the last good checkpoint is intact.
     """
-    workdir = Path(workdir).absolute()
     check_workdir(workdir)
+    workdir = Workdir(workdir)
     check_wandb(config.wandb_project)
     data = open_data(config)
     program = Program(config, data.geometry)
     batches = program.train_batches(data)
-    evaluator = Evaluator(program, data.evals, workdir / "figures")
+    evaluator = Evaluator(program, data.evals, workdir.local / "figures")
     run = _Run(config, workdir, data, program, batches, evaluator)
     run.add_probe(make_probe)
     with StopSignal() as stop:
@@ -84,7 +85,7 @@ class _Run:
 
     def __init__(self, config, workdir, data, program, batches, evaluator):
         self.config: ConfigDict = config
-        self.workdir: Path = workdir
+        self.workdir: Workdir = workdir
         self.data: Data = data
         self.program: Program = program
         self.batches: TrainBatches = batches
@@ -107,17 +108,18 @@ class _Run:
                 f"probe.every={every} is no multiple of eval_every={eval_every}: models are probed "
                 "where they are evaluated."
             )
-        self.probe = make_probe(self.config.probe, self.workdir, self.files({}, 0))
+        self.workdir.check_shared("probe.every")
+        self.probe = make_probe(self.config.probe, self.workdir.local, self.files({}, 0))
 
     def start(self, allow_config_change: bool, stop: StopSignal) -> int:
         config = self.config
         # A first start reads what it starts from before the workdir is touched.
         # All processes do as the first one, whatever another has made in the meantime.
-        resuming = multihost_utils.broadcast_one_to_all((self.workdir / "checkpoints").is_dir())
+        resuming = multihost_utils.broadcast_one_to_all(self.workdir.checkpoints.is_dir())
         state = None if resuming else self.first_state()
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.workdir.open()
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints", config.keep_checkpoints, config.keep_every
+            self.workdir.checkpoints, config.keep_checkpoints, config.keep_every
         )
         evaluated = True
         if self.checkpoints.latest_step is not None:
@@ -129,11 +131,15 @@ class _Run:
             state = self.first_state()
         first_step = int(state.step)
         if self.first_host:
-            (self.workdir / "non_finite.json").unlink(missing_ok=True)
+            (self.workdir.local / "non_finite.json").unlink(missing_ok=True)
             config_json = json.dumps(config_dict(config), indent=1)
-            write_bytes(self.workdir / "config.json", config_json.encode())
+            write_bytes(self.workdir.local / "config.json", config_json.encode())
             self.metrics = MetricsWriter(
-                self.workdir, first_step, config.wandb_project, config_dict(config)
+                self.workdir.local,
+                first_step,
+                config.wandb_project,
+                config_dict(config),
+                self.workdir.place,
             )
         self.say_hello(first_step)
         if not evaluated:
@@ -143,7 +149,8 @@ class _Run:
             self.say(f"Stopped after step {int(state.step)}; the same command continues.")
             return STOPPED_EXIT_CODE
         self.export(state)
-        self.say(f"Done. Outputs are in {self.workdir}.")
+        self.workdir.finish()
+        self.say(f"Done. Outputs are in {self.workdir.place}.")
         return 0
 
     def first_state(self) -> TrainState:
@@ -221,6 +228,7 @@ class _Run:
         if not self.first_host:
             return
         self.metrics.write(step, {**{f"train/{k}": v for k, v in values.items()}, **perf})
+        self.workdir.upload_soon()
         rate = perf["perf/clips_per_second"]
         progress.set_postfix_str(f"loss {values['loss']:.4f}, {rate:.1f} clips/s", refresh=False)
         if progress.disable:
@@ -253,6 +261,7 @@ class _Run:
     def save(self, state: TrainState, step: int, evaluated: bool) -> None:
         if self.first_host:
             self.metrics.sync()
+        self.workdir.upload()  # so that no curve has a gap where another host goes on
         self.checkpoints.save(state, step, self.meta() | {"evaluated": evaluated})
 
     def check_finite(self, first_bad_step: int) -> None:
@@ -264,7 +273,7 @@ class _Run:
         named = bad or keys
         report = {"step": first_bad_step + 1, "runs": keys, "runs_with_non_finite_data": bad}
         if self.first_host:
-            path = self.workdir / "non_finite.json"
+            path = self.workdir.local / "non_finite.json"
             write_bytes(path, json.dumps(report, indent=1).encode())
         latest = self.checkpoints.latest_step
         kept = (
@@ -280,7 +289,7 @@ class _Run:
         """Writes the model directory."""
         model = self.model(state)
         if self.first_host:
-            save_model(self.workdir / "model", model)
+            save_model(self.workdir.local / "model", model)
 
     def model(self, state: TrainState) -> ModelFiles:
         """The model as it is now, on the host."""
@@ -314,7 +323,7 @@ class _Run:
             f"{options.num_frames} frames, {options.visible_count} visible "
             f"{'patches' if options.masking == 'tube' else 'tokens'}; "
             f"{'from step ' + str(first_step) if first_step else 'from the start'}, outputs in "
-            f"{self.workdir}"
+            f"{self.workdir.place}"
         )
 
     def say(self, text: str) -> None:
@@ -322,8 +331,8 @@ class _Run:
             tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        with contextlib.ExitStack() as stack:  # one that fails does not keep the other open
-            for part in filter(None, (self.metrics, self.checkpoints)):
+        with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
+            for part in filter(None, (self.workdir, self.metrics, self.checkpoints)):
                 stack.callback(part.close)
 
 

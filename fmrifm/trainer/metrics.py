@@ -23,13 +23,21 @@ class MetricsWriter:
     Only one process of a run makes one.
     """
 
-    def __init__(self, workdir: Path, first_step: int, wandb_project: str | None, config: Mapping):
+    def __init__(
+        self,
+        workdir: Path,
+        first_step: int,
+        wandb_project: str | None,
+        config: Mapping,
+        place: str | None = None,
+    ):
         """
         Args:
           first_step: lines of later steps are removed, so that a resumed run neither repeats nor
             skips a step.
           wandb_project: name of a Weights & Biases project, None for none.
           config: what Weights & Biases shows as the run's configuration.
+          place: what the run is called there, by default the workdir.
         """
         path = workdir / "metrics.jsonl"
         if path.exists():
@@ -39,7 +47,9 @@ class MetricsWriter:
         # Unbuffered: a full disk is noticed by the write that fails, and only by that one.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._tensorboard = _TensorBoard(workdir, first_step + 1)
-        self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
+        self._wandb = None
+        if wandb_project:
+            self._wandb = _start_wandb(workdir, wandb_project, config, place or str(workdir))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         line = (json.dumps({"step": step, **values}) + "\n").encode()
@@ -113,11 +123,11 @@ def check_wandb(project: str | None) -> None:
         )
 
 
-def _start_wandb(workdir: Path, project: str, config: Mapping):
+def _start_wandb(workdir: Path, project: str, config: Mapping, place: str):
     import wandb  # an extra
 
     # One id a workdir: a resumed run continues its curve.
-    run_id = f"{workdir.name}-{zlib.crc32(str(workdir).encode()):08x}"
+    run_id = f"{place.rsplit('/', 1)[-1]}-{zlib.crc32(place.encode()):08x}"
     return wandb.init(
         project=project, dir=str(workdir), config=dict(config), id=run_id, resume="allow"
     )

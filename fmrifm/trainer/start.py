@@ -1,8 +1,6 @@
 """How a run starts: checks on resuming, and warm starts from other weights."""
 
 import json
-import os
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -34,15 +32,6 @@ HARMLESS = (
     "wandb_project",
     "probe.",
 )
-
-
-def check_workdir(workdir: Path) -> None:
-    """Raises InputError unless the workdir is there or can be made, before long work begins."""
-    there = next(path for path in (workdir, *workdir.parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"{there} is a file, where --workdir={workdir} needs a directory.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"No permission to write in {there}: choose another --workdir.")
 
 
 def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
