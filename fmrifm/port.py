@@ -16,18 +16,20 @@ import jax
 from absl import flags
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.remote import is_url
 from fmrifm.command_line import run
 from fmrifm.model.files import ModelFiles, is_model_directory, save_model
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.open import open_model
 from fmrifm.published.weights import is_published, save_published
-from fmrifm.trainer.checkpoint import find_checkpoint, quiet
+from fmrifm.trainer.checkpoint import as_path, find_checkpoint, quiet
 from fmrifm.trainer.export import export_checkpoint
 
 INPUT = flags.DEFINE_string(
     "input",
     None,
-    "A model directory, workdir, checkpoint, .pth or .safetensors file, registered name or hub id.",
+    "A model directory, workdir or checkpoint (paths or URLs), a .pth or .safetensors file, a "
+    "registered name or a hub id.",
 )
 OUTPUT = flags.DEFINE_string("output", None, "A model directory, or a .safetensors file.")
 GEOMETRY = flags.DEFINE_string(
@@ -56,7 +58,7 @@ def port(
     """
     path, published = Path(output), output.endswith(".safetensors")
     _check_output(path, published)
-    if _is_checkpoint(Path(source)):
+    if _is_checkpoint(source):
         if geometry is not None or num_heads is not None:
             raise InputError(f"{source} has its geometry and options: leave out the other flags.")
         files = export_checkpoint(source)
@@ -84,8 +86,13 @@ def describe(files: ModelFiles) -> str:
     return f"{size:,} parameters; {', '.join(told)}; licence: {licence}"
 
 
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a path means a checkpoint rather than a model that was exported."""
+def _is_checkpoint(source: str) -> bool:
+    """Whether a source means a checkpoint rather than a model that was exported."""
+    if is_url(source):
+        place = as_path(source)
+        exported = any((p / "model.safetensors").is_file() for p in (place, place / "model"))
+        return not exported and find_checkpoint(source) is not None
+    path = Path(source)
     if not path.is_dir() or is_model_directory(path) or is_published(path):
         return False
     return not is_model_directory(path / "model") and find_checkpoint(path) is not None

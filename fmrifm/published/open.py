@@ -1,11 +1,15 @@
 """Anything that names a trained model, opened."""
 
+import contextlib
 import dataclasses
 import difflib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.errors import InputError
+from data_tools.remote import is_url, reach
 from fmrifm.model.files import ModelFiles, is_model_directory, load_model
 from fmrifm.published.hub import REGISTERED, download, parse_hub_id
 from fmrifm.published.licenses import find_license, kept_license
@@ -19,15 +23,19 @@ def open_model(
     """Opens a model.
 
     Args:
-      source: a model directory; a pretrain workdir that has one; published weights (a .pth or
-        .safetensors file, or the directory of a model.safetensors); a registered name such as
-        "cortex_mae_flat"; or a hub id, owner/name[:sub/path][@revision]. What exists here wins.
+      source: a model directory, or a pretrain workdir that has one (paths, or URLs such as
+        gs://bucket/run); published weights (a .pth or .safetensors file, or the directory of a
+        model.safetensors); a registered name such as "cortex_mae_flat"; or a hub id,
+        owner/name[:sub/path][@revision]. What exists here wins.
       geometry: for weights that come without one, see `space_geometry`.
       num_heads: for timm weights, whose shapes do not tell it.
 
     Raises:
       InputError: none of these, or damaged.
     """
+    if is_url(source):
+        with _fetched(str(source)) as path:
+            return _open_path(path, geometry, num_heads)
     path = Path(source)
     if path.exists():
         return _open_path(path, geometry, num_heads)
@@ -49,6 +57,27 @@ def open_model(
         text = kept_license(files.license, files.sources, text)
         return dataclasses.replace(files, sources=sources, license=text)
     return load_published(place, geometry, num_heads, str(hub_id), folders)
+
+
+@contextlib.contextmanager
+def _fetched(url: str) -> Iterator[Path]:
+    """A copy of the model directory at a URL, or in the workdir there, while it is being read."""
+    with tempfile.TemporaryDirectory() as folder:
+        with reach(url) as (files, root):
+            root = root.rstrip("/")
+            places = [p for p in (root, f"{root}/model") if files.isfile(f"{p}/model.safetensors")]
+            if not places:
+                raise InputError(
+                    f"{url} is no model directory, and no workdir with a model/: check the URL; of "
+                    f"a run that has not ended, `python -m fmrifm.port --input={url} --output=DIR` "
+                    "makes one."
+                )
+            for file in files.ls(places[0], detail=False):
+                files.get_file(file, str(Path(folder, file.rsplit("/", 1)[-1])))
+        try:
+            yield Path(folder)
+        except InputError as error:
+            raise InputError(str(error).replace(folder, url)) from error
 
 
 def _open_path(path: Path, geometry: str | None, num_heads: int | None) -> ModelFiles:
