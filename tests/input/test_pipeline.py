@@ -85,4 +85,4 @@ def test_evaluation_counts_every_clip_once(stores):
 
 def test_unknown_sampling_is_named(stores):
     with pytest.raises(InputError, match="'shuffled'"):
-        make_sampler(parse_sources(str(stores["train"])), FRAMES, 0, "shuffled", 0, 0.0)
+        make_sampler(parse_sources(str(stores["train"])), FRAMES, 0, "shuffled", 0, 0.0, 0, 1)
