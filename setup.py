@@ -45,7 +45,7 @@ setup(
         # Published models: to download them, and to read those that are PyTorch pickles.
         "hub": ["huggingface-hub>=0.34"],
         "torch": ["torch>=2.13"],
-        # Published datasets: Arrow folders, and files on web servers; buckets.
+        # Published datasets: Arrow folders; files and stores on web servers and in buckets.
         "arrow": ["pyarrow>=26.0"],
         "remote": ["aiohttp>=3.14", "fsspec>=2026.9", "gcsfs>=2026.9", "s3fs>=2026.9"],
         # Sites taken out of a cohort's features.
@@ -60,6 +60,7 @@ setup(
             "huggingface-hub>=0.34",
             "hypothesis>=6.100",
             "libtpu>=0.0.52",
+            "moto[server]>=5.2",
             "pyarrow>=26.0",
             "pytest>=8.4",
             "pytest-xdist>=3.6",

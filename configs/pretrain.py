@@ -47,7 +47,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.no_coord_normalize = False  # first undo the z-score, with the store's mean and std
     config.data.skip_short_runs = False  # leave out runs shorter than a clip instead of refusing
     config.data.threads = 2  # that read batches ahead on each host
-    config.data.workers = 0  # processes that do, for slow file systems
+    config.data.workers = 0  # processes that do, for slow file systems and buckets
+    config.data.requests = 32  # reads under way at once in each of these, of stores in buckets
+    config.data.cache_dir = placeholder(str)  # keeps here what was read of slow stores: disk or RAM
+    config.data.cache_gb = 100.0  # at most so much of it, in GB
+    config.data.clips_per_window = 1  # random clips of a batch from one window: fewer bytes each
+    config.data.window = 0  # frames of such a window; 0 for num_frames
 
     config.probe = ConfigDict()  # of the frozen model amid its training, see configs/probe.py
     config.probe.every = 0  # steps, multiples of eval_every, and after the last; 0 for never

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with kind_errors():
         selection = open_selection(args.store)
         _check(selection, args)
-        prefix = args.prefix or selection.store.path.name
+        prefix = args.prefix or selection.store.name
         with publish_directory(args.output) as directory:
             n_shards = write_shards(selection, directory, args.form, args.runs_per_shard, prefix)
         print(f"{args.output}: {len(selection.runs)} runs in {n_shards} shards.")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, as_input_errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,26 +230,31 @@ def load_geometry(path: str | os.PathLike) -> Geometry:
     Raises:
       InputError: the file is missing, damaged, or contradicts itself.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise InputError(f"{path} does not exist: the geometry is missing.")
+    with as_input_errors():
+        return parse_geometry(Path(path).read_bytes(), path)
+
+
+def parse_geometry(data: bytes, path: str | os.PathLike) -> Geometry:
+    """The geometry in the bytes of a `geometry.npz`; `path` is named where they are damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-        patch_size = np.broadcast_to(data["patch_size"], (2,))
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            fields = {name: file[name] for name in file.files}
+        patch_size = np.broadcast_to(fields["patch_size"], (2,))
         geometry = Geometry(
-            space=str(data["space"]),
-            mask=data["mask"].astype(bool),
+            space=str(fields["space"]),
+            mask=fields["mask"].astype(bool),
             patch_shape=(int(patch_size[0]), int(patch_size[1])),
-            bbox=tuple(float(x) for x in data["bbox"]),
-            pixel_size=float(data["pixel_size"]),
-            regions=tuple(map(str, data.get("regions", ()))),
-            source_sha256=str(data.get("source_sha256", "")),
-            picture=data.get("picture"),
-            columns=data.get("columns"),
-            n_columns=int(data.get("n_columns", 0)),
+            bbox=tuple(float(x) for x in fields["bbox"]),
+            pixel_size=float(fields["pixel_size"]),
+            regions=tuple(map(str, fields.get("regions", ()))),
+            source_sha256=str(fields.get("source_sha256", "")),
+            picture=fields.get("picture"),
+            columns=fields.get("columns"),
+            n_columns=int(fields.get("n_columns", 0)),
         )
-        stored_index = data["patch_index"]
+        stored_index = fields["patch_index"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}): make it again from its source.") from error
     if not np.array_equal(stored_index, geometry.patch_index):

@@ -41,24 +41,32 @@ def data_offset(path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype
     """
     try:
         with open(path, "rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("its header is of an unknown version")
-            found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(file)
-            offset, size = file.tell(), os.fstat(file.fileno()).st_size
+            return check_header(file, os.fstat(file.fileno()).st_size, path, shape, dtype)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: copy or make its store again.") from None
+
+
+def check_header(
+    file: BinaryIO, size: int, where: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype
+) -> int:
+    """As `data_offset`, of a file's beginning and its size in bytes; `where` is named in errors."""
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("its header is of an unknown version")
+        found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(file)
+        offset = file.tell()
     except (ValueError, EOFError) as error:
         reason = str(error).rstrip(".")
-        raise InputError(f"{path} is damaged ({reason}): copy or make it again.") from error
+        raise InputError(f"{where} is damaged ({reason}): copy or make it again.") from error
     if found_shape != tuple(shape) or found_dtype != dtype or fortran:
         raise InputError(
-            f"{path} holds {_describe(found_shape, found_dtype)}{' in Fortran order' * fortran}, "
+            f"{where} holds {_describe(found_shape, found_dtype)}{' in Fortran order' * fortran}, "
             f"not the {_describe(shape, dtype)} that its store lists: copy or make it again."
         )
     expected = offset + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size != expected:
         raise InputError(
-            f"{path} has {size:,} bytes where {expected:,} are expected: copy or make it again."
+            f"{where} has {size:,} bytes where {expected:,} are expected: copy or make it again."
         )
     return offset
 

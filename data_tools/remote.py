@@ -8,6 +8,7 @@ boto3 looks for them; without credentials buckets are read anonymously.
 import contextlib
 import fnmatch
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO
 from data_tools.errors import InputError, as_input_errors
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+# Requests that may be under way at once, and seconds after which one that is silent has failed.
+_CONNECTIONS, _SILENCE = 256, 30
 # Packages whose errors say that something elsewhere cannot be read.
 _REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs", "google", "s3fs"})
 
@@ -55,8 +58,8 @@ def list_directory(place: str, pattern: str) -> list[str]:
     """The places in a directory whose names match a pattern, sorted; none if there is no such."""
     if not is_url(place):
         return [str(path) for path in sorted(Path(place).glob(pattern))]
-    with _remote_errors(place):
-        files, path = _filesystem(place)
+    with remote_errors(place):
+        files, path = file_system(place)
         if not files.isdir(path):
             return []
         names = sorted(files.ls(path.rstrip("/"), detail=False))
@@ -83,8 +86,8 @@ def open_binary(place: str | os.PathLike, seekable: bool = True) -> Iterator[Bin
         with as_input_errors(), open(place, "rb") as file:
             yield file
         return
-    with _remote_errors(str(place)):
-        files, path = _filesystem(str(place))
+    with remote_errors(str(place)):
+        files, path = file_system(str(place))
         streamed = not seekable and str(place).startswith("http")
         with files.open(path, "rb", **({"block_size": 0} if streamed else {})) as file:
             yield file
@@ -98,8 +101,8 @@ def can_seek(place: str | os.PathLike) -> bool:
     """
     if not str(place).startswith("http"):
         return True
-    with _remote_errors(str(place)):
-        files, path = _filesystem(str(place))
+    with remote_errors(str(place)):
+        files, path = file_system(str(place))
         return bool(files.info(path).get("partial"))
 
 
@@ -112,8 +115,8 @@ def n_bytes(place: str | os.PathLike) -> int | None:
     if not is_url(place):
         with as_input_errors():
             return Path(place).stat().st_size
-    with _remote_errors(str(place)):
-        files, path = _filesystem(str(place))
+    with remote_errors(str(place)):
+        files, path = file_system(str(place))
         return files.size(path)
 
 
@@ -122,21 +125,43 @@ def s3_options() -> dict[str, Any]:
     from botocore.session import Session
 
     endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
-    return {"endpoint_url": endpoint, "anon": Session().get_credentials() is None}
+    return {
+        "endpoint_url": endpoint,
+        "anon": Session().get_credentials() is None,
+        "config_kwargs": {
+            "max_pool_connections": _CONNECTIONS,
+            "connect_timeout": _SILENCE,
+            "read_timeout": _SILENCE,
+            "retries": {"max_attempts": 0},  # who calls knows how patient to be
+        },
+    }
 
 
-@contextlib.contextmanager
-def reach(place: str) -> Iterator[tuple[Any, str]]:
-    """The fsspec file system of a URL and the path in it; InputError for what it refuses."""
-    with _remote_errors(place):
-        yield _filesystem(place)
+def http_options() -> dict[str, Any]:
+    """How to reach a web server: long answers are welcome, silence is not."""
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
-def _filesystem(place: str) -> tuple[Any, str]:
+def file_system(place: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+      InputError: a package is missing, or it is no URL that can be read.
+    """
     try:
         import fsspec
 
-        options = s3_options() if place.startswith(("s3://", "s3a://")) else {}
+        options = {}
+        if place.startswith(("s3://", "s3a://")):
+            options = s3_options()
+        elif place.startswith(("http://", "https://")):
+            options = http_options()
+        elif place.startswith(("gs://", "gcs://")):
+            # It logs with tracebacks what comes as an error, too.
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         return fsspec.core.url_to_fs(place, **options)
     except ImportError:
         raise InputError(f"Reading {place} needs fsspec: pip install 'fmrifm[remote]'.") from None
@@ -145,28 +170,42 @@ def _filesystem(place: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _remote_errors(place: str) -> Iterator[None]:
+def remote_errors(place: str) -> Iterator[None]:
+    """What something elsewhere refuses, as an InputError that names the place."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        if not _is_remote(error):
+        if not is_remote_error(error):
             raise
-        cause = error
-        if isinstance(error, FileNotFoundError):
-            # fsspec says so of all that a web server refuses too, and of one that is not there.
-            cause = error.__cause__
-            if not isinstance(cause, OSError) and getattr(cause, "status", 404) == 404:
-                raise InputError(f"{place} does not exist: check the address.") from None
+        if is_absence(error):
+            raise InputError(f"{place} does not exist: check the address.") from None
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
         reason = " ".join(str(cause).split()) or type(cause).__name__
         raise InputError(
             f"{place} cannot be read ({reason}): check the address, the network and, for a bucket, "
-            f"credentials and {_ENDPOINTS[0]}."
+            f"credentials{f' and {_ENDPOINTS[0]}' if place.startswith('s3') else ''}."
         ) from error
 
 
-def _is_remote(error: Exception) -> bool:
+def is_absence(error: BaseException) -> bool:
+    """Whether an error says that there is no such file."""
+    # fsspec says so of all that a web server refuses too, and of one that is not there.
+    absent = isinstance(error, FileNotFoundError) and error_status(error) in (None, 404)
+    return absent and not isinstance(error.__cause__, OSError)
+
+
+def error_status(error: BaseException) -> int | None:
+    """The HTTP status that an error tells of, if any."""
+    for told in filter(None, (error, error.__cause__)):
+        status = getattr(told, "status", None) or getattr(told, "code", None)
+        if isinstance(status, int | str) and str(status).isdecimal():
+            return int(status)
+    return None
+
+
+def is_remote_error(error: Exception) -> bool:
     """Whether an error tells of something elsewhere, rather than of a fault of ours."""
     last = error.__traceback__
     while last.tb_next is not None:
@@ -201,8 +240,8 @@ def _matches(text: str) -> list[str]:
     if text.startswith("http"):
         raise InputError(f"A web server does not list what {text} means: name files with braces.")
     if is_url(text):
-        with _remote_errors(text):
-            files, path = _filesystem(text)
+        with remote_errors(text):
+            files, path = file_system(text)
             found = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]
     else:
         found = sorted(glob.glob(text, recursive=True))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
 from data_tools.store import Store
 
@@ -40,14 +41,18 @@ class Selection:
         return [self.store.runs[run] for run in self.runs]
 
 
-def open_selection(text: str) -> Selection:
+def open_selection(text: str, cache: BlockCache | None = None) -> Selection:
     """Opens the runs that `PATH[?field=pattern&field=FILE]` stands for.
+
+    Args:
+      text: the path may be a URL.
+      cache: see `Store`.
 
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
     path, _, query = text.partition("?")
-    store = Store(path)
+    store = Store(path, cache)
     return Selection(store, select_runs(store, query))
 
 

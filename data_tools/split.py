@@ -20,6 +20,7 @@ as `STORE?key=DIR/train.txt`, and labels.json, the classes of its target.
 import argparse
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def describe_split(
         }
     stores = [
         {
-            "name": selection.store.path.name,
+            "name": selection.store.name,
             "geometry_sha256": selection.store.meta["geometry_sha256"],
             "runs": len(selection.runs),
         }
@@ -171,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
             raise InputError(f"{args.output} exists already: choose another path or delete it.")
         selections = [open_selection(text) for text in args.stores]
-        if len({selection.store.path.resolve() for selection in selections}) < len(selections):
+        if len({os.path.realpath(selection.store.path) for selection in selections}) < len(
+            selections
+        ):
             raise InputError("A store is given twice: name every store once.")
         if args.published:
             _split_as_published(args, selections)
@@ -205,7 +208,7 @@ def _split_as_published(args: argparse.Namespace, selections: Sequence[Selection
     split = read_split(args.published)
     runs = choose_runs(split, [run for some in selections for run in some.lines])
     counts = {name: count_split(split, some) for name, some in runs.items()}
-    stores = [selection.store.path.name for selection in selections]
+    stores = [selection.store.name for selection in selections]
     about = {"about": split.about, "target": split.target, "splits": counts, "stores": stores}
     lists = {name: list_keys(some) for name, some in runs.items()}
     _write(args.output, lists, {"tool": "data_tools.split"} | about, split.labels)

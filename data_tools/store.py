@@ -24,9 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry, load_geometry
-from data_tools.npy import as_bytes, data_offset, open_array
+from data_tools.geometry import Geometry, parse_geometry
+from data_tools.npy import as_bytes, open_array
+from data_tools.ranges import RangedFile
+from data_tools.remote import base_name
+from data_tools.store_files import READING_PATIENCE, Array, Rows, StoreFiles
 
 STORE_FORMAT = "fmrifm-store"
 STORE_VERSION = 1
@@ -43,11 +47,12 @@ class Store:
     """Reader of a store: random access to clips by (run, start).
 
     Opening it checks everything but the frames themselves (see `verify`). A store may be shared by
-    threads, and pickled to other processes, which map its files anew. Only `read` and `scale`
-    touch array bytes, so that a store in a bucket with a local cache can offer the same interface.
+    threads, and pickled to other processes, which open its arrays anew. Only `read` and `scale`
+    touch array bytes: a memory map here, ranges of bytes from a bucket (see `store_files`).
 
     Attributes:
-      path: the directory, absolute.
+      path: the directory, absolute, or its URL.
+      is_mapped: whether reading is a look into a memory map, and many at once gain nothing.
       meta: what `store.json` says.
       geometry: valid pixels and patch grid.
       tr: seconds between frames.
@@ -57,31 +62,68 @@ class Store:
       restricted: fields of `runs` that reports, logs and models must not show.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, cache: BlockCache | None = None):
         """Opens a store.
+
+        Args:
+          path: a directory, or its URL in a bucket (`gs://`, `s3://`) or on a web server.
+          cache: where blocks of its arrays are kept once read; then nothing is memory-mapped.
 
         Raises:
           InputError: it is missing or damaged, or its parts contradict each other.
         """
-        self.path = Path(path).absolute()
-        self.meta = _read_meta(self.path)
-        self.geometry = _read_geometry(self.path, self.meta)
-        self.runs = read_run_lines(self.path / "runs.jsonl")
+        files = self._files = StoreFiles(path)
+        self.path: Path | str = files.place
+        self.meta = _read_meta(files)
+        self.geometry = _read_geometry(files, self.meta)
+        lines = files.read("runs.jsonl")
+        self.runs = parse_run_lines(lines, files.where("runs.jsonl"))
         self.tr = float(self.meta["tr"])
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
         self.restricted = _restricted(self.meta, self.path)
-        self.has_scale = (self.path / "stats").is_dir()
+        self.has_scale = files.has("stats/mean.npy") or files.has("stats/std.npy")
         self._missing = [_missing_offsets(run, self.geometry, self.path) for run in self.runs]
         _check_runs(self.path, self.meta, self.runs)
-        self._check_arrays()
-        self._cache_maps()
+        arrays = self._arrays()
+        self._offsets = dict(zip(arrays, files.offsets(list(arrays.values())), strict=True))
+        self._cache = cache
+        self.is_mapped = not files.remote and cache is None
+        if cache is not None:
+            # Of its contents, so that blocks of a store that was made anew are not taken for it.
+            text = json.dumps([self.meta, zlib.crc32(lines)], sort_keys=True)
+            self._digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+            cache.open(self._digest)
+        files.retries.patience = READING_PATIENCE
+        self._open_arrays()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_map"}
+        return {name: value for name, value in vars(self).items() if name != "_rows"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._cache_maps()
+        self._open_arrays()
+
+    def stop_waiting(self) -> None:
+        """From now on failed requests are not repeated: nobody needs what they would bring."""
+        self._files.retries.end()
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return base_name(self.path)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its arrays."""
+        return sum(math.prod(shape) * dtype.itemsize for _, shape, dtype in self._arrays().values())
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Runs that were left out when the store was made: key, path and reason."""
+        if not self._files.has(SKIPPED):
+            return []
+        where = self._files.where(SKIPPED)
+        texts = self._files.read(SKIPPED).splitlines()
+        return [parse_json(text, f"Line {i} of {where}") for i, text in enumerate(texts, 1)]
 
     def read(self, run: int, start: int, n_frames: int) -> np.ndarray:
         """Frames [start, start + n_frames) of a run.
@@ -92,10 +134,10 @@ class Store:
           n_frames: number of frames, at least 1.
 
         Returns:
-          (n_frames, N, P) float16, a read-only view of the file: nothing is copied.
+          (n_frames, N, P) float16, read only; a view of a file that is mapped: nothing is copied.
 
         Raises:
-          InputError: the run does not have these frames.
+          InputError: the run does not have these frames, or they cannot be had.
         """
         if not 0 <= run < len(self.runs):
             raise InputError(f"{self.path} has no run {run}: it holds {len(self.runs)} runs.")
@@ -106,13 +148,13 @@ class Store:
                 f"{start} to {start + n_frames - 1} cannot be read: ask for fewer frames."
             )
         first = line["first_frame"] + start
-        return self._map(f"shard {line['shard']}")[first : first + n_frames]
+        return self._rows(f"shard {line['shard']}")[first : first + n_frames]
 
     def scale(self, run: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of a run before z-scoring, each (N, P) float32, or None."""
         if not self.has_scale:
             return None
-        return self._map("mean")[run], self._map("std")[run]
+        return self._rows("mean")[run], self._rows("std")[run]
 
     def missing(self, run: int) -> np.ndarray | None:
         """(M,) int64: sorted offsets of the missing pixels in a flat N * P frame, or None."""
@@ -142,27 +184,30 @@ class Store:
     def _frame_bytes(self) -> int:
         return self.geometry.n_patches * self.geometry.patch_dim * FRAME_DTYPE.itemsize
 
-    def _arrays(self) -> dict[str, tuple[Path, tuple[int, int, int], np.dtype]]:
-        """Path, shape and dtype of every array file of the store."""
+    def _arrays(self) -> dict[str, Array]:
+        """File, shape and dtype of every array of the store."""
         patches = (self.geometry.n_patches, self.geometry.patch_dim)
         arrays = {
-            f"shard {i}": (self.path / shard["file"], (shard["frames"], *patches), FRAME_DTYPE)
+            f"shard {i}": (shard["file"], (shard["frames"], *patches), FRAME_DTYPE)
             for i, shard in enumerate(self.meta["shards"])
         }
         if self.has_scale:
             for name in ("mean", "std"):
-                file = self.path / "stats" / f"{name}.npy"
-                arrays[name] = (file, (len(self.runs), *patches), SCALE_DTYPE)
+                arrays[name] = (f"stats/{name}.npy", (len(self.runs), *patches), SCALE_DTYPE)
         return arrays
 
-    def _check_arrays(self) -> None:
-        for path, shape, dtype in self._arrays().values():
-            data_offset(path, shape, dtype)
-
-    def _cache_maps(self) -> None:
+    def _open_arrays(self) -> None:
         # The cache locks itself, and a view keeps its map alive after the cache has dropped it.
-        arrays = self._arrays()
-        self._map = functools.lru_cache(_OPEN_SHARDS)(lambda name: open_array(*arrays[name]))
+        self._rows = functools.lru_cache(_OPEN_SHARDS)(self._open)
+
+    def _open(self, name: str) -> np.ndarray | Rows:
+        file, shape, dtype = self._arrays()[name]
+        where = self._files.where(file)
+        if self.is_mapped:
+            return open_array(where, shape, dtype)
+        blocks = self._cache and (self._cache, self._digest, name.replace(" ", "-"))
+        ranged = RangedFile(where, self._files.retries)
+        return Rows(ranged, self._offsets[name], shape, dtype, blocks)
 
 
 def scale_checksum(mean: np.ndarray, std: np.ndarray) -> int:
@@ -181,12 +226,10 @@ def parse_json(text: str | bytes, where: Path | str) -> dict[str, Any]:
     return value
 
 
-def read_run_lines(path: Path) -> list[dict[str, Any]]:
+def parse_run_lines(data: bytes, path: Path | str) -> list[dict[str, Any]]:
     """The lines of a `runs.jsonl`, their places and checksums checked for type only."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing: copy or make its store again.")
     runs = []
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate(data.splitlines(), 1):
         where = f"Line {number} of {path}"
         run = parse_json(text, where)
         _require(run, where, key=str, n_frames=int, shard=int, first_frame=int, crc32=int)
@@ -208,17 +251,17 @@ def _require(record: dict[str, Any], where: Path | str, **types: type | tuple) -
             raise InputError(f"{where} is damaged ({what} '{name}'): copy or make its store again.")
 
 
-def _read_meta(store: Path) -> dict[str, Any]:
-    if not store.is_dir():
+def _read_meta(files: StoreFiles) -> dict[str, Any]:
+    store, path = files.place, files.where("store.json")
+    if not files.remote and not store.is_dir():
         if store.with_name(f"{store.name}.partial").is_dir():
             fix = "it is not finished, so run the command that makes it again"
         else:
             fix = "check the path, or make it with python -m data_tools.convert"
         raise InputError(f"There is no store at {store}: {fix}.")
-    path = store / "store.json"
-    if not path.is_file():
+    if not files.has("store.json"):
         raise InputError(f"{store} is not a store (it has no store.json): check the path.")
-    meta = parse_json(path.read_bytes(), path)
+    meta = parse_json(files.read("store.json"), path)
     if meta.get("format") != STORE_FORMAT:
         raise InputError(f"{path} is not of the format '{STORE_FORMAT}': check the path.")
     if meta.get("version") != STORE_VERSION:
@@ -239,26 +282,26 @@ def _read_meta(store: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_geometry(store: Path, meta: dict[str, Any]) -> Geometry:
-    path = store / "geometry.npz"
-    if not path.is_file():
-        raise InputError(f"{path} is missing: copy or make its store again.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != meta["geometry_sha256"]:
+def _read_geometry(files: StoreFiles, meta: dict[str, Any]) -> Geometry:
+    path, data = files.where("geometry.npz"), files.read("geometry.npz")
+    if hashlib.sha256(data).hexdigest() != meta["geometry_sha256"]:
         raise InputError(f"{path} does not match its checksum: copy or make its store again.")
-    geometry = load_geometry(path)
+    geometry = parse_geometry(data, path)
     if (geometry.n_patches, geometry.patch_dim) != (meta["n_patches"], meta["patch_dim"]):
         raise InputError(f"{path} has other patches than store.json: make the store again.")
     return geometry
 
 
-def _restricted(meta: dict[str, Any], store: Path) -> frozenset[str]:
+def _restricted(meta: dict[str, Any], store: Path | str) -> frozenset[str]:
     names = meta.get("restricted", [])
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(f"{store}/store.json is damaged (restricted): copy it again.")
     return frozenset(names)
 
 
-def _missing_offsets(run: dict[str, Any], geometry: Geometry, store: Path) -> np.ndarray | None:
+def _missing_offsets(
+    run: dict[str, Any], geometry: Geometry, store: Path | str
+) -> np.ndarray | None:
     if run.get("missing") is None:
         return None
     try:
@@ -278,7 +321,7 @@ def _ascends(values: np.ndarray) -> bool:
     return bool((np.diff(values) > 0).all())
 
 
-def _check_runs(store: Path, meta: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+def _check_runs(store: Path | str, meta: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     """Checks that the runs lie one after the other and fill the shards exactly."""
     frames = [shard["frames"] for shard in meta["shards"]]
     if len(runs) != meta["n_runs"] or sum(frames) != meta["n_frames"]:

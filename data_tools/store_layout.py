@@ -19,7 +19,7 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.files import fsync_directory, publish_file, write_bytes
 from data_tools.npy import as_bytes, open_array, write_data, write_header
-from data_tools.store import FRAME_DTYPE, SCALE_DTYPE, read_run_lines
+from data_tools.store import FRAME_DTYPE, SCALE_DTYPE, parse_run_lines
 from data_tools.store_parts import Parts, to_json
 
 _PLACE = ("shard", "first_frame")
@@ -59,7 +59,7 @@ class Layout:
         self._parts = parts
         self._patches = (n_patches, patch_dim)
         path = directory / "runs.jsonl"
-        self._adopt(read_run_lines(path) if path.is_file() else [])
+        self._adopt(parse_run_lines(path.read_bytes(), path) if path.is_file() else [])
 
     def _adopt(self, plan: list[dict[str, Any]]) -> None:
         self.plan = plan

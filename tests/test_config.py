@@ -24,7 +24,9 @@ def test_every_field_is_read(toy_config, stores, one_device, tmp_path, monkeypat
     """A run looks at each field, apart from writing them all to config.json."""
     runs = {"train": "0[012]", "val": "03", "test": "04"}
     probes = {f"probe__{k}": f"{stores['train']}?subject={v}" for k, v in runs.items()}
-    config = toy_config(total_steps=8, probe__every=4, **probes)
+    config = toy_config(
+        total_steps=8, probe__every=4, data__cache_dir=str(tmp_path / "cache"), **probes
+    )
     dump, dumping = loop.config_dict, []
 
     def dump_unseen(config):

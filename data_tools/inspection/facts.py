@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.store import SKIPPED, Store, parse_json
+from data_tools.store import Store
 
 
 def shown_runs(store: Store) -> list[dict[str, Any]]:
@@ -21,15 +21,9 @@ def shown_runs(store: Store) -> list[dict[str, Any]]:
 
 def skipped_runs(store: Store) -> list[dict[str, str]]:
     """Key, path and reason of the runs that a conversion left out; empty texts where unknown."""
-    path = store.path / SKIPPED
-    if not path.is_file():
-        return []
-    lines = [
-        parse_json(text, f"Line {number} of {path}")
-        for number, text in enumerate(path.read_bytes().splitlines(), 1)
-    ]
     return [
-        {name: str(line.get(name) or "") for name in ("key", "path", "reason")} for line in lines
+        {name: str(line.get(name) or "") for name in ("key", "path", "reason")}
+        for line in store.skipped()
     ]
 
 
@@ -39,11 +33,10 @@ def facts(store: Store) -> Iterator[tuple[str, str]]:
     height, width = geometry.mask.shape
     rows, columns = geometry.grid
     lengths = [run["n_frames"] for run in runs]
-    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
     yield (
         "format",
         f"{meta['format']} version {meta['version']}, {meta['dtype']}, "
-        f"{count(len(meta['shards']), 'shard')}, {format_bytes(size)} on disk",
+        f"{count(len(meta['shards']), 'shard')}, {format_bytes(store.n_bytes)} of arrays",
     )
     yield "space", f"{geometry.space}: frames of {height} x {width} pixels"
     if geometry.pixel_size:

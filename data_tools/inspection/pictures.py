@@ -37,7 +37,7 @@ def write_picture(store: Store, path: str | os.PathLike) -> None:
     if not path.absolute().parent.is_dir():
         raise InputError(f"The directory of {path} does not exist: make it first.")
     n_runs = min(_MOST_RUNS, len(store.runs))
-    title = f"{store.path.name}: {store.geometry.space}"
+    title = f"{store.name}: {store.geometry.space}"
     if n_runs < len(store.runs):
         title += f", first {n_runs} of {len(store.runs):,} runs"
     write_bytes(path, draw_runs(store, range(n_runs), title))

@@ -128,7 +128,7 @@ def _page(
     fields, shared = _fields(runs)
     frames = sum(run["n_frames"] for run in runs)
     return template.render(
-        name=store.path.name,
+        name=store.name,
         space=store.geometry.space,
         totals=[
             count(len(runs), "run").split(),

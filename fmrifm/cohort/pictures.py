@@ -90,7 +90,7 @@ def draw_brains(folder: Path, files: ModelFiles, cohort: Cohort, n: int) -> Iter
     reconstruct = jax.jit(make_reconstruct(task))
     reader = open_reader(files, cohort.sources, geometry)
     spread = np.unique(np.linspace(0, len(middle_S) - 1, n).round().astype(int))
-    batches = EvalBatches(reader, cohort.sources, samples.clips[middle_S[spread]], 1, (0, 1))
+    batches = EvalBatches(reader, cohort.sources, samples.clips[middle_S[spread]], 1, np.arange(1))
     for k in range(len(batches)):
         found = jax.device_get(reconstruct(files.params, batches[k]))
         clip = batches.clips[k]

@@ -181,7 +181,7 @@ class _ClipBatches:
         self._length, self._reversed = samples.n_frames_C[rows], samples.reversed_C
         self._reversed = None if self._reversed is None else self._reversed[rows]
         self._size = size
-        self._batches = EvalBatches(reader, sources, samples.clips[rows], size, (0, size))
+        self._batches = EvalBatches(reader, sources, samples.clips[rows], size, np.arange(size))
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -95,7 +95,7 @@ class ListedBatches:
 
     @property
     def _batches(self) -> EvalBatches:
-        rows = (0, self.batch_size)
+        rows = np.arange(self.batch_size)
         return EvalBatches(self.reader, self.sources, self.samples.clips, self.batch_size, rows)
 
     def __len__(self) -> int:

@@ -111,10 +111,37 @@ def pick_evenly(clips: Clips, count: int) -> Clips:
 
 
 class RandomSampler:
-    """Clips drawn uniformly over the valid starts: runs in proportion to their length."""
+    """Clips drawn uniformly over the valid starts: runs in proportion to their length.
 
-    def __init__(self, sources: list[Source], num_frames: int, seed: int):
+    Several clips may come from one window of a run, so that fewer frames are read for each. The
+    first of them is drawn as ever; the window lies at random around it, the others in the window.
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        num_frames: int,
+        seed: int,
+        window: int = 0,
+        clips_per_window: int = 1,
+    ):
+        """
+        Args:
+          window: frames of a window, cut short where a run is shorter; 0 for num_frames.
+          clips_per_window: clips of a batch that one window gives, rows side by side.
+
+        Raises:
+          InputError: these make no sense.
+        """
+        if clips_per_window < 1:
+            raise InputError(f"data.clips_per_window={clips_per_window} must be 1 or more.")
+        if window and (window < num_frames or clips_per_window == 1):
+            raise InputError(
+                f"data.window={window} is for data.clips_per_window above 1, and holds a clip of "
+                f"{num_frames} frames: change one of them."
+            )
         self._sources, self._seed = sources, seed
+        self._slack, self._per_window = max(window - num_frames, 0), clips_per_window
         self._ends = []
         for source in sources:
             lengths = [source.store.runs[r]["n_frames"] - num_frames + 1 for r in source.runs]
@@ -124,16 +151,33 @@ class RandomSampler:
     def draw(self, step: int, batch_size: int) -> Clips:
         """The whole global batch of a step; every host draws all of it and reads its rows."""
         rng = np.random.default_rng((self._seed, step))
-        which_B = np.searchsorted(self._share_ends[:-1], rng.random(batch_size), side="right")
-        place_B = rng.random(batch_size)
-        run_B, start_B = np.empty((2, batch_size), np.int64)
+        count = -(-batch_size // self._per_window)
+        which_B = np.searchsorted(self._share_ends[:-1], rng.random(count), side="right")
+        place_B = rng.random(count)
+        run_B, start_B, last_B = np.empty((3, count), np.int64)
         for s, ends in enumerate(self._ends):
             rows = which_B == s
             flat = np.minimum((place_B[rows] * ends[-1]).astype(np.int64), ends[-1] - 1)
             run = np.searchsorted(ends, flat, side="right")
             run_B[rows] = self._sources[s].runs[run]
-            start_B[rows] = flat - np.concatenate([[0], ends])[run]
+            begins = np.concatenate([[0], ends])
+            start_B[rows] = flat - begins[run]
+            last_B[rows] = begins[run + 1] - begins[run] - 1
+        if self._per_window > 1:
+            start_B = self._starts_in_windows(rng, start_B, last_B)[:batch_size]
+            which_B, run_B = (np.repeat(x, self._per_window)[:batch_size] for x in (which_B, run_B))
         return Clips(which_B.astype(np.int64), run_B, start_B)
+
+    def _starts_in_windows(
+        self, rng: np.random.Generator, start_W: np.ndarray, last_W: np.ndarray
+    ) -> np.ndarray:
+        """Starts of all clips of windows, given the first clip of each and the last start."""
+        slack_W = np.minimum(self._slack, last_W)
+        before_W = rng.integers(0, slack_W, endpoint=True)
+        first_W = np.clip(start_W - before_W, 0, last_W - slack_W)
+        others = (len(start_W), self._per_window - 1)
+        start_WxK = first_W[:, None] + rng.integers(0, slack_W[:, None], others, endpoint=True)
+        return np.concatenate([start_W[:, None], start_WxK], axis=1).reshape(-1)
 
 
 class ListSampler:

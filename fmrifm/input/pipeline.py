@@ -8,8 +8,10 @@ of the global batch, b this host's rows, T frames, N patches, P pixels of a patc
 import collections
 import dataclasses
 import itertools
+import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
 
 import grain
 import jax
@@ -43,8 +45,8 @@ def batch_shapes(
 class ClipReader:
     """Copies clips of several stores into one batch on a common geometry.
 
-    All bytes come through `Store.read(run, start, n_frames)`: a remote, cached store with that
-    method can take the place of the memory map.
+    Clips that overlap are read once. From stores that are not memory-mapped many reads are under
+    way at once, so that their latencies pass together.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class ClipReader:
         geometry: Geometry,
         num_frames: int,
         with_scale: bool = False,
+        requests: int = 32,
     ):
         """
         Args:
           with_scale: whether each run's mean and deviation before z-scoring come along.
+          requests: reads under way at once, where stores are not memory-mapped.
 
         Raises:
           InputError: a store does not hold them.
@@ -74,6 +78,18 @@ class ClipReader:
             for source in sources
         ]
         self._packed: dict[tuple[int, int], np.ndarray] = {}
+        self._requests = requests
+        self._start_pool()
+
+    def _start_pool(self) -> None:
+        self._lock, self._pool = threading.Lock(), None
+
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_pool")}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._start_pool()
 
     def _valid_bits(self, source: int, run: int) -> np.ndarray:
         """Runs without missing pixels share their store's entry."""
@@ -102,36 +118,80 @@ class ClipReader:
         n_patches, patch_dim = self._shape
         bold = np.empty((len(clips), self.num_frames, n_patches, patch_dim), np.float16)
         valid = np.empty((len(clips), -(-n_patches * patch_dim // 8)), np.uint8)
-        for row, (s, run, start) in enumerate(
-            zip(clips.source.tolist(), clips.run.tolist(), clips.start.tolist(), strict=True)
-        ):
-            store = self._sources[s].store
-            length = min(self.num_frames, store.runs[run]["n_frames"] - start)
-            frames = store.read(run, start, length)
+        for row, (s, run) in enumerate(zip(clips.source.tolist(), clips.run.tolist(), strict=True)):
+            valid[row] = self._valid_bits(s, run)
+
+        def copy(rows: np.ndarray) -> None:
+            self._copy(bold, clips, rows)
+
+        for _ in self._at_once(copy, overlapping(clips, self.num_frames)):
+            pass  # a failure is raised here
+        batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
+        return {**batch, **self._scale(clips)} if self._with_scale else batch
+
+    def _copy(self, bold: np.ndarray, clips: Clips, rows: np.ndarray) -> None:
+        """Reads what clips of one run cover, and copies each to its row."""
+        s, run = int(clips.source[rows[0]]), int(clips.run[rows[0]])
+        store, first = self._sources[s].store, int(clips.start[rows].min())
+        last = int(clips.start[rows].max()) + self.num_frames
+        end = store.runs[run]["n_frames"]
+        read = store.read(run, first, min(last, end) - first)
+        for row in rows:
+            begin = clips.start[row] - first
+            frames = read[begin : begin + self.num_frames]
             if frames.shape == bold[row].shape:
                 bold[row] = frames
             else:
                 bold[row] = 0
-                bold[row][:length, self._slots[s]] = frames
-            valid[row] = self._valid_bits(s, run)
-        batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
-        return {**batch, **self._scale(clips)} if self._with_scale else batch
+                bold[row][: len(frames), self._slots[s]] = frames
+
+    def _at_once(self, call: Callable, items: Sequence) -> Iterator:
+        """Calls with every item, in any order."""
+        if all(source.store.is_mapped for source in self._sources):
+            return map(call, items)
+        with self._lock:
+            if self._pool is None:
+                # Its threads do not keep a program alive that ends while a server is silent.
+                self._pool = ThreadPool(self._requests)
+        return self._pool.imap_unordered(call, items)
+
+    def close(self) -> None:
+        """Nothing is read any more: what failed is not asked for again."""
+        for source in self._sources:
+            source.store.stop_waiting()
 
     def _scale(self, clips: Clips) -> dict[str, np.ndarray]:
         mean, std = np.zeros((2, len(clips), *self._shape), np.float32)
-        for row, (s, run) in enumerate(zip(clips.source, clips.run, strict=True)):
+
+        def copy(row: int) -> None:
+            s, run = int(clips.source[row]), int(clips.run[row])
             mean[row, self._slots[s]], std[row, self._slots[s]] = self._sources[s].store.scale(run)
+
+        for _ in self._at_once(copy, range(len(clips))):
+            pass
         return {"mean": mean, "std": std}
+
+
+def overlapping(clips: Clips, num_frames: int) -> list[np.ndarray]:
+    """Rows of clips in groups whose frames overlap, chain by chain, each to be read at once."""
+    order = np.lexsort((clips.start, clips.run, clips.source))
+    source, run, start = (np.diff(x[order]) for x in (clips.source, clips.run, clips.start))
+    apart = (source != 0) | (run != 0) | (start >= num_frames)
+    return np.split(order, np.flatnonzero(apart) + 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainBatches:
-    """Random access by step: element k is rows [first, last) of the batch of step k."""
+    """Random access by step: element k holds this host's rows of the batch of step k.
+
+    Attributes:
+      rows: their places in the global batch, see `local_rows`.
+    """
 
     reader: ClipReader
     sampler: RandomSampler | ListSampler
     batch_size: int
-    rows: tuple[int, int]
+    rows: np.ndarray
     total_steps: int
 
     def __len__(self) -> int:
@@ -143,9 +203,8 @@ class TrainBatches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         step = int(step)
-        rows = np.arange(*self.rows)
-        words = np.stack([np.full_like(rows, step), rows], axis=1).astype(np.uint32)
-        return self.reader.read(self.clips(step)[rows], words, np.ones(len(rows), bool))
+        words = np.stack([np.full_like(self.rows, step), self.rows], axis=1).astype(np.uint32)
+        return self.reader.read(self.clips(step)[self.rows], words, np.ones(len(words), bool))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +215,13 @@ class EvalBatches:
     sources: list[Source]
     clips: Clips
     batch_size: int
-    rows: tuple[int, int]
+    rows: np.ndarray
 
     def __len__(self) -> int:
         return -(-len(self.clips) // self.batch_size)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        rows = int(index) * self.batch_size + np.arange(*self.rows)
+        rows = int(index) * self.batch_size + self.rows
         counted = rows < len(self.clips)
         clips = self.clips[np.where(counted, rows, 0)]
         keys = [
@@ -175,11 +234,22 @@ class EvalBatches:
 
 
 def make_sampler(
-    sources: list[Source], num_frames: int, seed: int, sampling: str, stride: int, hrf_delay: float
+    sources: list[Source],
+    num_frames: int,
+    seed: int,
+    sampling: str,
+    stride: int,
+    hrf_delay: float,
+    window: int,
+    clips_per_window: int,
 ) -> RandomSampler | ListSampler:
     """The sampler named by `data.sampling`: random, sequential or event."""
     if sampling == "random":
-        return RandomSampler(sources, num_frames, seed)
+        return RandomSampler(sources, num_frames, seed, window, clips_per_window)
+    if window or clips_per_window > 1:
+        raise InputError(
+            f"data.window and data.clips_per_window are for data.sampling=random, not {sampling}."
+        )
     if sampling == "sequential":
         return ListSampler(sources, list_clips(sources, num_frames, stride), seed)
     if sampling == "event":
@@ -188,20 +258,19 @@ def make_sampler(
     raise InputError(f"data.sampling={sampling!r} is unknown: choose random, sequential or event.")
 
 
-def local_rows(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
-    """First and one-past-last row of the global batch that this host's devices need.
+def local_rows(sharding: NamedSharding, batch_size: int, process: int | None = None) -> np.ndarray:
+    """Rows of the global batch that a host's devices need, ascending.
 
     They follow from the sharding, not from the process index: hosts that share a tensor axis must
-    feed the same rows.
+    feed the same rows, and those of a host of a TPU slice, a square of chips, seldom lie together.
+
+    Args:
+      process: of the host, by default this one.
     """
-    places = sharding.addressable_devices_indices_map((batch_size,)).values()
-    bounds = sorted({place[0].indices(batch_size)[:2] for place in places})
-    if any(left[1] != right[0] for left, right in itertools.pairwise(bounds)):
-        raise InputError(
-            "This host's devices need rows of the batch that do not lie together: order the mesh "
-            "so that data and fsdp are its outer axes."
-        )
-    return bounds[0][0], bounds[-1][1]
+    process = jax.process_index() if process is None else process
+    places = sharding.devices_indices_map((batch_size,)).items()
+    bounds = {place[0].indices(batch_size)[:2] for d, place in places if d.process_index == process}
+    return np.concatenate([np.arange(*bound) for bound in sorted(bounds)])
 
 
 def host_batches(source, first_step: int, threads: int, workers: int) -> grain.DatasetIterator:

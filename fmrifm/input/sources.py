@@ -4,6 +4,7 @@ hcp                               a store, all of its runs
 hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
 hcp@0.7,nsd@0.3                   two stores and their shares of the clips
 held_out=hcp?subject=test.txt     (evaluation) a name before the stores of a set
+gs://bucket/hcp                   a store in a bucket, also s3:// and https://
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import re
 
 import numpy as np
 
+from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.selection import Selection, open_selection, split_name
@@ -27,13 +29,16 @@ class Source(Selection):
     share: float | None = None
 
 
-def parse_sources(text: str) -> list[Source]:
+def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
     """Opens the stores named by `path?field=pattern&field=FILE@share,...`.
+
+    Args:
+      cache: where what is read of them is kept, see `Store`.
 
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
-    sources = [_parse_one(part.strip()) for part in text.split(",") if part.strip()]
+    sources = [_parse_one(part.strip(), cache) for part in text.split(",") if part.strip()]
     if not sources:
         raise InputError("No store is given: set data.train to the path of a store.")
     if len({source.share is None for source in sources}) > 1:
@@ -44,7 +49,7 @@ def parse_sources(text: str) -> list[Source]:
     return sources
 
 
-def parse_named_sources(text: str) -> dict[str, list[Source]]:
+def parse_named_sources(text: str, cache: BlockCache | None = None) -> dict[str, list[Source]]:
     """Opens evaluation sets `name=path[?filters],...`; a repeated name adds to its set."""
     sets: dict[str, list[str]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -54,15 +59,15 @@ def parse_named_sources(text: str) -> dict[str, list[Source]]:
                 f"'{part}' is one of several sets and needs a name: write NAME={part}."
             )
         sets.setdefault(name, []).append(path)
-    return {name: parse_sources(",".join(paths)) for name, paths in sets.items()}
+    return {name: parse_sources(",".join(paths), cache) for name, paths in sets.items()}
 
 
-def _parse_one(text: str) -> Source:
+def _parse_one(text: str, cache: BlockCache | None) -> Source:
     text, at, share_text = text.rpartition("@") if _has_share(text) else (text, "", "")
     share = float(share_text) if at else None
     if share is not None and not share > 0:
         raise InputError(f"The share @{share_text} of {text} must be above zero.")
-    selection = open_selection(text)
+    selection = open_selection(text, cache)
     return Source(selection.store, selection.runs, share)
 
 

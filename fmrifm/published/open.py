@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.remote import is_url, reach
+from data_tools.remote import file_system, is_url, remote_errors
 from fmrifm.model.files import ModelFiles, is_model_directory, load_model
 from fmrifm.published.hub import REGISTERED, download, parse_hub_id
 from fmrifm.published.licenses import find_license, kept_license
@@ -63,7 +63,8 @@ def open_model(
 def _fetched(url: str) -> Iterator[Path]:
     """A copy of the model directory at a URL, or in the workdir there, while it is being read."""
     with tempfile.TemporaryDirectory() as folder:
-        with reach(url) as (files, root):
+        with remote_errors(url):
+            files, root = file_system(url)
             root = root.rstrip("/")
             places = [p for p in (root, f"{root}/model") if files.isfile(f"{p}/model.safetensors")]
             if not places:

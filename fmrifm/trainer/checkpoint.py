@@ -21,7 +21,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from data_tools.errors import InputError
-from data_tools.remote import is_url, reach
+from data_tools.remote import file_system, is_url, remote_errors
 from fmrifm.trainer.step import TrainState
 
 
@@ -48,11 +48,11 @@ def as_path(place: str | os.PathLike) -> Path:
     """
     if not is_url(place):
         return Path(place).absolute()
-    with reach(str(place)):
-        import fsspec
+    file_system(str(place))
+    import fsspec
 
-        # Else what other processes save and delete would not be seen.
-        fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # Else what other processes save and delete would not be seen.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return epath.Path(str(place).rstrip("/"))
 
 
@@ -262,7 +262,7 @@ def _damage_named(directory: Path, step: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _reading(place: str | os.PathLike) -> Iterator[None]:
     """Of a URL, what the network refuses is told in a sentence."""
-    with reach(str(place)) if is_url(place) else contextlib.nullcontext():
+    with remote_errors(str(place)) if is_url(place) else contextlib.nullcontext():
         yield
 
 

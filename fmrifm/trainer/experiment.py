@@ -17,6 +17,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.input.augment import Augmentation
@@ -99,12 +100,13 @@ def open_data(config: ConfigDict) -> Data:
       InputError: see `parse_sources`; also an evaluation store on another grid.
     """
     data = config.data
+    cache = BlockCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
     frames_read = Augmentation(**config.augment).frames_read(data.num_frames)
-    train = usable_runs(parse_sources(data.train), frames_read, data.skip_short_runs)
+    train = usable_runs(parse_sources(data.train, cache), frames_read, data.skip_short_runs)
     geometry = union_geometry(train)
     evals = {
         name: usable_runs(sources, data.num_frames, data.skip_short_runs)
-        for name, sources in parse_named_sources(data.eval).items()
+        for name, sources in parse_named_sources(data.eval, cache).items()
     }
     for name, sources in evals.items():
         grid = union_geometry(sources)
@@ -132,6 +134,7 @@ def check_config(config: ConfigDict) -> None:
     counts = ("batch_size", "total_steps", "log_every", "checkpoint_every", "keep_checkpoints")
     least = dict.fromkeys(counts, 1) | {"eval_every": 0, "figures": 0}
     least |= {"data.num_frames": 1, "data.eval_clips": 0, "data.stride": 0, "model.patch": 0}
+    least |= {"data.requests": 1, "data.window": 0, "data.clips_per_window": 1}
     for name, bound in least.items():
         section, _, field = name.rpartition(".")
         value = (config[section] if section else config)[field]
@@ -327,14 +330,20 @@ class Program:
             config.data.sampling,
             config.data.stride or config.data.num_frames,
             config.data.hrf_delay,
+            config.data.window,
+            config.data.clips_per_window,
         )
         return TrainBatches(
-            ClipReader(data.train, data.geometry, frames_read, config.data.no_coord_normalize),
+            self._reader(data.train, data.geometry, frames_read),
             sampler,
             config.batch_size,
             local_rows(self.batch_sharding, config.batch_size),
             config.total_steps,
         )
+
+    def _reader(self, sources: list[Source], geometry: Geometry, num_frames: int) -> ClipReader:
+        data = self.config.data
+        return ClipReader(sources, geometry, num_frames, data.no_coord_normalize, data.requests)
 
     def eval_batches(self, sources: list[Source], geometry: Geometry) -> EvalBatches:
         """This host's rows of the batches that score every clip, side by side, once."""
@@ -342,7 +351,7 @@ class Program:
         clips = pick_evenly(list_clips(sources, data.num_frames), data.eval_clips)
         batch_size = self.config.batch_size
         return EvalBatches(
-            ClipReader(sources, geometry, data.num_frames, data.no_coord_normalize),
+            self._reader(sources, geometry, data.num_frames),
             sources,
             clips,
             batch_size,

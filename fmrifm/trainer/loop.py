@@ -186,7 +186,8 @@ class _Run:
             disable=None if self.first_host else True, dynamic_ncols=True,
         )  # fmt: skip
         stopped, previous = False, None
-        with contextlib.closing(host), progress, program.scope():
+        reader = contextlib.closing(self.batches.reader)
+        with contextlib.closing(host), reader, progress, program.scope():
             for step in range(first_step + 1, config.total_steps + 1):
                 begin = time.perf_counter()
                 batch = next(batches)

@@ -110,10 +110,20 @@ def state_shardings(boxed, mesh: Mesh):
 
 
 def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This host's rows -> global arrays."""
-    return {
-        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
-    }
+    """This host's rows, ascending, -> global arrays.
+
+    The number of rows of the whole batch is not left to jax to guess: it refuses where hosts share
+    some of their rows and not all.
+    """
+    parts = math.prod(sharding.mesh.shape[axis] for axis in BATCH_AXES)
+    places = sharding.addressable_devices_indices_map((parts,)).values()
+    held = len({place[0].indices(parts) for place in places})
+
+    def place(rows: np.ndarray) -> jax.Array:
+        shape = (len(rows) * parts // held, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, rows, shape)
+
+    return {name: place(rows) for name, rows in batch.items()}
 
 
 def sharded_share(shapes, shardings) -> float:

@@ -25,6 +25,8 @@ HARMLESS = (
     "attention",
     "data.threads",
     "data.workers",
+    "data.requests",
+    "data.cache_",
     "keep_",
     "checkpoint_every",
     "log_every",

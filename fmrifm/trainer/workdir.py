@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
-from data_tools.remote import is_url, reach
+from data_tools.remote import file_system, is_url, remote_errors
 from fmrifm.trainer.checkpoint import as_path
 from fmrifm.trainer.metrics import read_metrics
 
@@ -107,7 +107,8 @@ def _check_bucket(place: str) -> None:
             "choose one of these (a bucket of another kind may be mounted as a directory)."
         )
     bucket = "/".join(place.split("/")[:3])
-    with reach(bucket) as (files, path):
+    with remote_errors(bucket):
+        files, path = file_system(bucket)
         if not files.exists(path):
             raise InputError(f"The bucket {bucket} does not exist: make it, or check --workdir.")
         files.exists(place)
@@ -141,7 +142,8 @@ class Mirror:
         Raises:
           InputError: the place cannot be read.
         """
-        with reach(self._place) as (files, root):
+        with remote_errors(self._place):
+            files, root = file_system(self._place)
             files.invalidate_cache()
             found = files.ls(root, detail=True) if files.isdir(root) else []
             if not found:
@@ -223,7 +225,8 @@ class Mirror:
             return True
 
     def _send_changes(self) -> None:
-        with reach(self._place) as (files, root):
+        with remote_errors(self._place):
+            files, root = file_system(self._place)
             states = {str(p.relative_to(self._local)): _state(p) for p in _files_in(self._local)}
             for name, state in states.items():
                 if state is None or self._sent.get(name) == state:

@@ -46,7 +46,7 @@ def main() -> None:
         geometry = sources[0].store.geometry
         reader = ClipReader(sources, geometry, FRAMES)
         sampler = RandomSampler(sources, FRAMES, seed=0)
-        batches = TrainBatches(reader, sampler, BATCH, (0, BATCH), 10**6)
+        batches = TrainBatches(reader, sampler, BATCH, np.arange(BATCH), 10**6)
         steps = max(1, flags.clips // BATCH)
         sides = {
             "store, memory map": lambda r: ours(batches, r * steps, steps),

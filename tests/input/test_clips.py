@@ -27,6 +27,30 @@ def test_random_clips_are_uniform_over_starts(tmp_path):
     assert np.all(np.abs(count - 1000) < 5 * np.sqrt(1000))
 
 
+def test_clips_of_a_window_lie_in_it(tmp_path):
+    long = write_toy_store(tmp_path / "long", seed=0, subjects=2, frames=100)
+    short = write_toy_store(tmp_path / "short", seed=0, subjects=2, frames=20)
+    sources = parse_sources(f"{long},{short}")
+    drawn = RandomSampler(sources, FRAMES, 3, window=32, clips_per_window=4).draw(0, 40_002)
+    plain = RandomSampler(sources, FRAMES, 3).draw(0, 10_001)
+    windows = table(drawn)[:40_000].reshape(-1, 4, 3)
+    assert len(drawn) == 40_002 and np.all(windows[:, :, :2] == windows[:, :1, :2])
+    assert np.all(np.ptp(windows[:, :, 2], axis=1) <= 32 - FRAMES)
+    ends = np.array([100, 20])[windows[:, :, 0]] - FRAMES
+    assert np.all((windows[:, :, 2] >= 0) & (windows[:, :, 2] <= ends))
+    # The first of each keeps its chances, and the others nearly: no window is at an edge only.
+    np.testing.assert_array_equal(windows[:, 0], table(plain)[:10_000])
+    of_long = windows[windows[:, 0, 0] == 0][:, 1:, 2].reshape(-1)
+    count = np.bincount(of_long, minlength=85)
+    assert len(count) == 85 and 0.4 < count.min() / count.mean() and count.max() < 2 * count.mean()
+    # Without a window its clips are one clip, of which other parts are masked.
+    same = table(RandomSampler(sources, FRAMES, 3, clips_per_window=2).draw(0, 8))
+    np.testing.assert_array_equal(same[::2], same[1::2])
+    for wrong in ({"window": 8, "clips_per_window": 2}, {"window": 32}, {"clips_per_window": 0}):
+        with pytest.raises(InputError, match="data.(window|clips_per_window)="):
+            RandomSampler(sources, FRAMES, 3, **wrong)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), step=st.integers(0, 10**7), share=st.floats(0.01, 0.99))
 def test_batches_depend_on_seed_and_step_alone(stores, seed, step, share):
