@@ -35,7 +35,7 @@ class Run:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         command = [sys.executable, "-m", "fmrifm.pretrain", *arguments(config, workdir)]
-        together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={processes}"]
+        together = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
         self.processes = [
             subprocess.Popen(
                 [*command, *(together + [f"--process_id={i}"] if processes > 1 else [])],
@@ -87,7 +87,8 @@ def weights(workdir: Path) -> bytes:
     return (workdir / "model" / "model.safetensors").read_bytes()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as one:
         one.bind(("localhost", 0))
         return one.getsockname()[1]

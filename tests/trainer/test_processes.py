@@ -1,15 +1,53 @@
-"""Two processes of two devices each train as one device does, and stop together."""
+"""Several processes train as one device does, stop together, and others go on from there."""
 
 import functools
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from fmrifm.trainer.loop import train
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
-from tests.trainer.commands import Run, metrics, weights
+from tests.conftest import ROOT
+from tests.trainer.commands import Run, free_port, metrics, weights
+
+ROWS = """
+import sys, jax, numpy as np
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 3)
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from fmrifm.input.pipeline import local_rows
+from fmrifm.trainer.mesh import batch_sharding, make_mesh, to_devices
+
+for order, sizes in (([0, 3, 1, 4, 2, 5], {"data": 6}), (range(6), {"data": 3, "tensor": 2})):
+    mesh = make_mesh(sizes, [jax.devices()[i] for i in order])
+    rows = local_rows(batch_sharding(mesh), 12)
+    batch = to_devices({"x": np.stack([rows, -rows], 1)}, batch_sharding(mesh))["x"]
+    assert batch.shape == (12, 2)
+    for shard in batch.addressable_shards:
+        wanted = np.arange(12)[shard.index[0]]
+        assert np.array_equal(shard.data, np.stack([wanted, -wanted], 1))
+    print(rows.tolist())
+"""
+
+
+def test_rows_of_hosts(tmp_path):
+    """Rows of a host that do not lie together, and hosts that share some of their rows."""
+    command = [sys.executable, "-c", ROWS, f"localhost:{free_port()}"]
+    processes = [
+        subprocess.Popen([*command, str(i)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    found = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert found == [
+        ["[0, 1, 4, 5, 8, 9]", "[0, 1, 2, 3, 4, 5, 6, 7]"],
+        ["[2, 3, 6, 7, 10, 11]", "[4, 5, 6, 7, 8, 9, 10, 11]"],
+    ]
 
 
 def assert_same(found, expected):
@@ -27,36 +65,41 @@ def assert_same(found, expected):
 
 
 @pytest.mark.slow
-def test_two_processes(toy_config, tmp_path):
-    cache = tmp_path / "cache"
+def test_processes_come_and_go(toy_config, one_device, tmp_path):
     make = functools.partial(
-        toy_config, total_steps=24, log_every=1, eval_every=5, checkpoint_every=5, figures=1,
+        toy_config, total_steps=16, log_every=1, eval_every=5, checkpoint_every=5, figures=1,
         keep_best="held",
     )  # fmt: skip
-    one = Run(make(), tmp_path / "one", cache)
-    assert one.wait() == [0], one.output
+    expected, cache = tmp_path / "one", tmp_path / "cache"
+    assert train(make(), expected) == 0
 
-    # A signal to one of the two stops both after the same step.
-    sharded, workdir = make(mesh__data=2, mesh__fsdp=2), tmp_path / "two"
-    two = Run(sharded, workdir, cache, processes=2, devices=2)
-    codes = two.signal_when(lambda: two.reached(3), signal.SIGUSR1, process=1)
-    assert codes == [STOPPED_EXIT_CODE] * 2, two.output
+    # Heads are split over hosts. A signal to one of four stops all after the same step.
+    config, workdir = make(mesh__data=2, mesh__tensor=4), tmp_path / "run"
+    four = Run(config, workdir, cache, processes=4, devices=2)
+    codes = four.signal_when(lambda: four.reached(6), signal.SIGUSR1, process=3)
+    assert codes == [STOPPED_EXIT_CODE] * 4, four.output
+    assert "Stopped" in four.output[0] and not any("Stopped" in out for out in four.output[1:])
     step = metrics(workdir)[-1]["step"]
-    assert 3 <= step < 24 and (workdir / "checkpoints" / str(step)).is_dir()
+    assert 6 <= step < 16 and (workdir / "checkpoints" / str(step)).is_dir()
+    assert [line["step"] for line in metrics(workdir) if "train/loss" in line] == list(
+        range(1, step + 1)
+    )
+    assert len(list(workdir.glob("events*"))) == 1
     taken_over = shutil.copytree(workdir, tmp_path / "taken over")
 
-    two = Run(sharded, workdir, cache, processes=2, devices=2)
+    # Two continue, with parameters and rows split instead.
+    config = make(mesh__fsdp=2, mesh__tensor=2, mesh__data=1)
+    two = Run(config, workdir, cache, processes=2, devices=2)
     assert two.wait() == [0, 0], two.output
-    assert_same(workdir, one.workdir)
+    assert f"from step {step}," in two.output[0]
     assert "Done." in two.output[0] and "Done." not in two.output[1]  # one speaks for both
+    assert_same(workdir, expected)
     names = {path.name for path in workdir.iterdir() if not path.name.startswith("events")}
     assert names == {"checkpoints", "config.json", "figures", "metrics.jsonl", "model"}
-    drawn = [sorted(p.name for p in (w / "figures").iterdir()) for w in (workdir, one.workdir)]
-    assert drawn[0] == drawn[1] and len(drawn[0]) == 5
+    drawn = [sorted(p.name for p in (w / "figures").iterdir()) for w in (workdir, expected)]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 4
     assert len(list(workdir.glob("events*"))) == 2  # one a start
 
-    # One process takes over what two have left.
-    alone = Run(make(), taken_over, cache)
-    assert alone.wait() == [0], alone.output
-    assert f"from step {step}," in alone.output[0]
-    assert_same(taken_over, one.workdir)
+    # One device takes over what four have left.
+    assert train(make(), taken_over) == 0
+    assert_same(taken_over, expected)
