@@ -24,6 +24,7 @@ from data_tools.geometry import Geometry
 from data_tools.standard_maps import standard_flat_map
 from fmrifm.input.pipeline import batch_shapes
 from fmrifm.input.sources import parse_sources, union_geometry
+from fmrifm.planning.feeding import plan_feeding
 from fmrifm.planning.program import CompiledProgram
 from fmrifm.trainer.chips import Chip, find_chip
 from fmrifm.trainer.experiment import Program
@@ -198,6 +199,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "mfu_bound": None,
         "clips_per_second": None,
         "host_bytes_per_second": None,
+        "feeding": None,
     }
     if not text:
         return nothing
@@ -232,6 +234,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "mfu_bound": total * clips / (longest * chips * chip.flops),
         "clips_per_second": clips / longest,
         "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
+        "feeding": plan_feeding(clips / longest, float(clip_bytes), hosts, chips),
     }
 
 
