@@ -4,7 +4,7 @@
         --config.data.train=STORE --config.data.eval=held_out=STORE
 
 The same command continues a run that was stopped or killed. On SIGTERM or SIGUSR1 the run finishes
-its step, saves and exits with code 75.
+its step, saves and exits with code 75. In the end it tells how fast it was and where its time went.
 """
 
 import sys

@@ -197,7 +197,7 @@ class _Run:
         stopped = False
         with contextlib.closing(host), progress, program.scope(), account.spent(STEPS):
             for step in range(first_step + 1, config.total_steps + 1):
-                if self.profile.starts_at(step):
+                if self.profile.begins_with(step):
                     throughput.drain()
                     self.profile.start()
                     throughput.restart()
@@ -213,7 +213,7 @@ class _Run:
                 progress.update()
                 evaluate = last or (config.eval_every and step % config.eval_every == 0)
                 save = last or stopped or step % config.checkpoint_every == 0
-                profiled = self.profile.ends_after(step)
+                profiled = self.profile.ends_with(step)
                 if evaluate or save or profiled:
                     throughput.drain()
                     self.log_pending(progress)

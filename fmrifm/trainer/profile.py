@@ -41,10 +41,10 @@ class Profile:
             self._directory = directory / f"process-{jax.process_index()}"
         self._running = False
 
-    def starts_at(self, step: int) -> bool:
+    def begins_with(self, step: int) -> bool:
         return step in self._steps and not self._running
 
-    def ends_after(self, step: int) -> bool:
+    def ends_with(self, step: int) -> bool:
         return self._running and step == self._steps[-1]
 
     def start(self) -> None:

@@ -48,7 +48,7 @@ def summarize(
     rows = [
         ("steps", f"{last:,} of {total:,}{since}"),
         ("clips", f"{last * batch_size:,}"),
-        ("wall time", f"{_time(wall)} since the first of {account.starts} starts"),
+        ("wall time", f"{_time(wall)} since the first start ({account.starts} in all)"),
         ("goodput", _part(seconds[STEPS], wall)),
     ]
     rows += [(f"  {c.replace('_', ' ')}", _part(seconds[c], wall)) for c in LOSSES if seconds[c]]
@@ -61,7 +61,7 @@ def summarize(
         ]
         rows += [("compile time", f"{compiled:.1f} s")]
     if "perf/mfu" in speed:
-        rows += [("utilisation (MFU)", f"{speed['perf/mfu']:.1%}")]
+        rows += [("utilisation (MFU)", f"{speed['perf/mfu'] * 100:.1f} %")]
     if "perf/hbm_peak_bytes" in speed:
         rows += [("memory peak (HBM)", f"{speed['perf/hbm_peak_bytes'] / 2**30:.2f} GiB a chip")]
     rows += [(name, f"{shown[name]:.4f}") for name in shown if name.endswith("/loss")]
@@ -74,7 +74,7 @@ def _time(seconds: float) -> str:
 
 
 def _part(seconds: float, wall: float) -> str:
-    return f"{seconds / max(wall, 1e-9):6.1%}  {_time(seconds)}"
+    return f"{seconds / max(wall, 1e-9) * 100:5.1f} %  {_time(seconds)}"
 
 
 def _rate(speed: Mapping[str, float]) -> str:
