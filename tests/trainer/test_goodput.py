@@ -1,5 +1,7 @@
 """Where the time of a run goes: nothing is lost from the account, whatever kills the run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -106,6 +108,9 @@ def test_stopped_and_ended(tmp_path, done):
 def test_data_wait_is_what_devices_wait(monkeypatch, loader, wait):
     """Steps take a second; with a batch each `loader` seconds they may have to wait for it."""
     monkeypatch.setattr(Throughput, "_end_of", lambda _, end: end)
+    told = ({"peak_bytes_in_use": 5}, None, {}, {"peak_bytes_in_use": 7})
+    devices = [SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in told]
+    monkeypatch.setattr("jax.local_devices", lambda: devices)
     clock = Clock()
     account = Account(clock=clock)
 
@@ -136,6 +141,7 @@ def test_data_wait_is_what_devices_wait(monkeypatch, loader, wait):
         "perf/decoder_tokens_per_second": 160 / period,
         "perf/mfu": 24 / 8 / period,
         "perf/data_wait_fraction": wait / period,
+        "perf/hbm_peak_bytes": 7,
     }
     assert found == pytest.approx(expected, abs=1e-6)
     assert account.seconds[STEPS] == pytest.approx(40, abs=1e-4)

@@ -191,6 +191,9 @@ def test_outputs(finished):
             )
         }
         assert line["perf/goodput"] + sum(line[name] for name in lost) == pytest.approx(1)
+        clips = line["perf/clips_per_second"]  # 8 of 32 patches are seen, four tokens each
+        assert line["perf/encoder_tokens_per_second"] / clips == pytest.approx(1 + 8 * 4)
+        assert line["perf/decoder_tokens_per_second"] / clips == pytest.approx(1 + 32 * 4)
     first, last = (metrics(finished)[i] for i in (2, -1))
     assert last["eval/held/loss"] < first["eval/held/loss"]
 
