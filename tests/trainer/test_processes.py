@@ -50,7 +50,9 @@ def test_two_processes(toy_config, tmp_path):
     assert_same(workdir, one.workdir)
     assert "Done." in two.output[0] and "Done." not in two.output[1]  # one speaks for both
     names = {path.name for path in workdir.iterdir() if not path.name.startswith("events")}
-    assert names == {"checkpoints", "config.json", "figures", "metrics.jsonl", "model"}
+    assert names == {
+        *("checkpoints", "config.json", "figures", "goodput.jsonl", "metrics.jsonl", "model")
+    }
     drawn = [sorted(p.name for p in (w / "figures").iterdir()) for w in (workdir, one.workdir)]
     assert drawn[0] == drawn[1] and len(drawn[0]) == 5
     assert len(list(workdir.glob("events*"))) == 2  # one a start
