@@ -58,7 +58,10 @@ def orthogonalize(x_NxIxO: jax.Array) -> jax.Array:
     x = jnp.swapaxes(x_NxIxO, 1, 2) if tall else x_NxIxO  # the smaller square is the cheaper
     x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-8)
     a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
+
+    def iteration(_, x):
         square = x @ jnp.swapaxes(x, 1, 2)
-        x = a * x + (b * square + c * square @ square) @ x
+        return a * x + (b * square + c * square @ square) @ x
+
+    x = jax.lax.fori_loop(0, ITERATIONS, iteration, x)  # written out, it takes long to compile
     return jnp.swapaxes(x, 1, 2) if tall else x
