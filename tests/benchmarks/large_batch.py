@@ -25,7 +25,7 @@ from fmrifm.trainer.mesh import to_devices
 from tests.conftest import make_toy_config, toy_geometry
 
 CLIPS = 19_200
-RATES = (3.5e-4, 1e-3, 2.8e-3, 8e-3)
+RATES = (3.5e-4, 1e-3, 2.8e-3, 8e-3, 2.3e-2)
 BATCHES = (8, 64)
 
 
