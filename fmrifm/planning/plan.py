@@ -162,6 +162,7 @@ def _operations(program: Program, chip: Chip | None) -> Plan:
     config.mesh.update({axis: 1 for axis in config.mesh})
     config.batch_size = config.optim.accumulation = 1
     config.attention = "xla"  # a kernel's operations cannot be counted
+    config.optim.name = "adamw"  # Muon's products belong to a step, whatever its clips
     plain = Program(config, program.geometry, jax.devices("cpu")[:1], unroll=True)
     cost = plain.lower_train_step().cost_analysis()
     return {

@@ -291,7 +291,7 @@ class Program:
         schedule = make_schedule(peak, config.optim.warmup_steps, config.total_steps)
         step = make_train_step(
             self.task,
-            make_update(self._tx, schedule, config.optim.clip_norm),
+            make_update(self._tx, schedule, config.optim.clip_norm, self.shardings.params),
             self.shardings.params,
             seed=config.seed,
             accumulation=config.optim.accumulation,
