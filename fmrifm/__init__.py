@@ -1,12 +1,15 @@
 """fmrifm: foundation models of brain activity in JAX and Flax."""
 
 import os
+import time
 import typing
 
 if typing.TYPE_CHECKING:
     from fmrifm.evaluation.embedder import Embedder
 
 __version__ = "0.1.0"
+
+IMPORTED = time.time()  # of our commands: when they started, but for a moment
 
 
 def from_pretrained(

@@ -4,7 +4,7 @@
         --config.data.train=STORE --config.data.eval=held_out=STORE
 
 The same command continues a run that was stopped or killed. On SIGTERM or SIGUSR1 the run finishes
-its step, saves and exits with code 75.
+its step, saves and exits with code 75. In the end it tells how fast it was and where its time went.
 """
 
 import sys
@@ -12,6 +12,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+import fmrifm
 from data_tools.errors import kind_errors
 from fmrifm.command_line import WORKDIR, run
 from fmrifm.distributed import join_processes
@@ -23,13 +24,25 @@ CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_
 ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Continue a run although its config or a store has changed."
 )
+PROFILE = flags.DEFINE_string(
+    "profile", None, "START:COUNT: a JAX profile of COUNT steps from START on, in WORKDIR/profile."
+)
 
 
 def main(argv: list[str]) -> None:
     quiet()
     join_processes()
     with kind_errors():
-        sys.exit(train(CONFIG.value, WORKDIR.value, ALLOW_CHANGE.value, training_probe))
+        sys.exit(
+            train(
+                CONFIG.value,
+                WORKDIR.value,
+                ALLOW_CHANGE.value,
+                training_probe,
+                PROFILE.value,
+                fmrifm.IMPORTED,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -86,6 +86,9 @@ def test_bad_flags(call, toy_config, tmp_path):
         (["--config=configs/nothing.py"], ["configs/nothing.py"]),
         (["--workdri=x"], ["workdri"]),
         (["now"], ["now"]),
+        (["--profile=3"], ["--profile=3", "START:COUNT"]),
+        (["--profile=0:2"], ["--profile=0:2", "from 1 on"]),
+        (["--profile=5:3"], ["--profile=5:3", "step 7", "step 6"]),
     ):
         assert_one_sentence(call(*good, *extra), *words)
     assert_one_sentence(call(good[0]), "workdir")

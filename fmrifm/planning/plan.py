@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from data_tools.standard_maps import standard_flat_map
-from fmrifm.input.pipeline import batch_shapes
 from fmrifm.input.sources import parse_sources, union_geometry
+from fmrifm.planning.feeding import plan_feeding
 from fmrifm.planning.program import CompiledProgram
 from fmrifm.trainer.chips import Chip, find_chip
 from fmrifm.trainer.experiment import Program
@@ -116,21 +116,10 @@ def _rows(mesh: Mesh) -> int:
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
-def _batch_shapes(program: Program, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    data = program.config.data
-    frames = program.augmentation.frames_read(data.num_frames)
-    return batch_shapes(program.geometry, frames, rows, data.no_coord_normalize)
-
-
 def _compile(program: Program) -> tuple[dict[str, float | None], str]:
     """Memory of a chip in bytes, and the program; "" where it does not fit."""
-    shapes = _batch_shapes(program, program.config.batch_size)
-    batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.batch_sharding)
-        for name, x in shapes.items()
-    }
+    lowered = program.lower_train_step()
     with program.scope():
-        lowered = program.train_step.lower(program.abstract_state(), batch)
         with tempfile.TemporaryDirectory() as directory:
             try:
                 compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
@@ -173,10 +162,9 @@ def _operations(program: Program, chip: Chip | None) -> Plan:
     config.mesh.update({axis: 1 for axis in config.mesh})
     config.batch_size = config.optim.accumulation = 1
     config.attention = "xla"  # a kernel's operations cannot be counted
+    config.optim.name = "adamw"  # Muon's products belong to a step, whatever its clips
     plain = Program(config, program.geometry, jax.devices("cpu")[:1], unroll=True)
-    with plain.scope():
-        lowered = plain.train_step.lower(plain.abstract_state(), _batch_shapes(plain, 1))
-    cost = lowered.cost_analysis()
+    cost = plain.lower_train_step().cost_analysis()
     return {
         "flops_per_clip": {
             "total": found.total,
@@ -198,6 +186,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "mfu_bound": None,
         "clips_per_second": None,
         "host_bytes_per_second": None,
+        "feeding": None,
     }
     if not text:
         return nothing
@@ -223,8 +212,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
     longest = max(seconds.values())
     hosts = len({device.process_index for device in devices})
     clip_bytes = sum(
-        np.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize
-        for x in _batch_shapes(program, 1).values()
+        np.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize for x in program.batch_shapes().values()
     )
     total = plan["flops_per_clip"]["total"]
     return told | {
@@ -232,6 +220,7 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "mfu_bound": total * clips / (longest * chips * chip.flops),
         "clips_per_second": clips / longest,
         "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
+        "feeding": plan_feeding(clips / longest, float(clip_bytes), hosts, chips),
     }
 
 

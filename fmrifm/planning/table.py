@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fmrifm.planning.feeding import describe_feeding
 from fmrifm.planning.plan import Plan
 
 _GIB = 2**30
@@ -93,11 +94,8 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         told = ", ".join(f"{part} {1e3 * seconds[part]:,.1f}" for part in _PARTS)
         yield "step, at least", f"{1e3 * seconds['predicted']:,.1f} ms ({told})"
         yield "utilisation", f"at most {plan['mfu_bound']:.1%}"
-        yield (
-            "clips a second",
-            f"at most {plan['clips_per_second']:,.0f}; each host reads "
-            f"{plan['host_bytes_per_second'] / 1e9:,.2f} GB/s",
-        )
+        yield "clips a second", f"at most {plan['clips_per_second']:,.0f}"
+        yield from describe_feeding(plan["feeding"])
     yield "compiled in", f"{plan['compile_seconds']:,.0f} s"
 
 

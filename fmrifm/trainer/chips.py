@@ -50,9 +50,3 @@ def find_chip(device: jax.Device) -> Chip | None:
     """What is known of a device; None where it is not in the table."""
     kind = device.device_kind
     return next((chip for name, chip in CHIPS.items() if kind.startswith(name)), None)
-
-
-def peak_flops() -> float | None:
-    """What all devices of the run could do in a second, None where a chip is not in the table."""
-    chip = find_chip(jax.devices()[0])
-    return chip and chip.flops * jax.device_count()

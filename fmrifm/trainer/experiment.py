@@ -26,6 +26,7 @@ from fmrifm.input.pipeline import (
     ClipReader,
     EvalBatches,
     TrainBatches,
+    batch_shapes,
     local_rows,
     make_sampler,
 )
@@ -290,7 +291,7 @@ class Program:
         schedule = make_schedule(peak, config.optim.warmup_steps, config.total_steps)
         step = make_train_step(
             self.task,
-            make_update(self._tx, schedule, config.optim.clip_norm),
+            make_update(self._tx, schedule, config.optim.clip_norm, self.shardings.params),
             self.shardings.params,
             seed=config.seed,
             accumulation=config.optim.accumulation,
@@ -301,6 +302,21 @@ class Program:
             out_shardings=(self.shardings, replicated(self.mesh)),
             donate_argnums=0,
         )
+
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of a global training batch, with its sharding."""
+        rows, data = self.config.batch_size, self.config.data
+        frames = self.augmentation.frames_read(data.num_frames)
+        shapes = batch_shapes(self.geometry, frames, rows, data.no_coord_normalize)
+        return {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.batch_sharding)
+            for name, x in shapes.items()
+        }
+
+    def lower_train_step(self) -> jax.stages.Lowered:
+        """The training step, traced and not yet compiled."""
+        with self.scope():
+            return self.train_step.lower(self.abstract_state(), self.batch_shapes())
 
     def eval_functions(self, geometry: Geometry, pictures: int) -> tuple[Callable, Callable]:
         """Jitted (params, batch) -> loss sums, and -> reconstructions of the first clips."""

@@ -4,12 +4,10 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -20,20 +18,18 @@ from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.trainer.checkpoint import Checkpoints
-from fmrifm.trainer.chips import peak_flops
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.experiment import Data, Program, open_data
-from fmrifm.trainer.flops import clip_flops
-from fmrifm.trainer.mesh import replicated, sharded_share, to_devices
-from fmrifm.trainer.metrics import MetricsWriter, Throughput, check_wandb
+from fmrifm.trainer.goodput import STEPS, Account
+from fmrifm.trainer.mesh import replicated, to_devices
+from fmrifm.trainer.metrics import MetricsWriter, check_wandb
 from fmrifm.trainer.origin import describe_data, describe_model, hashed_subjects, origin_of
-from fmrifm.trainer.start import (
-    check_unchanged,
-    config_dict,
-    warm_start,
-)
+from fmrifm.trainer.profile import Profile, parse_profile
+from fmrifm.trainer.start import check_unchanged, config_dict, warm_start
 from fmrifm.trainer.step import TrainState
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
+from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite, runs_of
+from fmrifm.trainer.summary import describe_start, summarize
+from fmrifm.trainer.throughput import Throughput, step_work
 from fmrifm.trainer.workdir import Workdir, check_workdir
 
 # Scores of a model by name, and what makes that of config.probe, a workdir and a model that has no
@@ -47,15 +43,19 @@ def train(
     workdir: str | os.PathLike,
     allow_config_change: bool = False,
     make_probe: MakeProbe | None = None,
+    profile: str | None = None,
+    began: float | None = None,
 ) -> int:
     """Pretrains a model, continuing where an earlier run in the workdir stopped.
 
     Args:
       config: see configs/pretrain.py.
-      workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints/, figures/, model/;
-        a directory, or a gs:// URL.
+      workdir: gets config.json, metrics.jsonl, goodput.jsonl, TensorBoard events, checkpoints/,
+        figures/, model/; a directory, or a gs:// URL.
       allow_config_change: continue although the config or a store has changed.
       make_probe: makes what scores models of steps that config.probe asks for.
+      profile: START:COUNT, steps of which profile/ gets a JAX profile.
+      began: Unix time at which the process started, for the account of its time.
 
     Returns:
       The exit code: 0, or STOPPED_EXIT_CODE after a signal.
@@ -64,14 +64,16 @@ def train(
       InputError: bad config, store or workdir; nothing has been written then.
       NonFiniteError: the loss or gradient was not finite; the last good checkpoint is intact.
     """
+    account = Account(began)
     check_workdir(workdir)
     workdir = Workdir(workdir)
+    steps = parse_profile(profile, config.total_steps)
     check_wandb(config.wandb_project)
     data = open_data(config)
     program = Program(config, data.geometry)
     batches = program.train_batches(data)
     evaluator = Evaluator(program, data.evals, workdir.local / "figures")
-    run = _Run(config, workdir, data, program, batches, evaluator)
+    run = _Run(config, workdir, data, program, batches, evaluator, account, steps)
     run.add_probe(make_probe)
     with StopSignal() as stop:
         try:
@@ -83,20 +85,24 @@ def train(
 class _Run:
     """One run of the loop; its methods are in the order in which they happen."""
 
-    def __init__(self, config, workdir, data, program, batches, evaluator):
+    def __init__(self, config, workdir, data, program, batches, evaluator, account, profiled):
         self.config: ConfigDict = config
         self.workdir: Workdir = workdir
         self.data: Data = data
         self.program: Program = program
         self.batches: TrainBatches = batches
         self.evaluator: Evaluator = evaluator
+        self.account: Account = account
+        self.profile = Profile(profiled, workdir.local / "profile", account)
         self.probe: Probe | None = None
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
         self.origin = {"subjects_seen": [hashed_subjects(data)], "sources": [], "license": ""}
         self.metrics: MetricsWriter | None = None
         self.checkpoints: Checkpoints | None = None
-        self.pending: tuple[int, dict, dict] | None = None  # logged one step late
+        self.throughput: Throughput | None = None
+        self.pending: tuple[int, dict] | None = None  # logged one step late
+        self.shown: dict[str, float] = {}  # the newest value of each metric
         self.best: dict | None = None  # of the evaluations named by keep_best
 
     def add_probe(self, make_probe: MakeProbe | None) -> None:
@@ -131,24 +137,29 @@ class _Run:
             state = self.first_state()
         first_step = int(state.step)
         if self.first_host:
-            (self.workdir.local / "non_finite.json").unlink(missing_ok=True)
-            config_json = json.dumps(config_dict(config), indent=1)
-            write_bytes(self.workdir.local / "config.json", config_json.encode())
+            local, shown = self.workdir.local, config_dict(config)
+            (local / "non_finite.json").unlink(missing_ok=True)
+            write_bytes(local / "config.json", json.dumps(shown, indent=1).encode())
             self.metrics = MetricsWriter(
-                self.workdir.local,
-                first_step,
-                config.wandb_project,
-                config_dict(config),
-                self.workdir.place,
+                local, first_step, config.wandb_project, shown, self.workdir.place
             )
-        self.say_hello(first_step)
+            self.account.take_up(local / "goodput.jsonl", first_step)
+        self.say(describe_start(self.program, first_step, self.workdir.place))
         if not evaluated:
-            self.evaluate(state, first_step)
+            with self.account.spent("evaluation"):
+                self.evaluate(state, first_step)
         state, stopped = self.loop(state, first_step, stop)
+        with self.account.spent("checkpoint"):
+            self.checkpoints.wait()
+            if not stopped:
+                self.export(state)
+        self.account.done = not stopped
+        steps = (first_step, int(state.step), config.total_steps)
+        speed = self.throughput.read_all() if self.throughput else {}
+        self.say(summarize(steps, config.batch_size, self.account, speed, self.shown))
         if stopped:
-            self.say(f"Stopped after step {int(state.step)}; the same command continues.")
+            self.say(f"Stopped after step {steps[1]}; the same command continues.")
             return STOPPED_EXIT_CODE
-        self.export(state)
         self.workdir.finish()
         self.say(f"Done. Outputs are in {self.workdir.place}.")
         return 0
@@ -174,62 +185,69 @@ class _Run:
 
     def loop(self, state: TrainState, first_step: int, stop: StopSignal):
         """Trains from first_step to the end or a signal."""
-        config, program = self.config, self.program
-        peak = peak_flops()
-        patches = program.task.objective.geometry.n_patches
-        step_flops = clip_flops(program.options, patches) * config.batch_size
-        throughput = Throughput(config.batch_size, step_flops, peak)
+        config, program, account = self.config, self.program, self.account
+        if first_step == config.total_steps:
+            return state, False
+        with account.spent("compile"):
+            train_step = program.lower_train_step().compile()
+        self.throughput = throughput = Throughput(step_work(program), account)
         host = host_batches(self.batches, first_step, config.data.threads, config.data.workers)
         batches = on_devices(host, lambda batch: to_devices(batch, program.batch_sharding))
         progress = tqdm(
             total=config.total_steps, initial=first_step, unit="step", desc="pretrain",
             disable=None if self.first_host else True, dynamic_ncols=True,
         )  # fmt: skip
-        stopped, previous = False, None
+        stopped = False
         reader = contextlib.closing(self.batches.reader)
-        with contextlib.closing(host), reader, progress, program.scope():
+        with contextlib.closing(host), reader, progress, program.scope(), account.spent(STEPS):
             for step in range(first_step + 1, config.total_steps + 1):
-                begin = time.perf_counter()
-                batch = next(batches)
-                throughput.add_step(time.perf_counter() - begin)
-                state, metrics = program.train_step(state, batch)
+                if self.profile.begins_with(step):
+                    throughput.drain()
+                    self.profile.start()
+                    throughput.restart()
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    batch = throughput.next_batch(batches)
+                    state, metrics = train_step(state, batch)
+                throughput.follow(metrics["loss"])
                 self.log_pending(progress)
-                # Not a read: only keeps the host from running far ahead of the devices.
-                jax.block_until_ready(previous)
-                previous = metrics["loss"]
                 last = step == config.total_steps
                 stopped = stop.at(step) and not last
                 if step % config.log_every == 0 or last:
-                    self.pending = (step, metrics, throughput.read())
+                    self.pending = (step, metrics)
                 progress.update()
                 evaluate = last or (config.eval_every and step % config.eval_every == 0)
                 save = last or stopped or step % config.checkpoint_every == 0
-                if evaluate or save:
+                profiled = self.profile.ends_with(step)
+                if evaluate or save or profiled:
+                    throughput.drain()
                     self.log_pending(progress)
                     self.check_finite(int(state.first_bad_step))
+                    if profiled:
+                        self.profile.close()
                     # First, so that metrics are complete up to a checkpoint. Who is told to stop
                     # may have seconds left: then it is made when the run continues.
                     if evaluate and not stopped:
-                        save |= self.evaluate(state, step)
+                        with account.spent("evaluation"):
+                            save |= self.evaluate(state, step)
                     if save:
-                        self.save(state, step, evaluated=not (evaluate and stopped))
+                        with account.spent("checkpoint"):
+                            self.save(state, step, evaluated=not (evaluate and stopped))
                     throughput.restart()
                 if stopped:
                     break
-        self.checkpoints.wait()
         return state, stopped
 
     def log_pending(self, progress: tqdm) -> None:
         """Reads the last logged step's numbers, by now one step old."""
         if self.pending is None:
             return
-        (step, metrics, perf), self.pending = self.pending, None
+        (step, metrics), self.pending = self.pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.check_finite(int(values.pop("first_bad_step")))
+        perf = self.throughput.read() | self.account.metrics()
         if not self.first_host:
             return
-        self.metrics.write(step, {**{f"train/{k}": v for k, v in values.items()}, **perf})
-        self.workdir.upload_soon()
+        self.write(step, {f"train/{k}": v for k, v in values.items()} | perf)
         rate = perf["perf/clips_per_second"]
         progress.set_postfix_str(f"loss {values['loss']:.4f}, {rate:.1f} clips/s", refresh=False)
         if progress.disable:
@@ -246,7 +264,7 @@ class _Run:
         if self.probe is not None and (step % every == 0 or step == self.config.total_steps):
             values |= self.probe(self.model(state))
         if values and self.first_host:
-            self.metrics.write(step, values)
+            self.write(step, values)
             losses = {k: v for k, v in values.items() if k.endswith("/loss")}
             self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
         name = self.config.keep_best
@@ -259,9 +277,17 @@ class _Run:
         self.checkpoints.keep_best(step)
         return True
 
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.metrics.write(step, values)
+        self.account.note(step)
+        self.workdir.upload_soon()
+        self.shown |= values
+
     def save(self, state: TrainState, step: int, evaluated: bool) -> None:
         if self.first_host:
             self.metrics.sync()
+            self.account.note(step)
+            self.account.sync()
         self.workdir.upload()  # so that no curve has a gap where another host goes on
         self.checkpoints.save(state, step, self.meta() | {"evaluated": evaluated})
 
@@ -270,20 +296,11 @@ class _Run:
         if first_bad_step < 0:
             return
         self.checkpoints.wait()
-        keys, bad = _batch_keys(self.batches, self.data, first_bad_step)
-        named = bad or keys
-        report = {"step": first_bad_step + 1, "runs": keys, "runs_with_non_finite_data": bad}
-        if self.first_host:
-            path = self.workdir.local / "non_finite.json"
-            write_bytes(path, json.dumps(report, indent=1).encode())
-        latest = self.checkpoints.latest_step
-        kept = (
-            f"checkpoint {latest} is intact" if latest is not None else "no checkpoint exists yet"
-        )
-        raise NonFiniteError(
-            f"The loss or gradient of step {first_bad_step + 1} was not finite, from runs "
-            f"{', '.join(named[:4])}{' ...' if len(named) > 4 else ''} (all in non_finite.json); "
-            f"{kept}: leave out damaged runs or lower optim.lr."
+        raise non_finite(
+            runs_of(self.batches, self.data, first_bad_step),
+            first_bad_step + 1,
+            self.checkpoints.latest_step,
+            self.workdir.local / "non_finite.json",
         )
 
     def export(self, state: TrainState) -> None:
@@ -314,37 +331,12 @@ class _Run:
             "best": self.best,
         }
 
-    def say_hello(self, first_step: int) -> None:
-        options, mesh = self.program.options, self.program.mesh
-        size = sum(np.prod(x.shape) for x in jax.tree.leaves(self.program.shapes.params))
-        share = sharded_share(self.program.shapes, self.program.shardings)
-        self.say(
-            f"{size / 1e6:.1f} M parameters on {mesh.size} x {jax.devices()[0].device_kind}, mesh "
-            f"{dict(mesh.shape)} ({share:.0%} of the state sharded); clips of "
-            f"{options.num_frames} frames, {options.visible_count} visible "
-            f"{'patches' if options.masking == 'tube' else 'tokens'}; "
-            f"{'from step ' + str(first_step) if first_step else 'from the start'}, outputs in "
-            f"{self.workdir.place}"
-        )
-
     def say(self, text: str) -> None:
         if self.first_host:
             tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
-            for part in filter(None, (self.workdir, self.metrics, self.checkpoints)):
+            files = (self.workdir, self.account, self.metrics)  # the first one is closed last
+            for part in filter(None, (*files, self.checkpoints, self.throughput, self.profile)):
                 stack.callback(part.close)
-
-
-def _batch_keys(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
-    """Keys of the runs of a batch, and of those whose clip holds non-finite data."""
-    keys, bad = {}, {}
-    clips = batches.clips(step)
-    for s, r, start in zip(clips.source, clips.run, clips.start, strict=True):
-        store = data.train[s].store
-        key = store.runs[r]["key"]
-        keys[key] = None
-        if not np.isfinite(store.read(int(r), int(start), batches.reader.num_frames)).all():
-            bad[key] = None
-    return list(keys), list(bad)

@@ -5,7 +5,7 @@ Changing the layout means changing the sizes of the mesh, or a row of this table
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -28,6 +28,8 @@ RULES = (
     ("heads", "tensor"),
     ("mlp", "tensor"),
 )
+# What spreads whole matrices, in this order; slices each compute all of them.
+MATRIX_AXES = ("fsdp", "tensor", "data")
 # Smaller tensors are replicated: sharding them saves no memory and costs a message each.
 MIN_SHARDED_SIZE = 2**14
 
@@ -107,6 +109,26 @@ def state_shardings(boxed, mesh: Mesh):
         return NamedSharding(mesh, PartitionSpec(*fits))
 
     return jax.tree.map(sharding, nn.unbox(boxed), specs)
+
+
+def on_whole_matrices(function: Callable, x_NxIxO: jax.Array) -> jax.Array:
+    """`function(x)`, computed where each of N matrices lies whole on one device of a slice.
+
+    Products of split matrices would exchange their parts again and again; of replicated ones, every
+    device would compute all. Without a mesh in scope it is the function alone.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function(x_NxIxO)
+    free = PartitionSpec.UNCONSTRAINED
+    # One axis after another: XLA makes an all-to-all of each, but would gather all at once.
+    ways = [PartitionSpec(MATRIX_AXES[:count], free, free) for count in (1, 2)]
+    ways.append(PartitionSpec(MATRIX_AXES, None, None))
+    for way in ways:
+        x_NxIxO = jax.lax.with_sharding_constraint(x_NxIxO, way)
+    x_NxIxO = function(x_NxIxO)
+    for way in reversed(ways):
+        x_NxIxO = jax.lax.with_sharding_constraint(x_NxIxO, way)
+    return x_NxIxO
 
 
 def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -15,6 +15,43 @@ from tensorboardX.summary import scalar
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
+
+
+class LineFile:
+    """A file of JSON objects, one a line, that grows by whole lines."""
+
+    def __init__(self, path: Path, lines: Iterable[Mapping]):
+        """
+        Args:
+          lines: what the file shall hold to begin with, whatever is there.
+        """
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        # Unbuffered: a full disk is noticed by the write that fails, and only by that one.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+
+    def write(self, values: Mapping) -> None:
+        line = (json.dumps(values) + "\n").encode()
+        with self.naming_it():
+            while line:  # on a full disk the first write may be short, the next one says why
+                line = line[self._file.write(line) :]
+
+    def sync(self) -> None:
+        """Makes everything written durable."""
+        with self.naming_it():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+    @contextlib.contextmanager
+    def naming_it(self) -> Iterator[None]:
+        """A failed write does not say where it was."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._file.name)
+            raise
 
 
 class MetricsWriter:
@@ -40,46 +77,30 @@ class MetricsWriter:
           place: what the run is called there, by default the workdir.
         """
         path = workdir / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in read_metrics(path) if line["step"] <= first_step]
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            write_bytes(path, text.encode())
-        # Unbuffered: a full disk is noticed by the write that fails, and only by that one.
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        before = read_metrics(path) if path.exists() else []
+        self._file = LineFile(path, [line for line in before if line["step"] <= first_step])
         self._tensorboard = _TensorBoard(workdir, first_step + 1)
         self._wandb = None
         if wandb_project:
             self._wandb = _start_wandb(workdir, wandb_project, config, place or str(workdir))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        line = (json.dumps({"step": step, **values}) + "\n").encode()
-        with self._naming_the_file():
-            while line:  # on a full disk the first write may be short, the next one says why
-                line = line[self._file.write(line) :]
+        self._file.write({"step": step, **values})
+        with self._file.naming_it():
             self._tensorboard.write(step, values)
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 
     def sync(self) -> None:
         """Makes everything written durable, before a checkpoint that relies on it."""
-        os.fsync(self._file.fileno())
+        self._file.sync()
 
     def close(self) -> None:
-        with self._naming_the_file():
-            self.sync()
-            self._file.close()
+        self._file.close()
+        with self._file.naming_it():
             self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
-
-    @contextlib.contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
-        """A failed write does not say where it was."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = error.filename or str(self._file.name)
-            raise
 
 
 class _TensorBoard:
@@ -131,38 +152,3 @@ def _start_wandb(workdir: Path, project: str, config: Mapping, place: str):
     return wandb.init(
         project=project, dir=str(workdir), config=dict(config), id=run_id, resume="allow"
     )
-
-
-class Throughput:
-    """Wall time between two log lines, split into waiting for data and the rest."""
-
-    def __init__(self, batch_size: int, step_flops: float, peak_flops: float | None):
-        """
-        Args:
-          step_flops: floating-point operations of a step.
-          peak_flops: what all devices could do in a second, None where it is not known.
-        """
-        self._batch_size, self._step_flops, self._peak_flops = batch_size, step_flops, peak_flops
-        self.restart()
-
-    def restart(self) -> None:
-        """Starts a new interval; time spent on evaluation and saving is not counted."""
-        self._begin, self._waited, self._steps = time.perf_counter(), 0.0, 0
-
-    def add_step(self, waited: float) -> None:
-        self._waited += waited
-        self._steps += 1
-
-    def read(self) -> dict[str, float]:
-        """The perf/ metrics of the interval, which ends."""
-        elapsed = max(time.perf_counter() - self._begin, 1e-9)
-        step_time = elapsed / max(self._steps, 1)
-        values = {
-            "perf/step_time": step_time,
-            "perf/clips_per_second": self._batch_size / step_time,
-            "perf/data_wait_fraction": self._waited / elapsed,
-        }
-        if self._peak_flops:
-            values["perf/mfu"] = self._step_flops / step_time / self._peak_flops
-        self.restart()
-        return values

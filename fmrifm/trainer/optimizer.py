@@ -1,26 +1,38 @@
-"""AdamW with masked weight decay, and the learning-rate schedule of the recipe."""
+"""AdamW or Muon with masked weight decay, and the learning-rate schedule of the recipe."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core.meta import AxisMetadata
 
 from data_tools.errors import InputError
+from fmrifm.trainer.muon import is_block_matrix, scale_by_muon
+
+# How the rate grows with the batch. `linear` is that of the recipe, and is meant for SGD (Goyal et
+# al. 2017, arXiv 1706.02677); `sqrt` is Adam's (Malladi et al. 2022, arXiv 2205.10287).
+LR_SCALING = {"linear": lambda ratio: ratio, "sqrt": math.sqrt}
+OPTIMIZERS = ("adamw", "muon")
 
 
 def peak_learning_rate(optim: Mapping, batch_size: int) -> float:
-    """The absolute rate: `lr`, or `base_lr` per 256 clips, by default the recipe's 1e-3.
+    """The absolute rate: `lr`, or `base_lr` at 256 clips (by default the recipe's 1e-3), scaled.
 
     Raises:
-      InputError: both are given.
+      InputError: both are given, or the rule of scaling is unknown.
     """
-    lr, base_lr = optim["lr"], optim["base_lr"]
+    lr, base_lr, rule = optim["lr"], optim["base_lr"], optim["lr_scaling"]
+    if rule not in LR_SCALING:
+        raise InputError(
+            f"optim.lr_scaling={rule!r} is unknown: choose one of {', '.join(LR_SCALING)}."
+        )
     if lr is not None and base_lr is not None:
         raise InputError("optim.lr (absolute) and optim.base_lr (per 256 clips): give only one.")
     if lr is not None:
         return lr
-    return (1e-3 if base_lr is None else base_lr) * batch_size / 256
+    return (1e-3 if base_lr is None else base_lr) * LR_SCALING[rule](batch_size / 256)
 
 
 def make_schedule(peak: float, warmup_steps: int, total_steps: int) -> Callable:
@@ -46,15 +58,37 @@ def decays(path: tuple) -> bool:
 
 
 def make_optimizer(optim: Mapping) -> optax.GradientTransformation:
-    """Adam moments plus decoupled decay; the step multiplies by the learning rate."""
+    """Directions plus decoupled decay; the step multiplies by the learning rate.
+
+    Directions are Adam's of all parameters (`adamw`), or Muon's of the matrices inside the blocks
+    and Adam's of the rest (`muon`).
+
+    Raises:
+      InputError: the optimizer is unknown.
+    """
+    name = optim["name"]
+    if name not in OPTIMIZERS:
+        raise InputError(f"optim.name={name!r} is unknown: choose one of {', '.join(OPTIMIZERS)}.")
+    direction = optax.scale_by_adam(b1=optim["b1"], b2=optim["b2"], eps=1e-8)
+    if name == "muon":
+        direction = optax.partition({"muon": scale_by_muon(), "adam": direction}, choose_directions)
     return optax.chain(
-        optax.scale_by_adam(b1=optim["b1"], b2=optim["b2"], eps=1e-8),
+        direction,
         optax.add_decayed_weights(
             optim["weight_decay"],
             mask=lambda params: jax.tree_util.tree_map_with_path(
                 lambda path, _: decays(path), params
             ),
         ),
+    )
+
+
+def choose_directions(params):
+    """`muon` or `adam` for each parameter, boxed with its axis names or not."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "muon" if is_block_matrix(path) else "adam",
+        params,
+        is_leaf=lambda x: isinstance(x, AxisMetadata),
     )
 
 

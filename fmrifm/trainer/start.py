@@ -34,15 +34,29 @@ HARMLESS = (
     "wandb_project",
     "probe.",
 )
+# What runs did before there were these fields.
+BEFORE = {
+    "optim.name": "adamw",
+    "optim.lr_scaling": "linear",
+    "data.window": 0,
+    "data.clips_per_window": 1,
+}
 
 
 def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
     """Compares the run in the workdir with the one that is asked for.
 
     Raises:
-      InputError: they differ and that is not allowed; lists every differing field.
+      InputError: they differ and that is not allowed; lists every differing field. Another
+        optimizer is never allowed.
     """
-    before, now = flatten(saved["config"]), flatten(current["config"])
+    before, now = BEFORE | flatten(saved["config"]), flatten(current["config"])
+    optimizers = before["optim.name"], now["optim.name"]
+    if len(set(optimizers)) > 1:
+        raise InputError(
+            f"The run in this workdir has optim.name={optimizers[0]}, whose state does not serve "
+            f"{optimizers[1]}: start from its weights with --config.init_from in another --workdir."
+        )
     changes = [
         f"{name} ({before[name]} -> {now.get(name)})"
         for name in sorted(before)

@@ -109,10 +109,11 @@ def make_train_step(
 
 
 def make_update(
-    tx: optax.GradientTransformation, schedule: Callable, clip_norm: float
+    tx: optax.GradientTransformation, schedule: Callable, clip_norm: float, shardings: Any = None
 ) -> Callable[[TrainState, Any, LossSums], tuple[TrainState, dict]]:
     """The new state from the gradient of the summed error.
 
+    `shardings` are those of the parameters; without, updates lie where the compiler likes.
     Metrics: loss, loss_of_zero (of predicting zero), grad_norm (before clipping), lr,
     first_bad_step.
     """
@@ -124,6 +125,8 @@ def make_update(
         lr = schedule(state.step + 1)  # the recipe's update i = 1..T uses s[i]
         grads = jax.tree.map(lambda g: g * clip_factor(norm, clip_norm), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        if shardings is not None:  # else parameters might move to where an update was computed
+            updates = jax.lax.with_sharding_constraint(updates, shardings)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
         # A non-finite step changes nothing but the mark; reading the mark is the host's business.
         good = jnp.isfinite(loss) & jnp.isfinite(norm)

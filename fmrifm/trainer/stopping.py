@@ -1,18 +1,59 @@
 """Reasons to stop early: a signal, or numbers that are no longer finite."""
 
+import json
 import os
 import signal
+from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError
+from data_tools.files import write_bytes
+from fmrifm.input.pipeline import TrainBatches
+from fmrifm.trainer.experiment import Data
 
 STOPPED_EXIT_CODE = 75  # the sysexits code for "try again": the same command continues the run
 
 
 class NonFiniteError(InputError):
     """The loss or a gradient was not finite."""
+
+
+def runs_of(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
+    """Keys of the runs of a batch, and of those whose clip holds non-finite data."""
+    keys, bad = {}, {}
+    clips = batches.clips(step)
+    for s, r, start in zip(clips.source, clips.run, clips.start, strict=True):
+        store = data.train[s].store
+        key = store.runs[r]["key"]
+        keys[key] = None
+        if not np.isfinite(store.read(int(r), int(start), batches.reader.num_frames)).all():
+            bad[key] = None
+    return list(keys), list(bad)
+
+
+def non_finite(
+    runs: tuple[list[str], list[str]], step: int, checkpoint: int | None, path: Path
+) -> NonFiniteError:
+    """The error of a step, counted from 1; on the first host its runs are written to a file.
+
+    Args:
+      runs: see `runs_of`.
+      checkpoint: the last one, None where there is none.
+    """
+    keys, bad = runs
+    report = {"step": step, "runs": keys, "runs_with_non_finite_data": bad}
+    if jax.process_index() == 0:
+        write_bytes(path, json.dumps(report, indent=1).encode())
+    named = bad or keys
+    kept = f"checkpoint {checkpoint} is intact" if checkpoint else "no checkpoint exists yet"
+    return NonFiniteError(
+        f"The loss or gradient of step {step} was not finite, from runs {', '.join(named[:4])}"
+        f"{' ...' if len(named) > 4 else ''} (all in {path.name}); {kept}: leave out damaged runs "
+        "or lower optim.lr."
+    )
 
 
 class StopSignal:

@@ -79,7 +79,9 @@ class Workdir:
           InputError: the files could not be copied; names the directory that has them.
         """
         if self._mirror is not None and not self._mirror.upload(tries=5):
-            raise InputError(self._mirror.complaint())
+            mirror, self._mirror = self._mirror, None
+            mirror.stop()
+            raise InputError(mirror.complaint())
 
     def close(self) -> None:
         """Copies what is new, once more, and ends the thread."""
@@ -167,10 +169,10 @@ class Mirror:
 
     def _fetch_file(self, name: str, data: bytes) -> None:
         path = self._local / name
-        if name == "metrics.jsonl" and path.exists():
-            beside = path.with_name(".metrics.jsonl")
+        if name.endswith(".jsonl") and path.exists():
+            beside = path.with_name(f".{name}")
             write_bytes(beside, data)
-            if _last_step(path) > _last_step(beside):  # the rest could not be copied
+            if _end(path) > _end(beside):  # the rest could not be copied
                 beside.unlink()
                 self._sent[name] = (len(data), 0)
                 return
@@ -249,10 +251,14 @@ class Mirror:
             "copies them."
         )
 
-    def close(self) -> None:
-        """Ends the thread and copies what is new, once more."""
+    def stop(self) -> None:
+        """Ends the thread."""
         self._closing.set()
         self._wanted.set()
+
+    def close(self) -> None:
+        """Ends the thread and copies what is new, once more."""
+        self.stop()
         if not self._copy():
             tqdm.write(f"error: {self.complaint()}", file=sys.stderr)
 
@@ -282,5 +288,6 @@ def _state(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _last_step(path: Path) -> int:
-    return max((line["step"] for line in read_metrics(path)), default=-1)
+def _end(path: Path) -> float:
+    """How far lines reach: a time where they have one, else a step."""
+    return max((line.get("time", line["step"]) for line in read_metrics(path)), default=-1)

@@ -126,8 +126,8 @@ def test_encoder_alone(golden, name):
 def test_six_optimizer_steps(golden):
     data = golden("cm_train6")
     meta, model = json.loads(str(data["meta"])), load_case(data)
-    optim = {"b1": meta["betas"][0], "b2": meta["betas"][1], "weight_decay": meta["wd"]}
-    tx = make_optimizer(optim)
+    b1, b2 = meta["betas"]
+    tx = make_optimizer({"name": "adamw", "b1": b1, "b2": b2, "weight_decay": meta["wd"]})
     schedule = make_schedule(meta["lr"], meta["warmup"], meta["total"])
     ours = [schedule(j) for j in range(meta["total"])]
     np.testing.assert_allclose(ours, data["schedule"], atol=1e-9)

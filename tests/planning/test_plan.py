@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from data_tools.errors import InputError
+from fmrifm.planning.feeding import plan_feeding
 from fmrifm.planning.plan import _memory_from, _operations, make_plan, with_batch
 from fmrifm.planning.search import search
 from fmrifm.planning.table import describe, verdict
@@ -105,7 +106,17 @@ def test_times_follow_from_peaks(toy_config, geometry, monkeypatch):
     assert plan["clips_per_second"] == pytest.approx(8 / seconds["predicted"])
     clip = 16 * geometry.n_patches * geometry.patch_dim * 2
     assert plan["host_bytes_per_second"] / plan["clips_per_second"] == pytest.approx(clip, rel=0.05)
-    assert "bound by compute: at most 100% utilisation" in describe(plan)
+    text = describe(plan)
+    assert "bound by compute: at most 100% utilisation" in text
+    assert "--config.data.threads=2" in text and "--config.data.workers=1 " in text
+
+
+def test_settings_that_feed_a_host():
+    """1,600 clips of 3 MB a second on 4 hosts of 4 chips, at 0.1 s + 3 MB / 85 MB/s a request."""
+    feeding = plan_feeding(1600, 3e6, hosts=4, chips=16)
+    assert (feeding["chip"], feeding["host"]) == (3e8, 1.2e9)
+    assert feeding["workers"] == 6 and feeding["requests"] == 10  # 54.1 under way
+    assert feeding["window_share"] == 24 / 64
 
 
 def test_what_does_not_fit_is_an_answer(toy_config, geometry, monkeypatch):

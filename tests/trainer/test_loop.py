@@ -16,11 +16,13 @@ from data_tools.geometry import Geometry
 from fmrifm.trainer.checkpoint import restore_params
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.goodput import LOSSES
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.mesh import to_devices
-from fmrifm.trainer.metrics import Throughput
+from fmrifm.trainer.metrics import read_metrics
 from fmrifm.trainer.start import warm_start
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
+from fmrifm.trainer.throughput import Throughput
 from tests.conftest import make_toy_config, write_toy_store
 from tests.trainer.commands import Run, metrics, weights
 
@@ -113,19 +115,34 @@ def test_kills_and_signals_change_nothing(make_config, tmp_path):
         assert weights(workdir) == weights(calm.workdir)
         assert not list((workdir / "checkpoints").glob(half_saved))
     assert saved_steps(killed) == saved_steps(calm.workdir)
+    for workdir, repeated in ((killed, True), (stopped, False)):
+        lines = read_metrics(workdir / "goodput.jsonl")
+        assert np.ptp([x["time"] - sum(x["seconds"].values()) for x in lines]) < 0.05  # no gaps
+        last = lines[-1]
+        assert (last["start"], last["step"], last["event"]) == (3, 60, "end of run")
+        assert (last["seconds"]["repeated_steps"] > 0) == repeated
+        assert all(last["seconds"][name] > 0 for name in ("steps", "compile", "down_time"))
 
 
-def test_stopped_at_an_evaluation(make_config, finished, stop_at, tmp_path):
-    """The evaluation that there was no time for is made up for, with its best checkpoint."""
+def test_stopped_at_an_evaluation(make_config, finished, stop_at, tmp_path, capsys):
+    """The evaluation that there was no time for is made up for, with its best checkpoint.
+
+    Profiles change nothing; each start writes one, the first of two steps that the stop left it.
+    """
     config = make_config(keep_best="held")
     stop_at(4)
-    assert train(config, tmp_path) == STOPPED_EXIT_CODE
+    assert train(config, tmp_path, profile="3:6") == STOPPED_EXIT_CODE
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+    assert "\ngoodput " in capsys.readouterr().err
     assert "eval/held/loss" not in metrics(tmp_path)[-1]
     stop_at(5)
     assert train(config, tmp_path) == STOPPED_EXIT_CODE
     assert metrics(tmp_path) == metrics(finished)[:7]  # five steps, two evaluations
     stop_at(None)
-    assert train(config, tmp_path) == 0
+    assert train(config, tmp_path, profile="6:1") == 0
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 2
+    told = capsys.readouterr().err
+    assert "(3 in all)" in told and "from step 5 on" in told and "eval/held/loss " in told
     assert metrics(tmp_path) == metrics(finished) and weights(tmp_path) == weights(finished)
     assert tensorboard_scalars(tmp_path) == tensorboard_scalars(finished)
 
@@ -161,6 +178,22 @@ def test_outputs(finished):
     assert figures == [f"held_0_step-000000{step}.png" for step in (2, 4, 6, 8)]
     assert (finished / "figures" / figures[0]).read_bytes().startswith(b"\x89PNG")
     assert json.loads((finished / "config.json").read_text())["total_steps"] == STEPS
+    lines = [x for x in read_metrics(finished / "metrics.jsonl") if "train/loss" in x]
+    lost = {f"perf/lost/{cause}" for cause in LOSSES}
+    for line in lines:
+        assert {name for name in line if name.startswith("perf/")} == lost | {
+            f"perf/{name}"
+            for name in (
+                *("step_time", "step_time_p50", "step_time_p90", "step_time_p99", "goodput"),
+                *("clips_per_second", "clips_per_second_per_chip", "data_wait_fraction"),
+                *("encoder_tokens_per_second", "decoder_tokens_per_second"),
+                *("wall_seconds", "compile_seconds"),
+            )
+        }
+        assert line["perf/goodput"] + sum(line[name] for name in lost) == pytest.approx(1)
+        clips = line["perf/clips_per_second"]  # 8 of 32 patches are seen, four tokens each
+        assert line["perf/encoder_tokens_per_second"] / clips == pytest.approx(1 + 8 * 4)
+        assert line["perf/decoder_tokens_per_second"] / clips == pytest.approx(1 + 32 * 4)
     first, last = (metrics(finished)[i] for i in (2, -1))
     assert last["eval/held/loss"] < first["eval/held/loss"]
 
@@ -175,7 +208,14 @@ def test_host_reads_nothing_but_logged_numbers(make_config, tmp_path, monkeypatc
         return value.fget(array)
 
     monkeypatch.setattr(ArrayImpl, "_value", property(read))
-    monkeypatch.setattr(Throughput, "add_step", lambda *_: at_step.append(len(reads)))
+    next_batch = Throughput.next_batch
+
+    def count(*args):
+        batch = next_batch(*args)
+        at_step.append(len(reads))
+        return batch
+
+    monkeypatch.setattr(Throughput, "next_batch", count)
     config = make_config(log_every=3, eval_every=0, checkpoint_every=100)
     assert train(config, tmp_path) == 0
     assert np.diff(at_step).tolist() == [0, 0, 0, 5, 0, 0, 5]  # steps 3 and 6; five numbers each

@@ -23,8 +23,9 @@ LAYOUTS = {  # mesh, and the least share of the state that each device does not 
 }
 
 
-def make_program(layout):
+def make_program(layout, **optim):
     config = load_config(arg="vit_b")
+    config.optim.update(optim)
     config.mesh.update({"data": 1} | LAYOUTS[layout][0])
     return Program(config, standard_flat_map("fsLR-32k").geometry, jax.devices()[:8])
 

@@ -123,6 +123,8 @@ def test_bfloat16_stays_close(toy_config, one_device):
         ({"model__patch": 3}, "model.patch=3"),
         ({"compute_dtype": "float8"}, "float8"),
         ({"optim__lr": 1e-3, "optim__base_lr": 1e-3}, "only one"),
+        ({"optim__name": "lion"}, "adamw, muon"),
+        ({"optim__lr_scaling": "cubic"}, "linear, sqrt"),
         ({"total_steps": 0}, "total_steps"),
         ({"keep_best": "nobody"}, "nobody"),
     ],

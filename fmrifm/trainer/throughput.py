@@ -1,0 +1,143 @@
+"""How long steps take, and what that comes to: rates of clips and tokens, utilisation, memory."""
+
+import array
+import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from fmrifm.trainer.chips import find_chip
+from fmrifm.trainer.experiment import Program
+from fmrifm.trainer.flops import clip_flops, clip_tokens
+from fmrifm.trainer.goodput import Account
+
+
+@dataclasses.dataclass(frozen=True)
+class StepWork:
+    """What one step of the whole run does.
+
+    Attributes:
+      clips: of the global batch.
+      encoder_tokens, decoder_tokens: of all its clips.
+      flops: floating-point operations, nothing twice.
+      chips: that share it.
+      peak_flops: of a chip, a second; None where it is not known.
+    """
+
+    clips: int
+    encoder_tokens: int
+    decoder_tokens: int
+    flops: float
+    chips: int
+    peak_flops: float | None
+
+    def rates(self, step_time: float) -> dict[str, float]:
+        """The perf/ metrics that follow from the seconds that a step takes."""
+        values = {
+            "perf/clips_per_second": self.clips / step_time,
+            "perf/clips_per_second_per_chip": self.clips / step_time / self.chips,
+            "perf/encoder_tokens_per_second": self.encoder_tokens / step_time,
+            "perf/decoder_tokens_per_second": self.decoder_tokens / step_time,
+        }
+        if self.peak_flops:
+            values["perf/mfu"] = self.flops / step_time / (self.chips * self.peak_flops)
+        return values
+
+
+def step_work(program: Program) -> StepWork:
+    """What a training step of a program does."""
+    clips, patches = program.config.batch_size, program.task.objective.geometry.n_patches
+    seen, decoded = clip_tokens(program.options, patches)
+    flops = clip_flops(program.options, patches)
+    chip = find_chip(program.mesh.devices.flat[0])
+    return StepWork(
+        clips=clips,
+        encoder_tokens=clips * seen,
+        decoder_tokens=clips * decoded,
+        flops=clips * flops,
+        chips=program.mesh.size,
+        peak_flops=chip and chip.flops,
+    )
+
+
+class Throughput:
+    """Times steps, each from the end of the one before to its own.
+
+    A thread waits for each step, since the loop is busy: it may be waiting for data when one ends.
+    The loop itself waits for the last step but one, which keeps it from running far ahead.
+    """
+
+    def __init__(self, work: StepWork, account: Account):
+        self._work, self._account = work, account
+        self._thread = ThreadPoolExecutor(1)
+        self._running: Future | None = None  # gives the time at which the newest step ended
+        self._times: list[float] = []  # of the steps since the last `read`
+        self._waits: list[float] = []  # the part of each that devices waited for its batch
+        self._all_times = array.array("d")  # of this start
+        self._asked = self._ready = self._wait = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """The next step begins now: what came in between was not part of a step."""
+        self._last_end = self._account.clock()
+
+    def next_batch(self, batches: Iterator) -> dict[str, jax.Array]:
+        self._asked = self._account.clock()
+        batch = next(batches)
+        self._ready = self._account.clock()
+        return batch
+
+    def follow(self, loss: jax.Array) -> None:
+        """Begins to time the step that gives this loss; returns when the one before has ended."""
+        before, self._running = self._running, self._thread.submit(self._end_of, loss)
+        if before:
+            self._ended(before.result())
+        # The devices stood still from the end of the step before until its batch was there.
+        self._wait = max(0.0, self._ready - max(self._asked, self._last_end))
+        self._account.move(self._wait, "data_wait")
+
+    def drain(self) -> None:
+        """Returns when the newest step has ended."""
+        if self._running:
+            self._ended(self._running.result())
+            self._running = None
+
+    def _end_of(self, loss: jax.Array) -> float:
+        jax.block_until_ready(loss)  # not a read
+        return self._account.clock()
+
+    def _ended(self, end: float) -> None:
+        self._times.append(end - self._last_end)
+        self._all_times.append(end - self._last_end)
+        self._waits.append(self._wait)
+        self._last_end = end
+
+    def read(self) -> dict[str, float]:
+        """The perf/ metrics of the steps that have ended since the last call."""
+        waited = sum(self._waits) / max(sum(self._times), 1e-9)
+        values = {**self._figures(self._times), "perf/data_wait_fraction": waited}
+        self._times, self._waits = [], []
+        return values
+
+    def read_all(self) -> dict[str, float]:
+        """The same of all steps of this start, without the wait for data; {} if there were none."""
+        return self._figures(self._all_times) if self._all_times else {}
+
+    def _figures(self, times) -> dict[str, float]:
+        step_time = max(float(np.mean(times)), 1e-9)
+        values = {"perf/step_time": step_time}
+        for percent, value in zip((50, 90, 99), np.percentile(times, (50, 90, 99)), strict=True):
+            values[f"perf/step_time_p{percent}"] = float(value)
+        return {**values, **self._work.rates(step_time), **_memory()}
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def _memory() -> dict[str, float]:
+    """The most memory that a device of this process has held, where the backend tells."""
+    told = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in told if "peak_bytes_in_use" in stats]
+    return {"perf/hbm_peak_bytes": max(peaks)} if peaks else {}
