@@ -67,7 +67,7 @@ def assert_same(found, expected):
 @pytest.mark.slow
 def test_processes_come_and_go(toy_config, one_device, tmp_path):
     make = functools.partial(
-        toy_config, total_steps=16, log_every=1, eval_every=5, checkpoint_every=5, figures=1,
+        toy_config, total_steps=16, log_every=1, eval_every=8, checkpoint_every=8, figures=1,
         keep_best="held",
     )  # fmt: skip
     expected, cache = tmp_path / "one", tmp_path / "cache"
@@ -76,11 +76,11 @@ def test_processes_come_and_go(toy_config, one_device, tmp_path):
     # Heads are split over hosts. A signal to one of four stops all after the same step.
     config, workdir = make(mesh__data=2, mesh__tensor=4), tmp_path / "run"
     four = Run(config, workdir, cache, processes=4, devices=2)
-    codes = four.signal_when(lambda: four.reached(6), signal.SIGUSR1, process=3)
+    codes = four.signal_when(lambda: four.reached(2), signal.SIGUSR1, process=3)
     assert codes == [STOPPED_EXIT_CODE] * 4, four.output
     assert "Stopped" in four.output[0] and not any("Stopped" in out for out in four.output[1:])
     step = metrics(workdir)[-1]["step"]
-    assert 6 <= step < 16 and (workdir / "checkpoints" / str(step)).is_dir()
+    assert 2 <= step < 16 and (workdir / "checkpoints" / str(step)).is_dir()
     assert [line["step"] for line in metrics(workdir) if "train/loss" in line] == list(
         range(1, step + 1)
     )
@@ -99,7 +99,7 @@ def test_processes_come_and_go(toy_config, one_device, tmp_path):
         *("checkpoints", "config.json", "figures", "goodput.jsonl", "metrics.jsonl", "model")
     }
     drawn = [sorted(p.name for p in (w / "figures").iterdir()) for w in (workdir, expected)]
-    assert drawn[0] == drawn[1] and len(drawn[0]) == 4
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 2
     assert len(list(workdir.glob("events*"))) == 2  # one a start
 
     # One device takes over what four have left.
