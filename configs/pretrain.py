@@ -107,9 +107,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.remat = "none"  # recomputed in the backward pass: none, dots, attention or full
 
     config.optim = ConfigDict()
-    config.optim.name = (
-        "adamw"  # or muon: Muon of the matrices inside the blocks, AdamW of the rest
-    )
+    config.optim.name = "adamw"  # or muon: Muon of matrices inside the blocks, AdamW of the rest
     config.optim.lr = placeholder(float)  # peak rate, absolute
     config.optim.base_lr = placeholder(float)  # peak rate at 256 clips; 1e-3 if neither is given
     config.optim.lr_scaling = (
