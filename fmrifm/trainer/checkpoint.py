@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,17 @@ class Checkpoints:
                 raise
             if jax.process_index() == 0:
                 for half in self._directory.glob("*.orbax-checkpoint-tmp"):
-                    shutil.rmtree(half, ignore_errors=True)
+                    _remove(half)
             raise OSError(number, os.strerror(number), str(self._directory)) from error
+
+
+def _remove(directory: Path) -> None:
+    """Removes a directory that threads may still write to."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.05)
 
 
 def find_checkpoint(path: str | os.PathLike) -> tuple[Path, int] | None:
