@@ -1,6 +1,7 @@
 """What is read from a compiled program: messages by mesh axis, loops, and what is only sliced."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,17 @@ def test_messages_behind_the_back_of_others_count(kind):
     ).collectives(AXES)
     gather = next(c for c in found if c.op == "all-gather")
     assert (gather.bytes, gather.count) == (12 * 16 * 128 * 4, 12)
+
+
+def test_a_message_beside_other_work_counts_once():
+    """It begins in one operation, with flags of -1, and goes on in others."""
+    flags = ', backend_config={"async_collective_fusion_config":{"flag_end":"X","flag_start":"Y"}}'
+    sums = re.search(r"  %sum = .*\n", TPU.replace("GROUPS", "replica_groups={}"))[0]
+    parts = [sums.replace("\n", flags.replace("X", x).replace("Y", y) + "\n")
+             for x, y in (("-1", "-1"), ("8", "2"), ("8", "2"))]  # fmt: skip
+    text = re.sub(r"  %sum = .*\n", lambda _: "".join(parts), TPU)
+    (found,) = CompiledProgram(text).collectives(AXES)
+    assert found.count == 12
 
 
 @pytest.mark.parametrize(
