@@ -66,6 +66,15 @@ def test_messages_count_as_often_as_their_loop_runs(groups, axis, size):
     assert found.sent == pytest.approx(2 * found.bytes * (size - 1) / size)
 
 
+def test_loops_that_take_several_parts_at_a_time():
+    """As the compiler makes of products with split weights: u32 counters that grow by two."""
+    text = TPU.replace("GROUPS", "replica_groups={}").replace("s32[]", "u32[]")
+    step = "  %two = u32[] constant(2)\n  %j = u32[] add(%i, %two)\n  ROOT %t = "
+    text = text.replace("  ROOT %t = ", step, 1).replace("tuple(%i, %x)", "tuple(%j, %x)")
+    (found,) = CompiledProgram(text).collectives(AXES)
+    assert found.count == 6
+
+
 def test_what_hosts_exchange_between_slices():
     send = """  %send = (f32[8,128]{1,0}, u32[], token[]) send(%one, %token), channel_id=2, \
 frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
