@@ -107,10 +107,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.remat = "none"  # recomputed in the backward pass: none, dots, attention or full
 
     config.optim = ConfigDict()
-    config.optim.name = "adamw"  # or muon: Muon of matrices inside the blocks, AdamW of the rest
+    config.optim.name = "adamw"  # or muon: that for matrices inside the blocks, AdamW for the rest
     config.optim.lr = placeholder(float)  # peak rate, absolute
     config.optim.base_lr = placeholder(float)  # peak rate at 256 clips; 1e-3 if neither is given
-    config.optim.lr_scaling = "linear"  # how base_lr, never lr, grows with the batch; or sqrt
+    config.optim.lr_scaling = "linear"  # how base_lr, never lr, grows with the batch: or sqrt
     config.optim.warmup_steps = config.get_ref("total_steps") // 20  # of linear warm-up
     config.optim.weight_decay = 0.05  # of all but biases and norms
     config.optim.clip_norm = 1.0  # largest norm of the gradient; 0 never clips

@@ -12,6 +12,9 @@ from fmrifm.planning.hlo import Operation, array_sizes
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 
+# On a TPU, a message that goes on beside other work is written again in each of these fusions.
+_GOES_ON = re.compile(r'"async_collective_fusion_config":\{"flag_end":"\d')
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -50,7 +53,7 @@ def read_message(operation: Operation, axes: Mapping[str, int]) -> tuple[str, st
         # Between slices the hosts exchange; the program only hands over its part.
         kind = between.group(1).lower().replace("_", "-")
         return kind, "dcn_data", axes.get("dcn_data", 1), next(array_sizes(operation.result))
-    if kind in _KINDS:
+    if kind in _KINDS and not _GOES_ON.search(operation.rest):
         return kind, *_axes_of(operation, axes), _bytes_got(operation, kind)
     return None
 

@@ -156,13 +156,37 @@ class CompiledProgram:
         known = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.rest)
         if known:
             return int(known.group(1))
-        condition = self._parts.get(loop.called("condition"), [])
-        bounds = [
-            int(operation.rest.split(")")[0])
-            for operation in condition
-            if operation.kind == "constant" and operation.result.startswith("s32[]")
-        ]
-        return bounds[0] if len(bounds) == 1 else 1
+        condition = {x.name: x for x in self._parts.get(loop.called("condition"), [])}
+        bounds = [x for x in condition.values() if _integer(x) is not None]
+        if len(bounds) != 1:
+            return 1
+        counters = [x for x in condition.values() if x.kind == "get-tuple-element"]
+        place = int(re.search(r"index=(\d+)", counters[0].rest)[1]) if len(counters) == 1 else None
+        return -(-_integer(bounds[0]) // self._stride(loop.called("body"), place))
+
+    def _stride(self, body: str, place: int | None) -> int:
+        """What the body of a loop adds to the counter at a place of its tuple; 1 if not found.
+
+        Products with weights in parts, which the compiler loops over, take two parts at a time.
+        """
+        inside = {x.name: x for x in self._parts.get(body, [])}
+        root = next((x for x in inside.values() if x.is_root), None)
+        if root is None or place is None or place >= len(root.operands):
+            return 1
+        step = inside.get(root.operands[place])
+        while step is not None and step.kind in ("copy", "bitcast"):
+            step = inside.get(step.operands[0])
+        if step is None or step.kind != "add":
+            return 1
+        found = [_integer(inside[x]) for x in step.operands if x in inside]
+        return next((x for x in found if x), 1)
+
+
+def _integer(operation: Operation) -> int | None:
+    """The value of a constant that is a whole number."""
+    if operation.kind != "constant" or not re.match(r"[su]32\[\]", operation.result):
+        return None
+    return int(operation.rest.split(")")[0])
 
 
 def _copied(kind: str) -> int:

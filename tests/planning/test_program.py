@@ -1,6 +1,7 @@
 """What is read from a compiled program: messages by mesh axis, loops, and what is only sliced."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,15 @@ def test_messages_count_as_often_as_their_loop_runs(groups, axis, size):
     assert found.sent == pytest.approx(2 * found.bytes * (size - 1) / size)
 
 
+def test_loops_that_take_several_parts_at_a_time():
+    """As the compiler makes of products with split weights: u32 counters that grow by two."""
+    text = TPU.replace("GROUPS", "replica_groups={}").replace("s32[]", "u32[]")
+    step = "  %two = u32[] constant(2)\n  %j = u32[] add(%i, %two)\n  ROOT %t = "
+    text = text.replace("  ROOT %t = ", step, 1).replace("tuple(%i, %x)", "tuple(%j, %x)")
+    (found,) = CompiledProgram(text).collectives(AXES)
+    assert found.count == 6
+
+
 def test_what_hosts_exchange_between_slices():
     send = """  %send = (f32[8,128]{1,0}, u32[], token[]) send(%one, %token), channel_id=2, \
 frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
@@ -94,6 +104,17 @@ def test_messages_behind_the_back_of_others_count(kind):
     ).collectives(AXES)
     gather = next(c for c in found if c.op == "all-gather")
     assert (gather.bytes, gather.count) == (12 * 16 * 128 * 4, 12)
+
+
+def test_a_message_beside_other_work_counts_once():
+    """It begins in one operation, with flags of -1, and goes on in others."""
+    flags = ', backend_config={"async_collective_fusion_config":{"flag_end":"X","flag_start":"Y"}}'
+    sums = re.search(r"  %sum = .*\n", TPU.replace("GROUPS", "replica_groups={}"))[0]
+    parts = [sums.replace("\n", flags.replace("X", x).replace("Y", y) + "\n")
+             for x, y in (("-1", "-1"), ("8", "2"), ("8", "2"))]  # fmt: skip
+    text = re.sub(r"  %sum = .*\n", lambda _: "".join(parts), TPU)
+    (found,) = CompiledProgram(text).collectives(AXES)
+    assert found.count == 12
 
 
 @pytest.mark.parametrize(
