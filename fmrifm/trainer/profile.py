@@ -1,6 +1,7 @@
 """A JAX profile of some steps, for TensorBoard or Perfetto."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -13,10 +14,16 @@ def parse_profile(text: str | None, total_steps: int) -> range:
     """The steps, counted from 1 as in metrics.jsonl, that START:COUNT names; none for None.
 
     Raises:
-      InputError: not of this form, or steps that the run does not have.
+      InputError: not of this form, steps that the run does not have, or no profiler.
     """
     if text is None:
         return range(0)
+    if find_spec("libtpu") and not jax.config.jax_platforms and jax.default_backend() != "tpu":
+        # JAX has taken it for a TPU's, and its profiler ends the process.
+        raise InputError(
+            f"--profile={text} needs JAX_PLATFORMS={jax.default_backend()} in the environment, as "
+            "libtpu is installed here and there is no TPU."
+        )
     found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text, re.ASCII)
     if not found:
         raise InputError(f"--profile={text} is not START:COUNT with numbers from 1 on, like 100:5.")
