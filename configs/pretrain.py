@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.cache_dir = placeholder(str)  # keeps here what was read of slow stores: disk or RAM
     config.data.cache_gb = 100.0  # at most so much of it, in GB
     config.data.clips_per_window = 1  # random clips of a batch from one window: fewer bytes each
-    config.data.window = 0  # frames of such a window; 0 for num_frames
+    config.data.window = 0  # its frames; 0 for num_frames: one clip, each time masked otherwise
 
     config.probe = ConfigDict()  # of the frozen model amid its training, see configs/probe.py
     config.probe.every = 0  # steps, multiples of eval_every, and after the last; 0 for never

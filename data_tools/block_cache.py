@@ -66,16 +66,22 @@ class BlockCache:
         self._intact: set[str] = set()  # blocks whose checksum was seen to match
         self._in_use: dict[str, int] = {}  # locked handles, kept until the process ends
         self._full = False
-        self._held = self._since = 0  # bytes when last looked, and added since
+        self._held: int | None = None  # bytes when last looked
+        self._since = 0  # bytes added since
 
     def open(self, store: str) -> None:
         """Tells other processes, until this one ends, that a store is read."""
         if store in self._in_use:
             return
-        directory = self.directory / store
-        directory.mkdir(exist_ok=True)
-        handle = os.open(directory / ".in-use", os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        mark = self.directory / store / ".in-use"
+        while True:
+            mark.parent.mkdir(exist_ok=True)
+            handle = os.open(mark, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(mark), os.fstat(handle)):
+                    break
+            os.close(handle)  # another process has just made room of it
         os.utime(handle)
         self._in_use[store] = handle
 
@@ -112,10 +118,11 @@ class BlockCache:
         self._queue.join()
 
     def _write_all(self) -> None:
-        self._held = self._scan()
         while True:
             path, block = self._queue.get()
             try:
+                if self._held is None:
+                    self._held = self._scan()
                 self._write(path, block)
             except OSError as error:
                 self._full = True
@@ -147,8 +154,9 @@ class BlockCache:
     def _make_room(self, size: int) -> bool:
         """Removes stores that nobody reads, as far as needed; whether that was enough."""
         marks = [store / ".in-use" for store in self._stores() if store.name not in self._in_use]
-        for mark in sorted((m for m in marks if m.exists()), key=lambda m: m.stat().st_mtime):
-            with contextlib.suppress(OSError), open(mark, "rb") as handle:
+        for mark in sorted(marks, key=lambda m: m.stat().st_mtime if m.exists() else 0):
+            # It is made where a kill left a store without.
+            with contextlib.suppress(OSError), open(mark, "ab") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(mark.parent)
             self._held, self._since = self._scan(), 0
@@ -163,11 +171,11 @@ class BlockCache:
         """Bytes of all blocks; what killed processes left unfinished is removed."""
         total = 0
         for store in self._stores():
-            with contextlib.suppress(OSError), os.scandir(store) as entries:
-                for entry in entries:
-                    found = entry.stat()
+            for path in list(store.iterdir()):
+                with contextlib.suppress(OSError):  # another process may have removed it
+                    found = path.stat()
                     total += found.st_size
-                    unfinished = entry.name.startswith(".") and entry.name != ".in-use"
+                    unfinished = path.name.startswith(".") and path.name != ".in-use"
                     if unfinished and time.time() - found.st_mtime > _STALE:
-                        os.unlink(entry)
+                        path.unlink()
         return total

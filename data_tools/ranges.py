@@ -86,10 +86,7 @@ class RangedFile:
         Args:
           place: path or URL.
         """
-        self.place, self._retries, self._handle = str(place), retries, None
-
-    def __getstate__(self):
-        return {**vars(self), "_handle": None}
+        self.place, self._retries = str(place), retries
 
     def size(self) -> int | None:
         """Bytes in all; None where a server does not tell. InputError if it is not there."""
@@ -113,9 +110,8 @@ class RangedFile:
             files, path = file_system(self.place)
             data = files.cat_file(path, start=start, end=stop)
         else:
-            if self._handle is None:
-                self._handle = open(self.place, "rb", buffering=0)  # noqa: SIM115 closes with self
-            data = os.pread(self._handle.fileno(), stop - start, start)
+            with open(self.place, "rb", buffering=0) as file:
+                data = os.pread(file.fileno(), stop - start, start)
         if len(data) > stop - start:
             raise InputError(
                 f"The server of {self.place} sends whole files where parts are asked for: serve it "
@@ -134,5 +130,7 @@ def _may_pass(error: Exception) -> bool:
     status = error_status(error)
     if status is not None:
         return not 400 <= status < 500 or status in _BUSY
+    if str(error).startswith("Forbidden"):
+        return False  # as gcsfs has it
     lasting = (PermissionError, IsADirectoryError, NotADirectoryError)
     return not is_absence(error) and not isinstance(error, lasting)

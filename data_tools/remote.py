@@ -7,10 +7,12 @@ boto3 looks for them; without credentials buckets are read anonymously.
 
 import contextlib
 import fnmatch
+import functools
 import glob
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +20,9 @@ from typing import Any, BinaryIO
 from data_tools.errors import InputError, as_input_errors
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+# Environment variables that say how places are reached.
+_SETTINGS = ("AWS_", "GOOGLE_", "GCSFS_", "STORAGE_EMULATOR")
+_ONE_AT_A_TIME = threading.Lock()
 # Requests that may be under way at once, and seconds after which one that is silent has failed.
 _CONNECTIONS, _SILENCE = 256, 30
 # Packages whose errors say that something elsewhere cannot be read.
@@ -138,35 +143,50 @@ def s3_options() -> dict[str, Any]:
 
 
 def http_options() -> dict[str, Any]:
-    """How to reach a web server: long answers are welcome, silence is not."""
-    from aiohttp import ClientTimeout
+    """How to reach a web server."""
+    return {"client_kwargs": {"timeout": _timeout()}}
 
-    timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
-    return {"client_kwargs": {"timeout": timeout}}
+
+def gs_options() -> dict[str, Any]:
+    """How to reach a bucket of Google's; its listings are asked for anew each time."""
+    # It logs with tracebacks what comes as an error, too.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    return {"requests_timeout": _timeout(), "use_listings_cache": False}
 
 
 def file_system(place: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
+    """The fsspec file system of a URL, one for all threads of a process, and the path in it.
 
     Raises:
       InputError: a package is missing, or it is no URL that can be read.
     """
+    scheme = place.split("://")[0]
+    settings = tuple((k, v) for k, v in os.environ.items() if k.startswith(_SETTINGS))
     try:
-        import fsspec
-
-        options = {}
-        if place.startswith(("s3://", "s3a://")):
-            options = s3_options()
-        elif place.startswith(("http://", "https://")):
-            options = http_options()
-        elif place.startswith(("gs://", "gcs://")):
-            # It logs with tracebacks what comes as an error, too.
-            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-        return fsspec.core.url_to_fs(place, **options)
+        with _ONE_AT_A_TIME:
+            files = _open_file_system(scheme, settings, os.getpid())
+        return files, files._strip_protocol(place)
     except ImportError:
         raise InputError(f"Reading {place} needs fsspec: pip install 'fmrifm[remote]'.") from None
     except ValueError as error:
         raise InputError(f"{place} is no URL that can be read ({error}): check it.") from error
+
+
+def _timeout() -> Any:
+    """Long answers are welcome, silence is not."""
+    from aiohttp import ClientTimeout
+
+    return ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+
+
+@functools.lru_cache(32)
+def _open_file_system(scheme: str, settings: tuple, process: int) -> Any:
+    # fsspec itself makes one for each thread, with connections and credentials of its own.
+    import fsspec
+
+    options = {"s3": s3_options, "s3a": s3_options, "gs": gs_options, "gcs": gs_options}
+    options |= {"http": http_options, "https": http_options}
+    return fsspec.filesystem(scheme, **options.get(scheme, dict)())
 
 
 @contextlib.contextmanager

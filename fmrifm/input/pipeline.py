@@ -78,6 +78,7 @@ class ClipReader:
             for source in sources
         ]
         self._packed: dict[tuple[int, int], np.ndarray] = {}
+        self._is_mapped = all(source.store.is_mapped for source in sources)
         self._requests = requests
         self._start_pool()
 
@@ -124,7 +125,10 @@ class ClipReader:
         def copy(rows: np.ndarray) -> None:
             self._copy(bold, clips, rows)
 
-        for _ in self._at_once(copy, overlapping(clips, self.num_frames)):
+        # A look into a memory map costs nothing, so there it does not matter what overlaps.
+        alone = np.arange(len(clips))[:, None]
+        groups = alone if self._is_mapped else overlapping(clips, self.num_frames)
+        for _ in self._at_once(copy, groups):
             pass  # a failure is raised here
         batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
         return {**batch, **self._scale(clips)} if self._with_scale else batch
@@ -147,7 +151,7 @@ class ClipReader:
 
     def _at_once(self, call: Callable, items: Sequence) -> Iterator:
         """Calls with every item, in any order."""
-        if all(source.store.is_mapped for source in self._sources):
+        if self._is_mapped:
             return map(call, items)
         with self._lock:
             if self._pool is None:

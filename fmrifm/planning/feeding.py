@@ -10,23 +10,25 @@ _CLIPS_A_THREAD = 3000
 _LATENCY, _STREAM = 0.1, 85e6
 # What one Python process takes in through fsspec (tests/benchmarks/remote.py, rounded down).
 _A_PROCESS = 200e6
-_WINDOW, _CLIPS_A_WINDOW, _FRAMES = 24, 4, 16
+_CLIPS_A_WINDOW = 4
 
 
 def plan_feeding(
-    clips_per_second: float, clip_bytes: float, hosts: int, chips: int
+    clips_per_second: float, clip_bytes: float, frames: int, hosts: int, chips: int
 ) -> dict[str, float]:
     """Rates, and settings that meet them.
 
     Args:
       clips_per_second: of all chips.
-      clip_bytes: what is read for a clip.
+      clip_bytes, frames: what is read for a clip.
 
     Returns:
       bytes_per_second of a `chip` and of a `host`; `threads` that read that from page cache or a
       disk as quick; `workers` and `requests` (of each) that read it from an object store;
-      `window_share`, the part of it that clips from windows need.
+      `window`, frames that four clips may come from, and `window_share`, the part of the bytes
+      that they then need.
     """
+    window = -(-3 * frames // 2)
     host = clips_per_second * clip_bytes / hosts
     under_way = host / clip_bytes * (_LATENCY + clip_bytes / _STREAM)
     workers = math.ceil(host / _A_PROCESS)
@@ -36,7 +38,8 @@ def plan_feeding(
         "threads": max(2, math.ceil(host / clip_bytes / _CLIPS_A_THREAD)),
         "workers": workers,
         "requests": math.ceil(under_way / workers),
-        "window_share": _WINDOW / (_CLIPS_A_WINDOW * _FRAMES),
+        "window": window,
+        "window_share": window / (_CLIPS_A_WINDOW * frames),
     }
 
 
@@ -55,6 +58,7 @@ def describe_feeding(feeding: dict[str, float]) -> Iterator[tuple[str, str]]:
     )
     yield (
         "  or with less",
-        f"--config.data.clips_per_window={_CLIPS_A_WINDOW} --config.data.window={_WINDOW} reads "
-        f"{feeding['window_share']:.0%}; --config.data.cache_dir keeps on a local disk what came",
+        f"--config.data.clips_per_window={_CLIPS_A_WINDOW} --config.data.window="
+        f"{feeding['window']} reads {feeding['window_share']:.0%}; --config.data.cache_dir keeps "
+        "what came on a local disk",
     )

@@ -211,16 +211,16 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
     }
     longest = max(seconds.values())
     hosts = len({device.process_index for device in devices})
-    clip_bytes = sum(
-        np.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize for x in program.batch_shapes().values()
-    )
+    batch = program.batch_shapes()
+    clip_bytes = sum(np.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize for x in batch.values())
+    frames = batch["bold"].shape[1]
     total = plan["flops_per_clip"]["total"]
     return told | {
         "step_seconds": seconds | {"predicted": longest},
         "mfu_bound": total * clips / (longest * chips * chip.flops),
         "clips_per_second": clips / longest,
         "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
-        "feeding": plan_feeding(clips / longest, float(clip_bytes), hosts, chips),
+        "feeding": plan_feeding(clips / longest, float(clip_bytes), frames, hosts, chips),
     }
 
 

@@ -63,6 +63,9 @@ class Evaluator:
             yield from on_devices(
                 host, lambda batch: to_devices(batch, self._program.batch_sharding)
             )
+        except BaseException:
+            batches.reader.close()
+            raise
         finally:
             host.close()
 

@@ -70,9 +70,8 @@ class Account:
             lost = self._past[STEPS] - kept["seconds"][STEPS]
             self._past[STEPS] -= lost
             self._past["repeated_steps"] += lost
-            self._since = max(self._since, last["time"])  # the clocks of two machines may differ
-            if last["event"] != "end of run":
-                self._past["down_time"] += self._since - last["time"]
+            if last["event"] != "end of run":  # the clocks of two machines may differ
+                self._past["down_time"] += max(0.0, self._since - last["time"])
         self._file = LineFile(path, lines)
         self.note(step, "start")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -23,15 +24,19 @@ class NonFiniteError(InputError):
 
 def runs_of(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
     """Keys of the runs of a batch, and of those whose clip holds non-finite data."""
-    keys, bad = {}, {}
     clips = batches.clips(step)
-    for s, r, start in zip(clips.source, clips.run, clips.start, strict=True):
-        store = data.train[s].store
-        key = store.runs[r]["key"]
-        keys[key] = None
-        if not np.isfinite(store.read(int(r), int(start), batches.reader.num_frames)).all():
-            bad[key] = None
-    return list(keys), list(bad)
+
+    def look(clip: tuple[int, int, int]) -> tuple[str, bool]:
+        source, run, start = clip
+        store = data.train[source].store
+        frames = store.read(run, start, batches.reader.num_frames)
+        return store.runs[run]["key"], bool(np.isfinite(frames).all())
+
+    places = (clips.source.tolist(), clips.run.tolist(), clips.start.tolist())
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(look, zip(*places, strict=True)))
+    keys = dict.fromkeys(key for key, _ in found)
+    return list(keys), list(dict.fromkeys(key for key, finite in found if not finite))
 
 
 def non_finite(

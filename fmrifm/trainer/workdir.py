@@ -5,7 +5,6 @@ cannot do: it is written to a local mirror, and copied into the bucket by the fi
 """
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -18,12 +17,13 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
-from data_tools.remote import file_system, is_url, remote_errors
+from data_tools.remote import file_system, is_absence, is_url, remote_errors
 from fmrifm.trainer.checkpoint import as_path
 from fmrifm.trainer.metrics import read_metrics
 
 CHECKPOINTS = "checkpoints"
 _PAUSE = 5.0  # seconds between copies at least
+_REMOVED = ("non_finite.json", "model/")
 _WHOLE = 2**25  # bytes: smaller files are read at once, as they may grow meanwhile
 
 
@@ -147,9 +147,15 @@ class Mirror:
         with remote_errors(self._place):
             files, root = file_system(self._place)
             files.invalidate_cache()
-            found = files.ls(root, detail=True) if files.isdir(root) else []
-            if not found:
-                shutil.rmtree(self._local, ignore_errors=True)
+            try:
+                found = files.ls(root, detail=True)
+            except FileNotFoundError as error:
+                if not is_absence(error):
+                    raise
+                found = []
+            if not found and self._local.exists():
+                # Aside, not away: of the run that it belonged to it may have what nobody else has.
+                self._local.rename(self._local.with_name(f"{self._local.name}.{time.time_ns()}"))
             self._local.mkdir(parents=True, exist_ok=True)
             for entry in found:
                 name = _below(root, entry["name"])
@@ -172,7 +178,9 @@ class Mirror:
         if name.endswith(".jsonl") and path.exists():
             beside = path.with_name(f".{name}")
             write_bytes(beside, data)
-            if _end(path) > _end(beside):  # the rest could not be copied
+            # The rest could not be copied; but the mirror may be of another run in this place.
+            same_run = _begin(beside) in (None, _begin(path))
+            if same_run and _end(path) > _end(beside):
                 beside.unlink()
                 self._sent[name] = (len(data), 0)
                 return
@@ -239,10 +247,11 @@ class Mirror:
                 else:
                     files.put_file(str(path), target)
                 self._sent[name] = state
-            for name in [n for n, (_, time) in self._sent.items() if time and n not in states]:
-                if files.exists(f"{root}/{name}"):
+            # Only what runs remove themselves: a mirror that somebody clears is no reason to.
+            for name in [n for n in self._sent if n.startswith(_REMOVED) and n not in states]:
+                if "config.json" in states and files.exists(f"{root}/{name}"):
                     files.rm_file(f"{root}/{name}")
-                del self._sent[name]
+                    del self._sent[name]
 
     def complaint(self) -> str:
         """What to say when the last copy failed."""
@@ -286,6 +295,11 @@ def _state(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def _begin(path: Path) -> dict | None:
+    """The first line, which tells one run from another."""
+    return next(iter(read_metrics(path)), None)
 
 
 def _end(path: Path) -> float:

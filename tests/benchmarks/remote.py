@@ -92,7 +92,7 @@ def batches_of(text: str, requests: int, cache: BlockCache | None = None) -> Tra
     sources = parse_sources(text, cache)
     reader = ClipReader(sources, sources[0].store.geometry, FRAMES, requests=requests)
     return TrainBatches(
-        reader, ListSampler(sources, list_clips(sources, FRAMES), 0), BATCH, (0, BATCH), 10**6
+        reader, ListSampler(sources, list_clips(sources, FRAMES), 0), BATCH, np.arange(BATCH), 10**6
     )
 
 

@@ -175,6 +175,14 @@ def test_a_cache_is_bounded_and_makes_room_of_what_nobody_reads(tmp_path):
     kept = {path.parent.name for path in (tmp_path / "cache").glob("*/shard*")}
     assert kept == {two._digest}
 
+    # A kill may have left a store without its mark.
+    (tmp_path / "cache" / two._digest / ".in-use").unlink()
+    three = Store(stores[0].path, BlockCache(tmp_path / "cache", size + 1000))
+    assert_same(three, stores[0])
+    three._cache.settle()
+    kept = {path.parent.name for path in (tmp_path / "cache").glob("*/shard*")}
+    assert kept == {three._digest} and held() <= size + 1000
+
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="data.cache_dir: .*file"):
         BlockCache(tmp_path / "file", 1)

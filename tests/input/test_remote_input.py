@@ -26,7 +26,7 @@ def batches_of(text, **windows):
     sources = parse_sources(text)
     reader = ClipReader(sources, union_geometry(sources), FRAMES, requests=12)
     sampler = RandomSampler(sources, FRAMES, 5, **windows)
-    return TrainBatches(reader, sampler, BATCH, (0, BATCH), 4)
+    return TrainBatches(reader, sampler, BATCH, np.arange(BATCH), 4)
 
 
 def test_many_requests_are_under_way(bucket, stores):

@@ -113,10 +113,10 @@ def test_times_follow_from_peaks(toy_config, geometry, monkeypatch):
 
 def test_settings_that_feed_a_host():
     """1,600 clips of 3 MB a second on 4 hosts of 4 chips, at 0.1 s + 3 MB / 85 MB/s a request."""
-    feeding = plan_feeding(1600, 3e6, hosts=4, chips=16)
+    feeding = plan_feeding(1600, 3e6, frames=16, hosts=4, chips=16)
     assert (feeding["chip"], feeding["host"]) == (3e8, 1.2e9)
     assert feeding["workers"] == 6 and feeding["requests"] == 10  # 54.1 under way
-    assert feeding["window_share"] == 24 / 64
+    assert (feeding["window"], feeding["window_share"]) == (24, 24 / 64)
 
 
 def test_what_does_not_fit_is_an_answer(toy_config, geometry, monkeypatch):

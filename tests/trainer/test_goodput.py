@@ -104,6 +104,22 @@ def test_stopped_and_ended(tmp_path, done):
     assert seconds["down_time"] == (0 if done else 100)
 
 
+def test_a_clock_that_is_behind(tmp_path):
+    """On another machine, by ten minutes: the account goes on all the same."""
+    clock, path = Clock(), tmp_path / "goodput.jsonl"
+    account = Account(clock=clock)
+    account.take_up(path, 0)
+    with account.spent(STEPS):
+        clock.tick(80)
+    account.note(5)
+    clock.now -= 600
+    account = Account(clock=clock)
+    account.take_up(path, 5)
+    with account.spent(STEPS):
+        clock.tick(160)
+    assert account.seconds[STEPS] == 30 and sum(account.seconds.values()) == 30
+
+
 @pytest.mark.parametrize("loader, wait", [(0.5, 0), (1.1, 0.1), (4.0, 3.0)])
 def test_data_wait_is_what_devices_wait(monkeypatch, loader, wait):
     """Steps take a second; with a batch each `loader` seconds they may have to wait for it."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -126,33 +127,48 @@ def test_a_run_moves_to_another_host(bucket, config, finished, monkeypatch, tmp_
     assert int(state.step) == 0 and len(origin["subjects_seen"]) == 1
 
 
-def test_a_mirror_follows_its_directory(bucket, tmp_path):
-    for name in ("metrics.jsonl", "events.out.1", "figures/a.png", ".half/b", "figures/.b.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+def test_a_mirror_follows_its_directory(bucket, tmp_path, monkeypatch):
+    host, tmp_path = tmp_path, tmp_path / "mirror"
+    whole = ["config.json", "figures/a.png", "metrics.jsonl", "model/b"]
+    for name in (*whole, ".half/b", "figures/.b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(name)
     mirror = Mirror("gs://runs/m", tmp_path)
     assert mirror.upload(1)
-    assert bucket.names("m/") == ["events.out.1", "figures/a.png", "metrics.jsonl"]
+    assert bucket.names("m/") == whole
     before = dict(bucket.objects)
-    (tmp_path / "events.out.1").unlink()
+    (tmp_path / "figures" / "a.png").unlink()  # by whom? Not by us
+    (tmp_path / "model" / "b").unlink()
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     mirror.close()
     assert bucket.read("m/metrics.jsonl") == (tmp_path / "metrics.jsonl").read_bytes()
-    assert bucket.names("m/") == ["figures/a.png", "metrics.jsonl"]
+    assert bucket.names("m/") == ["config.json", "figures/a.png", "metrics.jsonl"]
     assert bucket.objects["m/figures/a.png"] == before["m/figures/a.png"]  # not copied again
 
-    # Of two curves the longer one counts, wherever it is.
-    for theirs, kept in (("", 2), ('{"step": 1}\n', 2), ('{"step": 9}\n', 1)):
+    # Of a run's curves the longer one counts, wherever it is; that of another run never.
+    longer = '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    for theirs, kept in (("", 2), ('{"step": 1}\n', 2), (longer, 3), ('{"step": 0}\n', 1)):
         bucket.objects["m/metrics.jsonl"] = (theirs.encode(), 1)
         again = Mirror("gs://runs/m", tmp_path)
         again.fetch()
         assert (tmp_path / "metrics.jsonl").read_text().count("\n") == kept
         assert again.upload(1)
     assert bucket.objects["m/figures/a.png"] == before["m/figures/a.png"]
-    # Of a place that was emptied nothing is left.
+
+    # A place that cannot be read is not empty; one that was emptied is a new run's.
+    def ls(*_, **__):
+        raise FileNotFoundError("runs/m") from ConnectionRefusedError("no network")
+
+    with monkeypatch.context() as patch:
+        silent = SimpleNamespace(invalidate_cache=lambda: None, ls=ls)
+        patch.setattr("fmrifm.trainer.workdir.file_system", lambda _: (silent, "runs/m"))
+        with pytest.raises(InputError, match="gs://runs/m cannot be read .*no network"):
+            Mirror("gs://runs/m", tmp_path).fetch()
+    assert (tmp_path / "metrics.jsonl").exists()
     bucket.objects.clear()
     Mirror("gs://runs/m", tmp_path).fetch()
     assert not list(tmp_path.rglob("*.*"))
+    assert len(list(host.glob("mirror.*/metrics.jsonl"))) == 1  # kept aside
 
 
 def test_places_that_cannot_be(bucket):
