@@ -115,7 +115,7 @@ def test_settings_that_feed_a_host():
     """1,600 clips of 3 MB a second on 4 hosts of 4 chips, at 0.1 s + 3 MB / 85 MB/s a request."""
     feeding = plan_feeding(1600, 3e6, frames=16, hosts=4, chips=16)
     assert (feeding["chip"], feeding["host"]) == (3e8, 1.2e9)
-    assert feeding["workers"] == 6 and feeding["requests"] == 10  # 54.1 under way
+    assert feeding["workers"] == 3 and feeding["requests"] == 19  # 54.1 under way
     assert (feeding["window"], feeding["window_share"]) == (24, 24 / 64)
 
 
