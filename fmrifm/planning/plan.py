@@ -76,6 +76,7 @@ def make_plan(
         "params": _size(program.learned(program.shapes.params)),
         "batch_size": config.batch_size,
         "batch_per_chip": config.batch_size / _rows(program.mesh),
+        "accumulation": config.optim.accumulation,
         "state_bytes": {
             "params": _held(program.shapes.params, program.shardings.params),
             "optimizer": _held(program.shapes.opt_state, program.shardings.opt_state),

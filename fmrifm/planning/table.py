@@ -7,6 +7,7 @@ from fmrifm.planning.plan import Plan
 
 _GIB = 2**30
 _PARTS = ("compute", "memory", "network")
+_SMALL_PART = 8  # clips a chip, see "Small parts" in docs/scaling.md
 
 
 def describe(plan: Plan) -> str:
@@ -29,10 +30,16 @@ def verdict(plan: Plan) -> str:
     if seconds["predicted"] is None:
         return "Compiled. What these devices can do at their peak is not in our table."
     bound = max(_PARTS, key=seconds.get)
-    return (
+    told = (
         f"Fits, and is bound by {bound}: at most {plan['mfu_bound']:.0%} utilisation, "
         f"{plan['clips_per_second']:,.0f} clips/s."
     )
+    if bound == "memory" and plan["batch_per_chip"] / plan["accumulation"] > _SMALL_PART:
+        told += (
+            f" Parts of {_SMALL_PART} clips a chip (--config.optim.accumulation) may read and "
+            "write less, as more of their activations stay in fast memory."
+        )
+    return told
 
 
 def _advice(plan: Plan) -> str:
@@ -57,7 +64,8 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     mesh = ", ".join(f"{name} {size}" for name, size in plan["mesh"].items() if size > 1)
     yield "topology", f"{plan['topology']}, {plan['chips']} x {plan['device']}"
     yield "mesh", mesh or "one device"
-    yield "batch", f"{plan['batch_size']:,} clips, {plan['batch_per_chip']:g} a chip"
+    parts = f" in {plan['accumulation']} parts" if plan["accumulation"] > 1 else ""
+    yield "batch", f"{plan['batch_size']:,} clips, {plan['batch_per_chip']:g} a chip{parts}"
     yield "attention, remat", f"{plan['attention']}, {plan['remat']}"
     yield "parameters", f"{plan['params'] / 1e6:,.1f} M"
     state = plan["state_bytes"]

@@ -108,6 +108,10 @@ def test_times_follow_from_peaks(toy_config, geometry, monkeypatch):
     assert plan["host_bytes_per_second"] / plan["clips_per_second"] == pytest.approx(clip, rel=0.05)
     text = describe(plan)
     assert "bound by compute: at most 100% utilisation" in text
+    slow = plan | {"step_seconds": seconds | {"memory": 2 * seconds["compute"]}}
+    assert "bound by memory" in verdict(slow) and "--config.optim" not in verdict(slow)
+    assert "--config.optim.accumulation" in verdict(slow | {"batch_per_chip": 32})
+    assert "--config.optim" not in verdict(slow | {"batch_per_chip": 32, "accumulation": 4})
     assert "--config.data.threads=2" in text and "--config.data.workers=1 " in text
 
 
