@@ -1,13 +1,9 @@
-"""From a config to everything a run is made of: data, model, mesh and compiled functions.
+"""From a config and a geometry to what a run computes with: model, mesh and compiled functions.
 
 Nothing is written here and no array is made before all checks have passed.
 """
 
-import dataclasses
 import functools
-import hashlib
-import itertools
-import json
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,11 +13,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.input.augment import Augmentation
-from fmrifm.input.clips import list_clips, pick_evenly, usable_runs
+from fmrifm.input.clips import list_clips, pick_evenly
 from fmrifm.input.pipeline import (
     ClipReader,
     EvalBatches,
@@ -33,10 +28,6 @@ from fmrifm.input.pipeline import (
 from fmrifm.input.preprocess import Tokenizer, cut_geometry
 from fmrifm.input.sources import (
     Source,
-    check_grid,
-    parse_named_sources,
-    parse_sources,
-    union_geometry,
 )
 from fmrifm.model.attention import choose_form
 from fmrifm.model.blocks import Compute
@@ -44,6 +35,7 @@ from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.objective import Objective
 from fmrifm.model.options import ModelOptions, options_from_config
 from fmrifm.published.spaces import load_components
+from fmrifm.trainer.data import Data
 from fmrifm.trainer.mesh import (
     RULES,
     batch_sharding,
@@ -65,69 +57,6 @@ from fmrifm.trainer.step import (
 )
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The open stores of a run.
-
-    Attributes:
-      train: sources of the training clips.
-      geometry: the union of their geometries, as stored.
-      evals: name -> sources of an evaluation set.
-    """
-
-    train: list[Source]
-    geometry: Geometry
-    evals: dict[str, list[Source]]
-
-    def digests(self) -> dict[str, str]:
-        """Store path -> what changes when its data do."""
-        sources = self.train + [source for sources in self.evals.values() for source in sources]
-        return {str(source.store.path): _digest(source) for source in sources}
-
-
-def _digest(source: Source) -> str:
-    store = source.store
-    runs = [[run["key"], run["n_frames"], run["crc32"]] for run in store.runs]
-    text = json.dumps([store.meta["geometry_sha256"], runs])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def open_data(config: ConfigDict) -> Data:
-    """Opens and checks the stores of `config.data`.
-
-    Raises:
-      InputError: see `parse_sources`; also an evaluation store on another grid.
-    """
-    data = config.data
-    cache = BlockCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
-    frames_read = Augmentation(**config.augment).frames_read(data.num_frames)
-    train = usable_runs(parse_sources(data.train, cache), frames_read, data.skip_short_runs)
-    geometry = union_geometry(train)
-    evals = {
-        name: usable_runs(sources, data.num_frames, data.skip_short_runs)
-        for name, sources in parse_named_sources(data.eval, cache).items()
-    }
-    for name, sources in evals.items():
-        grid = union_geometry(sources)
-        check_grid(grid, geometry, f"The eval set '{name}'", "the training data")
-    if jax.process_index() == 0:
-        _say_overlaps([*train, *itertools.chain(*evals.values())], geometry)
-    if config.keep_best is not None and config.keep_best not in evals:
-        raise InputError(
-            f"keep_best={config.keep_best!r} is no eval set: choose one of data.eval "
-            f"({', '.join(evals) or 'none given'})."
-        )
-    return Data(train, geometry, evals)
-
-
-def _say_overlaps(sources: list[Source], geometry: Geometry) -> None:
-    """Names the stores whose mask is not that of the training data."""
-    for store in {source.store.path: source.store for source in sources}.values():
-        if not np.array_equal(store.geometry.mask, geometry.mask):
-            overlap = geometry.overlap(store.geometry)
-            print(f"{store.path} has another mask on the same grid: overlap {overlap:.1%}.")
 
 
 def check_config(config: ConfigDict) -> None:

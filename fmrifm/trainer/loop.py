@@ -18,8 +18,9 @@ from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.trainer.checkpoint import Checkpoints
+from fmrifm.trainer.data import Data, open_data
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.experiment import Data, Program, open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.goodput import STEPS, Account
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.metrics import MetricsWriter, check_wandb

@@ -12,7 +12,7 @@ from data_tools.geometry import Geometry
 from fmrifm.input.preprocess import CLAMP
 from fmrifm.model.files import hash_subject, read_options
 from fmrifm.model.options import ModelOptions
-from fmrifm.trainer.experiment import Data
+from fmrifm.trainer.data import Data
 
 
 def origin_of(facts: dict) -> dict:

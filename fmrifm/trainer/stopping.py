@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
 from fmrifm.input.pipeline import TrainBatches
-from fmrifm.trainer.experiment import Data
+from fmrifm.trainer.data import Data
 
 STOPPED_EXIT_CODE = 75  # the sysexits code for "try again": the same command continues the run
 

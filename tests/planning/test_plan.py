@@ -13,7 +13,8 @@ from fmrifm.planning.plan import _memory_from, _operations, make_plan, with_batc
 from fmrifm.planning.search import search
 from fmrifm.planning.table import describe, verdict
 from fmrifm.trainer.chips import CHIPS, Chip
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.flops import clip_tokens, count_flops
 from tests.conftest import ROOT, toy_geometry
 

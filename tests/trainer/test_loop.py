@@ -14,8 +14,9 @@ from tensorboardX.proto.event_pb2 import Event
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
 from fmrifm.trainer.checkpoint import restore_params
+from fmrifm.trainer.data import open_data
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.goodput import LOSSES
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.mesh import to_devices

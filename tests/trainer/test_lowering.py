@@ -5,7 +5,8 @@ import pytest
 
 from fmrifm.input.pipeline import batch_shapes
 from fmrifm.trainer import experiment
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.experiment import Program
 
 # cuDNN attention lowers only where the CUDA plugin is: it is left to machines with a GPU.
 CASES = [

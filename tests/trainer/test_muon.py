@@ -10,7 +10,8 @@ from flax import traverse_util
 
 from data_tools.errors import InputError
 from fmrifm.model.mae import param_shapes
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.muon import COEFFICIENTS, ITERATIONS
 from fmrifm.trainer.optimizer import choose_directions, make_optimizer, peak_learning_rate

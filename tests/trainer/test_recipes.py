@@ -17,7 +17,8 @@ from fmrifm.evaluation.targets import parse_target
 from fmrifm.input.sources import parse_sources
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.model.options import SIZES, options_from_config
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.start import warm_start
 from tests.conftest import toy_geometry

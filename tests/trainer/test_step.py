@@ -6,7 +6,8 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.model.files import to_reference
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.mesh import make_mesh, sharded_share, to_devices
 
 STEPS = 5

@@ -13,7 +13,8 @@ from data_tools.errors import InputError
 from fmrifm.port import port
 from fmrifm.published.open import open_model
 from fmrifm.trainer.checkpoint import Checkpoints, as_path, find_checkpoint, list_steps
-from fmrifm.trainer.experiment import Program, open_data
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.start import warm_start
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal
