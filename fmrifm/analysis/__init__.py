@@ -1,0 +1,1 @@
+"""What sets of finished runs say: scaling laws and tables."""

@@ -1,0 +1,167 @@
+"""Finished runs: what was asked of each, how large it was, and how it scored.
+
+A run is the workdir of `fmrifm.pretrain`, with the probes in its probes/, or that of a probe.
+Scores are of one checkpoint, the last or the best. The best was chosen on one of the evaluation
+sets (keep_best), and so its loss on that set is no fair score and is not given.
+"""
+
+import dataclasses
+import glob
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from fmrifm.trainer.data import open_data
+from fmrifm.trainer.metrics import read_metrics
+from fmrifm.trainer.provenance import measure, read_starts
+from fmrifm.trainer.start import flatten
+
+CHECKPOINTS = ("auto", "last", "best")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      path: its workdir.
+      name: the path without the directories that all runs of the set share.
+      config: its fields, "optim.lr" and so on.
+      scores: "eval/NAME/loss", "probe/NAME/..." and so on, of one checkpoint.
+      step: of that checkpoint; None for a probe.
+      chosen_on: the evaluation set by which it was chosen; None for the last one.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    scores: dict[str, float]
+    step: int | None
+    chosen_on: str | None
+
+    @property
+    def checkpoint(self) -> str:
+        return "last" if self.chosen_on is None else f"best on {self.chosen_on}"
+
+    def losses(self) -> dict[str, float]:
+        """Masked loss of each evaluation set."""
+        ends = ("eval/", "/loss")
+        return {
+            key.removeprefix(ends[0]).removesuffix(ends[1]): value
+            for key, value in self.scores.items()
+            if key.startswith(ends[0]) and key.endswith(ends[1])
+        }
+
+    def sizes(self) -> dict[str, Any]:
+        """See `provenance.measure`; of runs that did not record it, by opening their stores.
+
+        Raises:
+          InputError: a store is not there any more.
+        """
+        starts = read_starts(self.path)
+        if starts and starts[-1]["sizes"]:
+            return starts[-1]["sizes"]
+        config = ConfigDict(json.loads((self.path / "config.json").read_text()))
+        return measure(config, open_data(config))
+
+
+def read_runs(patterns: Sequence[str], checkpoint: str = "auto") -> list[Run]:
+    """The finished runs behind globs, each once, in the order of their names.
+
+    Args:
+      patterns: directories of runs, or globs; a directory of a sweep stands for its points.
+      checkpoint: last, best, or auto: best where a run has keep_best.
+
+    Raises:
+      InputError: nothing there, a run that is damaged or not complete, or best without keep_best.
+    """
+    paths = {}
+    for pattern in patterns:
+        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+        found = [path for match in matches for path in _runs_in(Path(match))]
+        if not found:
+            raise InputError(f"{pattern} holds no run: give workdirs of finished runs, or a glob.")
+        paths |= {path.resolve(): path for path in found}
+    names = _shorten([str(path.absolute()) for path in paths.values()])
+    return [_read(path, names[str(path.absolute())], checkpoint) for path in paths.values()]
+
+
+def _runs_in(place: Path) -> list[Path]:
+    if _is_run(place):
+        return [place]
+    return sorted(path for path in place.glob("*") if _is_run(path)) if place.is_dir() else []
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "metrics.jsonl").is_file() or (path / "results.json").is_file()
+
+
+def _shorten(names: list[str]) -> dict[str, str]:
+    parts = {name: Path(name).parts for name in names}
+    shared = len(os.path.commonprefix(list(parts.values())))
+    start = min([shared, *(len(x) - 1 for x in parts.values())])
+    return {name: "/".join(x[start:]) for name, x in parts.items()}
+
+
+def _read(path: Path, name: str, checkpoint: str) -> Run:
+    try:
+        if not (path / "metrics.jsonl").is_file():
+            results = json.loads((path / "results.json").read_text())
+            return Run(path, name, flatten(results["config"]), _probe_scores(path), None, None)
+        config = flatten(json.loads((path / "config.json").read_text()))
+        lines = read_metrics(path / "metrics.jsonl")
+        step, chosen_on = _choose(path, config, lines, checkpoint)
+        scores = {
+            key: value
+            for line in lines
+            if line["step"] == step
+            for key, value in line.items()
+            if key.startswith(("eval/", "probe/")) and not key.startswith(f"eval/{chosen_on}/")
+        }
+        if chosen_on is None:  # probes beside a run are of its last model
+            for results in sorted((path / "probes").glob("*/results.json")):
+                if not results.parent.name.startswith("step-"):  # those are in metrics.jsonl
+                    scores |= {
+                        f"probe/{results.parent.name}/{key}": value
+                        for key, value in _probe_scores(results.parent).items()
+                    }
+        return Run(path, name, config, scores, step, chosen_on)
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise InputError(f"The run {path} is damaged ({error}): leave it out.") from error
+
+
+def _choose(
+    path: Path, config: dict[str, Any], lines: list[dict], checkpoint: str
+) -> tuple[int, str | None]:
+    """The step whose scores count, and the set it was chosen on."""
+    scored = [line for line in lines if any(key.startswith("eval/") for key in line)]
+    if not lines or lines[-1]["step"] < config["total_steps"] or not scored:
+        raise InputError(
+            f"The run {path} is at step {lines[-1]['step'] if lines else 0} of "
+            f"{config['total_steps']} or was never evaluated: finish it, or leave it out."
+        )
+    name = config.get("keep_best")
+    if checkpoint == "last" or (checkpoint == "auto" and not name):
+        return scored[-1]["step"], None
+    if not name:
+        raise InputError(f"The run {path} has no keep_best to choose by: report the last step.")
+    losses = [(line.get(f"eval/{name}/loss", math.inf), line["step"]) for line in scored]
+    return min(losses)[1], name
+
+
+def _probe_scores(path: Path) -> dict[str, float]:
+    """ "REPRESENTATION_HEAD/SPLIT/METRIC" -> value; baselines are left out."""
+    results = json.loads((path / "results.json").read_text())
+    return {
+        f"{row['representation']}_{row['head']}/{split}/{metric}": float(figures["value"])
+        for row in results["results"]
+        if not row["baseline"]
+        for split, told in row["splits"].items()
+        for metric, figures in told["metrics"].items()
+    }
