@@ -1,0 +1,120 @@
+"""Every point of a sweep file, each in a directory of its own.
+
+    python -m fmrifm.sweep --config=configs/sweeps/mask_ratio.py --workdir=DIR \\
+        --config.data.train=STORE --config.data.eval=held_out=STORE [--jobs=2]
+
+runs the points on this machine, `--launcher=slurm` on a cluster, and `--launcher=print` shows the
+commands. All points are checked first. The same command goes on with a sweep that was stopped or
+killed and tries again what failed, `--only=failed` that alone. `--workdir=DIR --status` shows how
+far a sweep is, and `--reproduce=RUN` the command that repeats a run.
+"""
+
+import fnmatch
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from data_tools.errors import InputError, kind_errors
+from fmrifm.command_line import WORKDIR, run
+from fmrifm.sweeps.check import check_points
+from fmrifm.sweeps.command import quote
+from fmrifm.sweeps.ledger import DONE, FAILED, Ledger, open_ledger
+from fmrifm.sweeps.local import launch_local
+from fmrifm.sweeps.report import make_reports
+from fmrifm.sweeps.reproduce import reproduce
+from fmrifm.sweeps.slurm import CLUSTERS, parse_settings, submit
+from fmrifm.sweeps.status import describe_failures, describe_sweep, show_status
+from fmrifm.sweeps.sweep_file import Sweep, read_sweep
+from fmrifm.trainer.checkpoint import quiet
+from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
+from fmrifm.trainer.workdir import check_workdir
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_sweep().")
+LAUNCHER = flags.DEFINE_enum("launcher", "local", ("local", "slurm", "print"), "Where points run.")
+JOBS = flags.DEFINE_integer("jobs", 0, "Points at a time; local: 1 by default, slurm: all.", 0)
+DEVICES = flags.DEFINE_integer("devices", 0, "Devices of a point; checks are made for these.", 0)
+ONLY = flags.DEFINE_string("only", None, "Points to run: names or patterns, or `failed`.")
+STATUS = flags.DEFINE_bool("status", False, "Show how far the sweep in --workdir is.")
+REPRODUCE = flags.DEFINE_string("reproduce", None, "A run: print the command that repeats it.")
+SLURM = flags.DEFINE_string("slurm", "", "Settings of jobs: partition=gpu,gpus_per_node=8,....")
+CLUSTER = flags.DEFINE_enum("cluster", "slurm", CLUSTERS, "submitit's executor, to try it out.")
+
+
+def main(argv: list[str]) -> None:
+    quiet()
+    with kind_errors():
+        if REPRODUCE.value:
+            print(reproduce(Path(REPRODUCE.value)))
+        elif not WORKDIR.value:
+            raise InputError("Give --workdir=DIR, where the sweep lives.")
+        elif STATUS.value:
+            show_status(Ledger(WORKDIR.value))
+        elif CONFIG.value is None:
+            raise InputError("Give --config=FILE, a sweep file such as those in configs/sweeps.")
+        else:
+            sys.exit(_launch())
+
+
+def _launch() -> int:
+    """Runs the sweep of the command line; returns the exit code."""
+    flag = flags.FLAGS["config"]
+    given = config_flags.get_override_values(flag)
+    name = config_flags.get_config_filename(flag)
+    check_workdir(WORKDIR.value)
+    sweep = read_sweep(name, CONFIG.value, given, WORKDIR.value)
+    names = _choose(sweep)
+    todo = [experiment for experiment in sweep.experiments if experiment.name in names]
+    check_points(todo, DEVICES.value)
+    if LAUNCHER.value == "print":
+        for experiment in todo:
+            print("\n".join(quote(command) for command in experiment.commands))
+        return 0
+    ledger = open_ledger(sweep, WORKDIR.value)
+    if LAUNCHER.value == "slurm":
+        settings = parse_settings(SLURM.value)
+        jobs = submit(ledger, names, settings, CLUSTER.value, JOBS.value)
+        print(f"{len(jobs)} jobs submitted; --workdir={WORKDIR.value} --status shows them.")
+        return 0
+    with ledger.launching():
+        ended = launch_local(ledger, names, JOBS.value or 1)
+    # Reports read stores and shapes; they need no accelerator.
+    jax.config.update("jax_platforms", "cpu")
+    print(describe_sweep(ledger, ledger.states()))
+    make_reports(ledger)
+    if not ended:
+        print("Stopped; the same command continues.", file=sys.stderr)
+        return STOPPED_EXIT_CODE
+    failures = describe_failures(ledger)
+    if failures:
+        print(
+            f"{failures}\nThe same command with --only=failed tries these again.", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+def _choose(sweep: Sweep) -> list[str]:
+    """The points to run: what is not done, of those that were asked for."""
+    names = [experiment.name for experiment in sweep.experiments]
+    there = (Path(WORKDIR.value) / "sweep.json").exists()
+    states = Ledger(WORKDIR.value).states() if there else {}
+    status = {name: states[name]["status"] for name in names if name in states}
+    if ONLY.value:
+        patterns = [pattern.strip() for pattern in ONLY.value.split(",")]
+        wanted = [
+            name
+            for name in names
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+            or ("failed" in patterns and status.get(name) == FAILED)
+        ]
+        if not wanted:
+            raise InputError(f"--only={ONLY.value} names no point: see --status for the names.")
+        names = wanted
+    return [name for name in names if status.get(name) != DONE]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,169 @@
+"""The state of a sweep on disk, shared by launchers, jobs and whoever looks on.
+
+    WORKDIR/sweep.json          what there is to do: points and their commands
+    WORKDIR/NAME/point.json     how far a point is, written by whoever runs it
+    WORKDIR/sweep.jsonl         all of them, a line each, rewritten whenever one changes
+
+Whoever runs a point holds a lock in its directory. A kill sets the lock free, so that a point which
+calls itself running, and which nobody runs, is known.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+from data_tools.files import write_bytes
+from fmrifm.sweeps.sweep_file import Experiment, Sweep
+
+PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
+
+
+class Ledger:
+    """The points of the sweep in a workdir."""
+
+    def __init__(self, workdir: str | os.PathLike):
+        """
+        Raises:
+          InputError: there is no sweep.
+        """
+        self.workdir = Path(workdir)
+        try:
+            plan = json.loads((self.workdir / "sweep.json").read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"{workdir} holds no sweep: check --workdir.") from error
+        self.directory: str = plan["directory"]  # where commands are given
+        self.reports: list[str] = plan["reports"]
+        self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
+
+    def state(self, name: str) -> dict[str, Any]:
+        """status, returncode, error, stages (done so far), and what else a launcher notes."""
+        path = self._place(name) / "point.json"
+        state = {"status": PENDING, "returncode": None, "error": None, "stages": 0}
+        with contextlib.suppress(FileNotFoundError):
+            state |= json.loads(path.read_text())
+        if state["status"] == RUNNING and not self.is_locked(name):
+            state["status"] = PENDING  # a kill ended it
+        return state
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        return {name: self.state(name) for name in self.experiments}
+
+    def note(self, name: str, wait: bool = True, **changes: Any) -> None:
+        """Changes the state of a point, and sweep.jsonl with it.
+
+        Args:
+          wait: for others who write sweep.jsonl. Signal handlers must not: they may be inside.
+        """
+        place = self._place(name)
+        place.mkdir(parents=True, exist_ok=True)
+        state = {**self.state(name), **changes, "time": time.time()}
+        write_bytes(place / "point.json", json.dumps(state).encode())
+        self.publish(wait)
+
+    def publish(self, wait: bool = True) -> None:
+        """Writes sweep.jsonl."""
+        with _locked(self.workdir / ".publish.lock", wait) as lock:
+            if lock is None:
+                return
+            lines = []
+            for experiment in self.experiments.values():
+                state = self.state(experiment.name)
+                line = {x: getattr(experiment, x) for x in ("name", "overrides", "workdir")}
+                line |= {x: state[x] for x in ("status", "returncode", "error")}
+                lines.append(json.dumps(line) + "\n")
+            write_bytes(self.workdir / "sweep.jsonl", "".join(lines).encode())
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[int | None]:
+        """Holds the lock of a point, or gives None where another process has it.
+
+        The file descriptor is for the processes that do the work: it is held as long as they live.
+        """
+        self._place(name).mkdir(parents=True, exist_ok=True)
+        with _locked(self._place(name) / ".lock", wait=False) as handle:
+            yield handle
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody runs the point."""
+        path = self._place(name) / ".lock"
+        if not path.exists():
+            return False
+        with _locked(path, wait=False) as handle:
+            return handle is None
+
+    @contextlib.contextmanager
+    def launching(self) -> Iterator[None]:
+        """Holds the lock of the launcher.
+
+        Raises:
+          InputError: another one is at work.
+        """
+        with _locked(self.workdir / ".launcher.lock", wait=False) as handle:
+            if handle is None:
+                raise InputError(
+                    f"Another process launches the sweep in {self.workdir}: wait for it (see "
+                    "--status), or end it."
+                )
+            yield
+
+    def _place(self, name: str) -> Path:
+        return self.workdir / name
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[int | None]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield handle
+    finally:
+        os.close(handle)
+
+
+def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
+    """Begins a sweep in a workdir, or goes on with the one that is there, which may have grown.
+
+    Raises:
+      InputError: a point that has run, or runs, is another one by now.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    points = [dataclasses.asdict(experiment) for experiment in sweep.experiments]
+    if (workdir / "sweep.json").exists():
+        _check_unchanged(Ledger(workdir), {point["name"]: point for point in points})
+    plan = {
+        "version": 1,
+        "config": sweep.config_file,
+        "directory": os.getcwd(),
+        "reports": sweep.reports,
+        "points": points,
+    }
+    write_bytes(workdir / "sweep.json", json.dumps(plan, indent=1).encode())
+    ledger = Ledger(workdir)
+    ledger.publish()
+    return ledger
+
+
+def _check_unchanged(old: Ledger, new: dict[str, dict]) -> None:
+    for name, state in old.states().items():
+        if state["status"] not in (DONE, RUNNING):
+            continue
+        before = json.loads(json.dumps(old.experiments[name].commands[: state["stages"]]))
+        if name not in new:
+            print(f"The sweep has no point {name} any more; its directory stays.")
+        elif new[name]["commands"][: len(before)] != before:
+            raise InputError(
+                f"The point {name} in {old.workdir} was run with another command: use another "
+                "--workdir, or give the same flags."
+            )

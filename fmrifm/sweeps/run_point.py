@@ -1,0 +1,141 @@
+"""Runs one point of a sweep: its stages one after the other, each a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+from fmrifm.sweeps.command import quote
+from fmrifm.sweeps.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
+from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
+
+LOG = "log.txt"
+_SHOWN = 12  # last lines of a stage that failed
+_POLL = 0.5  # seconds
+
+
+class PointRun:
+    """One attempt at a point; what earlier ones have done is not done again."""
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        name: str,
+        extra: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        writes: bool = True,
+    ):
+        """
+        Args:
+          workdir: of the sweep.
+          extra: flags of every stage.
+          environment: variables beside those of this process.
+          writes: whether this process keeps the ledger; of several that share a point only one.
+        """
+        self.workdir, self.name = str(workdir), name
+        self._extra, self._environment = tuple(extra), dict(environment or {})
+        self._writes = writes
+        self._stopping = False
+        self._child: int | None = None
+
+    def run(self) -> str:
+        """Returns the point's status after it: done, failed, or pending where it was stopped."""
+        ledger = Ledger(self.workdir)
+        if not self._writes:
+            return self._run_stages(ledger, ())
+        waited = False
+        while not self._stopping:
+            with ledger.locked(self.name) as lock:
+                if lock is not None:
+                    return self._run_stages(ledger, (lock,))
+            if not waited:  # a launcher that was killed has left it, and it works to its end
+                tqdm.write(f"{self.name} is at work in another process: waiting.", file=sys.stderr)
+            waited = True
+            time.sleep(_POLL)
+        return PENDING
+
+    def stop(self) -> None:
+        """Asks for an end after the present step; safe in signal handlers and other threads."""
+        self._stopping = True
+        if self._child is not None:
+            try:
+                os.kill(self._child, signal.SIGUSR1)
+            except ProcessLookupError:
+                pass
+
+    def wait_for_child(self) -> None:
+        """Returns when the process of the present stage has ended, without reaping it."""
+        if self._child is not None:
+            try:
+                os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                pass
+
+    def _run_stages(self, ledger: Ledger, keep: Sequence[int]) -> str:
+        state = ledger.state(self.name)
+        if state["status"] == DONE:
+            return DONE
+        self._note(ledger, status=RUNNING, returncode=None, error=None)
+        commands = ledger.experiments[self.name].commands
+        for stage in range(state["stages"], len(commands)):
+            with open(Path(self.workdir) / self.name / LOG, "ab") as log:
+                code = self._run_stage(commands[stage], ledger.directory, log, keep)
+            if code and self._was_stopped(code):
+                self._note(ledger, status=PENDING, returncode=code)
+                return PENDING
+            if code:
+                error = last_lines(Path(self.workdir) / self.name / LOG)
+                self._note(ledger, status=FAILED, returncode=code, error=error)
+                return FAILED
+            self._note(ledger, stages=stage + 1)
+        self._note(ledger, status=DONE, returncode=0)
+        return DONE
+
+    def _run_stage(self, command: list[str], directory: str, log: IO[bytes], keep) -> int:
+        command = [*command, *self._extra]
+        log.write(f"$ {quote(command)}\n".encode())
+        log.flush()
+        with subprocess.Popen(
+            [sys.executable, *command],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **self._environment},
+            pass_fds=keep,  # so that the lock lives as long as the work
+            start_new_session=True,  # Ctrl-C is for the launcher, which asks for an end in order
+        ) as child:
+            self._child = child.pid
+            if self._stopping:  # asked for just before
+                self.stop()
+            try:
+                return child.wait()
+            finally:
+                self._child = None
+
+    def _was_stopped(self, code: int) -> bool:
+        # A stage that cannot save, or has not begun to train, is ended by the signal.
+        return code in (STOPPED_EXIT_CODE, -signal.SIGUSR1) or (self._stopping and code < 0)
+
+    def _note(self, ledger: Ledger, **changes) -> None:
+        if self._writes:
+            ledger.note(self.name, **changes)
+
+
+def last_lines(path: Path, count: int = _SHOWN) -> str:
+    """The end of a log, of lines that were written over each other the last."""
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 2**16))
+        text = file.read().decode(errors="replace")
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    begin = max((i for i, line in enumerate(lines) if line.startswith("$ ")), default=-1)
+    lines = [re.sub(r"\x1b\[[\d;]*\w", "", line) for line in lines[begin + 1 :] if line]
+    return "\n".join(lines[-count:])

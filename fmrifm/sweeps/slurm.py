@@ -1,0 +1,140 @@
+"""Points of a sweep as jobs of a SLURM cluster, through submitit.
+
+A minute and a half before a time-out or a preemption SLURM sends SIGUSR1 to all processes of a job:
+runs save, and submitit puts the job back in line, where it goes on from the checkpoint.
+"""
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_tools.errors import InputError
+from fmrifm.sweeps.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
+from fmrifm.sweeps.report import make_reports
+from fmrifm.sweeps.run_point import PointRun
+
+CLUSTERS = ("slurm", "local", "debug")  # executors of submitit; the last two to try things out
+DEFAULTS = {"timeout_min": 24 * 60, "nodes": 1, "tasks_per_node": 1, "max_num_timeout": 1000}
+_SHARED = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
+_IN_LINE = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "CONFIGURING", "COMPLETING")
+
+
+class Job:
+    """What a job runs; pickled by submitit, and so it holds nothing but names."""
+
+    def __init__(self, workdir: str, name: str):
+        self.workdir, self.name = workdir, name
+        self._run: PointRun | None = None
+
+    def __call__(self) -> str:
+        """Runs the point and returns its status."""
+        import submitit
+
+        here = submitit.JobEnvironment()
+        first = here.global_rank == 0
+        extra = ["--distributed"] if here.num_tasks > 1 else []
+        self._run = PointRun(self.workdir, self.name, extra, writes=first)
+        status = self._run.run()
+        if first:
+            make_reports(Ledger(self.workdir))
+        return status
+
+    def checkpoint(self) -> Any:
+        """Ends the run in order; submitit calls it, in a signal handler, and submits the result."""
+        import submitit
+
+        if self._run is not None:
+            self._run.stop()
+            self._run.wait_for_child()
+            Ledger(self.workdir).note(self.name, wait=False, status=PENDING)
+        return submitit.helpers.DelayedSubmission(Job(self.workdir, self.name))
+
+
+def submit(
+    ledger: Ledger, names: Sequence[str], settings: Mapping[str, str], cluster: str, parallel: int
+) -> list[Any]:
+    """Submits points as one array of jobs, but for those that are in line already.
+
+    Args:
+      names: of points.
+      settings: of submitit: timeout_min, mem_gb, nodes, cpus_per_task, gpus_per_node,
+        tasks_per_node, max_num_timeout (how often a job may go back in line after a time-out), and
+        options of sbatch such as partition, account, qos, constraint, signal_delay_s.
+      cluster: one of CLUSTERS.
+      parallel: how many jobs of the array run at a time at most; 0 for all.
+
+    Returns:
+      submitit's jobs.
+
+    Raises:
+      InputError: no submitit, no SLURM, or settings that it does not know.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError("--launcher=slurm needs submitit: pip install 'fmrifm[slurm]'.")
+    # The signal at which runs save; submitit reads this when it is imported, here and in jobs.
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
+    import submitit
+
+    names = [name for name in names if not _is_in_line(ledger, name)]
+    if not names:
+        return []
+    try:
+        executor = submitit.AutoExecutor(
+            ledger.workdir / "slurm" / "%j",
+            cluster=cluster,
+            slurm_max_num_timeout=int({**DEFAULTS, **settings}["max_num_timeout"]),
+        )
+        executor.update_parameters(**_parameters(settings, ledger.workdir.name, parallel))
+    except (RuntimeError, NameError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".?")
+        raise InputError(
+            f"submitit refuses this ({reason}): check --slurm, and that this is a SLURM cluster."
+        ) from error
+    with executor.batch():
+        jobs = [executor.submit(Job(str(ledger.workdir.absolute()), name)) for name in names]
+    for name, job in zip(names, jobs, strict=True):
+        ledger.note(name, job=job.job_id)
+    return jobs
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """{"partition": "gpu"} of "partition=gpu"; several are separated by commas."""
+    settings = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"--slurm={text} is no list of settings: write NAME=VALUE,....")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def _parameters(settings: Mapping[str, str], name: str, parallel: int) -> dict[str, Any]:
+    """As AutoExecutor wants them."""
+    given = {**DEFAULTS, **settings}
+    del given["max_num_timeout"]
+    parameters: dict[str, Any] = {"name": name}
+    for key, value in given.items():
+        number = float(value) if str(value).replace(".", "", 1).isdecimal() else value
+        whole = int(number) if isinstance(number, float) and number == int(number) else number
+        parameters[key if key in _SHARED else f"slurm_{key}"] = whole
+    if parallel:
+        parameters["slurm_array_parallelism"] = parallel
+    return parameters
+
+
+def _is_in_line(ledger: Ledger, name: str) -> bool:
+    """Whether a job of an earlier launch will do a point."""
+    import submitit
+
+    state = ledger.state(name)
+    if state["status"] == RUNNING:
+        return True
+    job = state.get("job", "")
+    if state["status"] in (DONE, FAILED) or not str(job).replace("_", "").isdecimal():
+        return False
+    try:
+        found = submitit.SlurmJob(ledger.workdir / "slurm" / "%j", job).state
+    except Exception:  # no sacct: a job that comes twice finds the point locked, or done
+        return False
+    return found.split(" ")[0] in _IN_LINE

@@ -1,0 +1,89 @@
+"""How far a sweep is, as a table."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fmrifm.sweeps.ledger import DONE, FAILED, RUNNING, STATUSES, Ledger
+
+_EVERY = 2.0  # seconds between two looks
+
+
+def show_status(ledger: Ledger) -> None:
+    """Prints the table; on a terminal again and again as long as points run."""
+    live = sys.stdout.isatty()
+    while True:
+        states = ledger.states()
+        text = describe_sweep(ledger, states)
+        print(("\x1b[H\x1b[J" if live else "") + text, flush=True)
+        if not live or not any(state["status"] == RUNNING for state in states.values()):
+            return
+        time.sleep(_EVERY)
+
+
+def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
+    """A line a point, and how many are in which state."""
+    rows = [("point", "status", "step", "stage", "score")]
+    for name, state in states.items():
+        last = _last_values(ledger.workdir / name)
+        stages = len(ledger.experiments[name].commands)
+        code = f" ({state['returncode']})" if state["status"] == FAILED else ""
+        rows.append(
+            (
+                name,
+                state["status"] + code,
+                f"{last['step']:,}" if last else "",
+                f"{state['stages']} of {stages}" if stages > 1 else "",
+                _score(last),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
+    found = [state["status"] for state in states.values()]
+    counts = ", ".join(f"{found.count(x)} {x}" for x in STATUSES if x in found)
+    return "\n".join([line.rstrip() for line in lines] + [f"{len(found)} points: {counts}"])
+
+
+def describe_failures(ledger: Ledger) -> str:
+    """Points that failed, each with its last lines; "" where there is none."""
+    parts = []
+    for name, state in ledger.states().items():
+        if state["status"] == FAILED:
+            told = "\n".join(f"    {line}" for line in (state["error"] or "").splitlines())
+            parts.append(f"{name} failed (exit {state['returncode']}):\n{told}")
+    return "\n".join(parts)
+
+
+def describe_score(ledger: Ledger, name: str) -> str:
+    """The last evaluation of a point."""
+    return _score(_last_values(ledger.workdir / name))
+
+
+def all_done(ledger: Ledger) -> bool:
+    return all(state["status"] == DONE for state in ledger.states().values())
+
+
+def _score(last: dict[str, float]) -> str:
+    losses = {k[5:-5]: v for k, v in last.items() if k.startswith("eval/") and k.endswith("/loss")}
+    return "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+
+
+def _last_values(workdir: Path) -> dict[str, float]:
+    """The newest value of each metric, as far as the end of metrics.jsonl tells."""
+    try:
+        with open(workdir / "metrics.jsonl", "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 2**16))
+            lines = file.read().decode(errors="replace").split("\n")
+    except FileNotFoundError:
+        return {}
+    last: dict[str, float] = {}
+    for line in lines:
+        try:
+            last |= json.loads(line)
+        except (json.JSONDecodeError, TypeError):
+            continue  # the first one is cut, the last one may be
+    return last
