@@ -2,11 +2,13 @@
 
 hcp                               a store, all of its runs
 hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
+hcp?subject=draw:16:1             those of 16 subjects, the first ones of draw 1
 train=hcp?subject=train.txt       a name before it, where several are told apart
 """
 
 import dataclasses
 import fnmatch
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -21,6 +23,7 @@ from data_tools.store import Store
 
 # What of a run is no single value, and so no field to choose by.
 _LISTS = frozenset({"confounds", "events", "missing", "qc"})
+_DRAW = re.compile(r"draw:(\d+):(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +66,15 @@ def select_runs(store: Store, query: str) -> np.ndarray:
       store: the open store.
       query: conditions `field=pattern` joined by `&`. A pattern with `*`, `?` or `[...]` is
         matched to the whole value; where it is the path of a file, the value must be one of the
-        words in that file. "" keeps every run.
+        words in that file. `draw:N:D` keeps N values of those that conditions before it have left:
+        the first ones of random order number D, so that sets of one draw are nested. "" keeps
+        every run.
 
     Returns:
       (R,) int, ascending places in `store.runs`.
 
     Raises:
-      InputError: no condition, an unknown field, or no run matches.
+      InputError: no condition, an unknown field, no run matches, or fewer values than to draw.
     """
     keep = np.ones(len(store.runs), bool)
     for condition in filter(None, query.split("&")):
@@ -81,11 +86,28 @@ def select_runs(store: Store, query: str) -> np.ndarray:
                 f"No run of {store.path} has a field '{field}': choose one of "
                 f"{', '.join(field_names(store.runs))}."
             )
-        wanted = chooser(pattern)
-        keep &= [wanted(str(run.get(field, ""))) for run in store.runs]
+        values = np.array([str(run.get(field, "")) for run in store.runs])
+        if match := _DRAW.fullmatch(pattern):
+            drawn = _draw(values[keep], int(match[1]), match[2])
+            if drawn is None:
+                raise InputError(
+                    f"'{condition}' asks for {match[1]} of the {len(set(values[keep]))} values of "
+                    f"'{field}' in {store.path}: choose from 1 to that many."
+                )
+            keep &= np.isin(values, drawn)
+        else:
+            wanted = chooser(pattern)
+            keep &= [wanted(value) for value in values]
     if not keep.any():
         raise InputError(f"No run of {store.path} matches '?{query}': loosen the filter.")
     return np.flatnonzero(keep)
+
+
+def _draw(values: np.ndarray, count: int, draw: str) -> list[str] | None:
+    """So many of the distinct values, the first ones of an order; None if there are too few."""
+    # By checksums: a value keeps its place whatever other values the store has.
+    order = sorted(set(values), key=lambda x: hashlib.sha256(f"{draw}/{x}".encode()).digest())
+    return order[:count] if 0 < count <= len(order) else None
 
 
 def is_known(value: Any) -> bool:

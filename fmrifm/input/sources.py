@@ -2,6 +2,7 @@
 
 hcp                               a store, all of its runs
 hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
+hcp?subject=draw:16:1             those of 16 subjects, the first ones of draw 1
 hcp@0.7,nsd@0.3                   two stores and their shares of the clips
 held_out=hcp?subject=test.txt     (evaluation) a name before the stores of a set
 gs://bucket/hcp                   a store in a bucket, also s3:// and https://

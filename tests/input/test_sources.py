@@ -1,6 +1,7 @@
 """The language of data.train and data.eval."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -39,6 +40,8 @@ def test_shares_and_names(stores):
         ("{train}?colour=red", "'colour'"),
         ("{train}?task=WM*", "loosen"),
         ("{train}?task", "no filter"),
+        ("{train}?subject=draw:6:1", "6 of the 5 values of 'subject'"),
+        ("{train}?task=REST1&subject=draw:0:1", "0 of the 2 values"),
         ("{train}@0.5,{eval}", "all or none"),
         ("{train}@0", "above zero"),
     ],
@@ -47,6 +50,27 @@ def test_mistakes_are_named(stores, text, words):
     with pytest.raises(InputError, match=".*") as error:
         parse_sources(text.format(**stores))
     assert words in str(error.value)
+
+
+def test_draws_are_nested_and_keep_their_order_as_a_store_grows(stores):
+    def drawn(text):
+        (source,) = parse_sources(text)
+        return [line["subject"] for line in source.lines]
+
+    for draw in (1, 2, 3):
+        sets = [set(drawn(f"{stores['train']}?subject=draw:{n}:{draw}")) for n in range(1, 6)]
+        assert [len(x) for x in sets] == [1, 2, 3, 4, 5]
+        assert all(a < b for a, b in itertools.pairwise(sets))
+        # Of fewer subjects, those that are left come in the same order.
+        kept = [set(drawn(f"{stores['eval']}?subject=draw:{n}:{draw}")) for n in range(1, 4)]
+        order = [min(b - a) for a, b in itertools.pairwise([set(), *sets])]
+        assert [min(b - a) for a, b in itertools.pairwise([set(), *kept])] == [
+            subject for subject in order if subject in kept[-1]
+        ]
+    orders = {tuple(sorted(drawn(f"{stores['train']}?subject=draw:2:{d}"))) for d in range(9)}
+    assert len(orders) > 3
+    # Conditions before it are met first.
+    assert drawn(f"{stores['train']}?task=REST1&subject=draw:2:1") == ["01", "03"]
 
 
 def test_masks_unite_on_one_grid_only(stores, tmp_path):
