@@ -1,0 +1,1 @@
+"""Many runs from one config file: their points, checks, launchers and states."""
