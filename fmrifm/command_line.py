@@ -19,19 +19,36 @@ def run(main: Callable[[list[str]], None], *required: str) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; returns what is left, the program. Exits with one sentence on nonsense."""
     with kind_errors():
-        try:
-            left = flags.FLAGS(argv)
-            # A config file that could not be read says so only when it is touched.
-            hasattr(flags.FLAGS["config"].value if "config" in flags.FLAGS else None, "keys")
-        except flags.Error as error:
-            raise InputError(" ".join(str(error).split())) from error
-        except OSError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise InputError(f"The config cannot be read ({reason}): check --config.") from error
-        except (AttributeError, KeyError) as error:
-            raise _unknown_field(error, argv) from error
+        left = read_flags(flags.FLAGS, argv)
         if len(left) > 1:
             raise InputError(f"Unexpected arguments {' '.join(left[1:])}: write --flag=value.")
+    return left
+
+
+def read_flags(values: flags.FlagValues, argv: list[str], known_only: bool = False) -> list[str]:
+    """Parses the flags that are defined in `values`.
+
+    Args:
+      argv: the program and its arguments.
+      known_only: leave other flags alone.
+
+    Returns:
+      What is no flag; the program comes first.
+
+    Raises:
+      InputError: a flag, a value or a field of the config that there is not, or no such config.
+    """
+    try:
+        left = values(argv, known_only=known_only)
+        # A config file that could not be read says so only when it is touched.
+        hasattr(values["config"].value if "config" in values else None, "keys")
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from error
+    except OSError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"The config cannot be read ({reason}): check --config.") from error
+    except (AttributeError, KeyError) as error:
+        raise _unknown_field(error, argv) from error
     return left
 
 
