@@ -28,4 +28,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint_every = 120
     config.keep_checkpoints = 1
     config.figures = 0
+    config.data.eval_clips = 64
     return config

@@ -26,7 +26,7 @@ from fmrifm.sweeps.sweep_file import Experiment
 from fmrifm.trainer.checkpoint import find_checkpoint
 from fmrifm.trainer.data import open_data
 from fmrifm.trainer.experiment import Program
-from fmrifm.trainer.origin import describe_data
+from fmrifm.trainer.origin import describe_data, hashed_subjects
 
 
 def check_points(experiments: Sequence[Experiment], devices: int) -> None:
@@ -91,7 +91,8 @@ def _check_pretraining(config: ConfigDict) -> ModelFiles:
     if config.init_from and find_checkpoint(config.init_from) is None:
         _open(config.init_from)
     geometry = cut_geometry(data.geometry, config.model.patch)
-    files = ModelFiles(program.options, {}, geometry, describe_data(config, data))
+    about = describe_data(config, data)
+    files = ModelFiles(program.options, {}, geometry, about, [hashed_subjects(data)])
     if config.probe.every:
         settings = probe_config(config.probe.task)
         settings.representations = tuple(config.probe.representations)
