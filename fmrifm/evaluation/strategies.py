@@ -44,6 +44,15 @@ def run_probes(config: ConfigDict, output: Path) -> None:
         _show(probe(config, output, files))
 
 
+def amid_training(settings: ConfigDict, model: str) -> ConfigDict:
+    """The config of a probe that `probe` of a pretraining config asks for."""
+    config = get_config(settings.task)
+    config.model = model
+    config.representations, config.baselines = tuple(settings.representations), ()
+    config.data.update({name: settings[name] for name in ("train", "val", "test")})
+    return config
+
+
 def training_probe(
     settings: ConfigDict, workdir: Path, files: ModelFiles
 ) -> Callable[[ModelFiles], dict[str, float]]:
@@ -62,10 +71,7 @@ def training_probe(
     Raises:
       InputError: the settings make no sense, or the stores do not fit them or the model.
     """
-    config = get_config(settings.task)
-    config.model = str(workdir)
-    config.representations, config.baselines = tuple(settings.representations), ()
-    config.data.update({name: settings[name] for name in ("train", "val", "test")})
+    config = amid_training(settings, str(workdir))
     open_probe(config, files)
 
     def scores(files: ModelFiles) -> dict[str, float]:

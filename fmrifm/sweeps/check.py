@@ -15,8 +15,8 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from configs.probe import get_config as probe_config
 from data_tools.errors import InputError
+from fmrifm.evaluation.strategies import amid_training
 from fmrifm.evaluation.suite import open_probe
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles
@@ -94,10 +94,7 @@ def _check_pretraining(config: ConfigDict) -> ModelFiles:
     about = describe_data(config, data)
     files = ModelFiles(program.options, {}, geometry, about, [hashed_subjects(data)])
     if config.probe.every:
-        settings = probe_config(config.probe.task)
-        settings.representations = tuple(config.probe.representations)
-        settings.data.update({name: config.probe[name] for name in ("train", "val", "test")})
-        _check_probe(settings, files)
+        _check_probe(amid_training(config.probe, "the model"), files)
     return files
 
 

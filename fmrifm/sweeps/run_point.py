@@ -85,23 +85,26 @@ class PointRun:
         self._note(ledger, status=RUNNING, returncode=None, error=None)
         commands = ledger.experiments[self.name].commands
         for stage in range(state["stages"], len(commands)):
-            with open(Path(self.workdir) / self.name / LOG, "ab") as log:
-                code = self._run_stage(commands[stage], ledger.directory, log, keep)
+            with open(Path(self.workdir) / self.name / LOG, "a+b") as log:
+                code, told = self._run_stage(commands[stage], ledger.directory, log, keep)
             if code and self._was_stopped(code):
                 self._note(ledger, status=PENDING, returncode=code)
                 return PENDING
             if code:
-                error = last_lines(Path(self.workdir) / self.name / LOG)
-                self._note(ledger, status=FAILED, returncode=code, error=error)
+                self._note(ledger, status=FAILED, returncode=code, error=told)
                 return FAILED
             self._note(ledger, stages=stage + 1)
         self._note(ledger, status=DONE, returncode=0)
         return DONE
 
-    def _run_stage(self, command: list[str], directory: str, log: IO[bytes], keep) -> int:
+    def _run_stage(
+        self, command: list[str], directory: str, log: IO[bytes], keep: Sequence[int]
+    ) -> tuple[int, str]:
+        """The exit code, and the last lines of what was said."""
         command = [*command, *self._extra]
         log.write(f"$ {quote(command)}\n".encode())
         log.flush()
+        begin = log.tell()
         with subprocess.Popen(
             [sys.executable, *command],
             cwd=directory,
@@ -116,9 +119,10 @@ class PointRun:
             if self._stopping:  # asked for just before
                 self.stop()
             try:
-                return child.wait()
+                code = child.wait()
             finally:
                 self._child = None
+        return code, last_lines(log, begin)
 
     def _was_stopped(self, code: int) -> bool:
         # A stage that cannot save, or has not begun to train, is ended by the signal.
@@ -129,13 +133,9 @@ class PointRun:
             ledger.note(self.name, **changes)
 
 
-def last_lines(path: Path, count: int = _SHOWN) -> str:
-    """The end of a log, of lines that were written over each other the last."""
-    with open(path, "rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 2**16))
-        text = file.read().decode(errors="replace")
-    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
-    begin = max((i for i, line in enumerate(lines) if line.startswith("$ ")), default=-1)
-    lines = [re.sub(r"\x1b\[[\d;]*\w", "", line) for line in lines[begin + 1 :] if line]
-    return "\n".join(lines[-count:])
+def last_lines(log: IO[bytes], begin: int, count: int = _SHOWN) -> str:
+    """The end of a log from a byte on; of lines that were written over each other, the last."""
+    log.seek(max(begin, log.seek(0, os.SEEK_END) - 2**16))
+    text = re.sub(r"\x1b\[[\d;]*\w", "", log.read().decode(errors="replace"))
+    lines = [line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n")]
+    return "\n".join([line for line in lines if line][-count:])

@@ -81,7 +81,7 @@ def submit(
         return []
     try:
         executor = submitit.AutoExecutor(
-            ledger.workdir / "slurm" / "%j",
+            ledger.workdir / "slurm",
             cluster=cluster,
             slurm_max_num_timeout=int({**DEFAULTS, **settings}["max_num_timeout"]),
         )
@@ -134,7 +134,7 @@ def _is_in_line(ledger: Ledger, name: str) -> bool:
     if state["status"] in (DONE, FAILED) or not str(job).replace("_", "").isdecimal():
         return False
     try:
-        found = submitit.SlurmJob(ledger.workdir / "slurm" / "%j", job).state
+        found = submitit.SlurmJob(ledger.workdir / "slurm", job).state
     except Exception:  # no sacct: a job that comes twice finds the point locked, or done
         return False
     return found.split(" ")[0] in _IN_LINE
