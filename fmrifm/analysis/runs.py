@@ -88,8 +88,10 @@ def read_runs(patterns: Sequence[str], checkpoint: str = "auto") -> list[Run]:
         if not found:
             raise InputError(f"{pattern} holds no run: give workdirs of finished runs, or a glob.")
         paths |= {path.resolve(): path for path in found}
-    names = _shorten([str(path.absolute()) for path in paths.values()])
-    return [_read(path, names[str(path.absolute())], checkpoint) for path in paths.values()]
+    # Without "..", which absolute() keeps: names become paths below an output.
+    places = {path: os.path.abspath(path) for path in paths.values()}
+    names = _shorten(list(places.values()))
+    return [_read(path, names[place], checkpoint) for path, place in places.items()]
 
 
 def _runs_in(place: Path) -> list[Path]:
