@@ -10,10 +10,10 @@ far a sweep is, and `--reproduce=RUN` the command that repeats a run.
 """
 
 import fnmatch
+import os
 import sys
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -26,11 +26,8 @@ from fmrifm.sweeps.local import launch_local
 from fmrifm.sweeps.report import make_reports
 from fmrifm.sweeps.reproduce import reproduce
 from fmrifm.sweeps.slurm import CLUSTERS, parse_settings, submit
-from fmrifm.sweeps.status import describe_failures, describe_sweep, show_status
+from fmrifm.sweeps.status import all_done, describe_failures, describe_sweep, show_status
 from fmrifm.sweeps.sweep_file import Sweep, read_sweep
-from fmrifm.trainer.checkpoint import quiet
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
-from fmrifm.trainer.workdir import check_workdir
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_sweep().")
 LAUNCHER = flags.DEFINE_enum("launcher", "local", ("local", "slurm", "print"), "Where points run.")
@@ -44,7 +41,6 @@ CLUSTER = flags.DEFINE_enum("cluster", "slurm", CLUSTERS, "submitit's executor, 
 
 
 def main(argv: list[str]) -> None:
-    quiet()
     with kind_errors():
         if REPRODUCE.value:
             print(reproduce(Path(REPRODUCE.value)))
@@ -63,7 +59,6 @@ def _launch() -> int:
     flag = flags.FLAGS["config"]
     given = config_flags.get_override_values(flag)
     name = config_flags.get_config_filename(flag)
-    check_workdir(WORKDIR.value)
     sweep = read_sweep(name, CONFIG.value, given, WORKDIR.value)
     names = _choose(sweep)
     todo = [experiment for experiment in sweep.experiments if experiment.name in names]
@@ -80,13 +75,12 @@ def _launch() -> int:
         return 0
     with ledger.launching():
         ended = launch_local(ledger, names, JOBS.value or 1)
-    # Reports read stores and shapes; they need no accelerator.
-    jax.config.update("jax_platforms", "cpu")
     print(describe_sweep(ledger, ledger.states()))
-    make_reports(ledger)
+    if all_done(ledger):
+        make_reports(ledger)
     if not ended:
         print("Stopped; the same command continues.", file=sys.stderr)
-        return STOPPED_EXIT_CODE
+        return os.EX_TEMPFAIL
     failures = describe_failures(ledger)
     if failures:
         print(

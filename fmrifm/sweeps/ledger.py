@@ -137,6 +137,8 @@ def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
     Raises:
       InputError: a point that has run, or runs, is another one by now.
     """
+    if "://" in str(workdir):
+        raise InputError(f"--workdir={workdir}: a sweep lives in a directory, so give one.")
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     points = [dataclasses.asdict(experiment) for experiment in sweep.experiments]

@@ -2,23 +2,23 @@
 
 import sys
 
-from tqdm import tqdm
-
 from data_tools.errors import InputError
-from fmrifm.analysis.runs import read_runs
-from fmrifm.analysis.scaling import fit_scaling
-from fmrifm.analysis.table import write_table
 from fmrifm.sweeps.ledger import Ledger
-from fmrifm.sweeps.status import all_done
 
 
 def make_reports(ledger: Ledger) -> None:
-    """Makes the reports that the sweep file asks for, if all points are done, and prints them.
+    """Makes the reports that the sweep file asks for, and prints them.
 
     What cannot be reported is said; the points keep their results.
     """
-    if not all_done(ledger):
-        return
+    # Only here: launchers and --status start in a moment, and no accelerator is needed.
+    import jax
+
+    from fmrifm.analysis.runs import read_runs
+    from fmrifm.analysis.scaling import fit_scaling
+    from fmrifm.analysis.table import write_table
+
+    jax.config.update("jax_platforms", "cpu")
     try:
         runs = read_runs([x.workdir for x in ledger.experiments.values()])
         if "table" in ledger.reports:
@@ -26,4 +26,4 @@ def make_reports(ledger: Ledger) -> None:
         if "scaling" in ledger.reports:
             print(fit_scaling(runs, ledger.workdir / "scaling"))
     except InputError as error:
-        tqdm.write(f"No report was made: {error}", file=sys.stderr)
+        print(f"No report was made: {error}", file=sys.stderr)

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from fmrifm.sweeps.command import quote
 from fmrifm.sweeps.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
 
 LOG = "log.txt"
 _SHOWN = 12  # last lines of a stage that failed
@@ -126,7 +125,7 @@ class PointRun:
 
     def _was_stopped(self, code: int) -> bool:
         # A stage that cannot save, or has not begun to train, is ended by the signal.
-        return code in (STOPPED_EXIT_CODE, -signal.SIGUSR1) or (self._stopping and code < 0)
+        return code in (os.EX_TEMPFAIL, -signal.SIGUSR1) or (self._stopping and code < 0)
 
     def _note(self, ledger: Ledger, **changes) -> None:
         if self._writes:

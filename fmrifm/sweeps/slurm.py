@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 from fmrifm.sweeps.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
 from fmrifm.sweeps.report import make_reports
 from fmrifm.sweeps.run_point import PointRun
+from fmrifm.sweeps.status import all_done
 
 CLUSTERS = ("slurm", "local", "debug")  # executors of submitit; the last two to try things out
 DEFAULTS = {"timeout_min": 24 * 60, "nodes": 1, "tasks_per_node": 1, "max_num_timeout": 1000}
@@ -36,8 +37,9 @@ class Job:
         extra = ["--distributed"] if here.num_tasks > 1 else []
         self._run = PointRun(self.workdir, self.name, extra, writes=first)
         status = self._run.run()
-        if first:
-            make_reports(Ledger(self.workdir))
+        ledger = Ledger(self.workdir)
+        if first and all_done(ledger):
+            make_reports(ledger)
         return status
 
     def checkpoint(self) -> Any:

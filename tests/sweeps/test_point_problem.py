@@ -2,8 +2,8 @@
 
 import pytest
 
-from fmrifm.sweeps.check import _problem
 from fmrifm.sweeps.command import read_config
+from fmrifm.sweeps.point_problem import find_problem
 from fmrifm.sweeps.sweep_file import read_sweep
 from tests.conftest import ROOT
 
@@ -44,7 +44,7 @@ def commands(stores, **overrides):
     ],
 )
 def test_points(stores, overrides, words):
-    problem = _problem(commands(stores, **overrides))
+    problem = find_problem(commands(stores, **overrides))
     assert problem is None if words is None else words in problem
 
 
@@ -54,8 +54,8 @@ def test_probes_of_a_point_are_checked_with_the_model_that_it_will_make(stores):
     probe.append("--config.model=x")
     splits = {"train": "0[012]", "val": "03", "test": "04"}
     probe += [f"--config.data.{k}={stores['train']}?subject={v}" for k, v in splits.items()]
-    assert _problem([*point, probe]) is None
-    assert "patch@7" in _problem([*point, [*probe, "--config.representations=('patch@7',)"]])
+    assert find_problem([*point, probe]) is None
+    assert "patch@7" in find_problem([*point, [*probe, "--config.representations=('patch@7',)"]])
 
 
 @pytest.mark.parametrize("arg", ["d3,runlocal", "simulated"])
@@ -71,4 +71,4 @@ def test_ready_sweeps(stores, name, arg, one_device):
     names = [experiment.name for experiment in sweep.experiments]
     assert len(names) > 2 and all(len(name) < 30 for name in names)
     for experiment in (sweep.experiments[0], sweep.experiments[-1]):
-        assert _problem(experiment.commands) is None
+        assert find_problem(experiment.commands) is None
