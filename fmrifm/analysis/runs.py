@@ -1,14 +1,14 @@
 """Finished runs: what was asked of each, how large it was, and how it scored.
 
 A run is the workdir of `fmrifm.pretrain`, with the probes in its probes/, or that of a probe.
-Scores are of one checkpoint, the last or the best. The best was chosen on one of the evaluation
-sets (keep_best), and so its loss on that set is no fair score and is not given.
+Scores are of one checkpoint, the last or the best; a probe counts if it was of that one. The best
+was chosen on one of the evaluation sets (keep_best), and so its loss there is no fair score and is
+not given.
 """
 
 import dataclasses
 import glob
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,13 +62,20 @@ class Run:
         """See `provenance.measure`; of runs that did not record it, by opening their stores.
 
         Raises:
-          InputError: a store is not there any more.
+          InputError: the run is a probe, its stores are not there any more, or it is too old.
         """
+        if self.step is None:
+            raise InputError(f"{self.path} is a probe, which has no sizes: give pretraining runs.")
         starts = read_starts(self.path)
         if starts and starts[-1]["sizes"]:
             return starts[-1]["sizes"]
         config = ConfigDict(json.loads((self.path / "config.json").read_text()))
-        return measure(config, open_data(config))
+        try:
+            return measure(config, open_data(config))
+        except (AttributeError, KeyError) as error:
+            raise InputError(
+                f"The config of {self.path} is of an older version ({error}): leave it out."
+            ) from error
 
 
 def read_runs(patterns: Sequence[str], checkpoint: str = "auto") -> list[Run]:
@@ -115,7 +122,7 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
     try:
         if not (path / "metrics.jsonl").is_file():
             results = json.loads((path / "results.json").read_text())
-            return Run(path, name, flatten(results["config"]), _probe_scores(path), None, None)
+            return Run(path, name, flatten(results["config"]), _probe_scores(results), None, None)
         config = flatten(json.loads((path / "config.json").read_text()))
         lines = read_metrics(path / "metrics.jsonl")
         step, chosen_on = _choose(path, config, lines, checkpoint)
@@ -124,42 +131,46 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
             for line in lines
             if line["step"] == step
             for key, value in line.items()
-            if key.startswith(("eval/", "probe/")) and not key.startswith(f"eval/{chosen_on}/")
+            if key.startswith(("eval/", "probe/"))
         }
-        if chosen_on is None:  # probes beside a run are of its last model
-            for results in sorted((path / "probes").glob("*/results.json")):
-                if not results.parent.name.startswith("step-"):  # those are in metrics.jsonl
-                    scores |= {
-                        f"probe/{results.parent.name}/{key}": value
-                        for key, value in _probe_scores(results.parent).items()
-                    }
-        return Run(path, name, config, scores, step, chosen_on)
+        for file in sorted((path / "probes").glob("*/results.json")):
+            results = json.loads(file.read_text())
+            probed = results.get("step") or lines[-1]["step"]
+            # Those of step-... were made amid the training, and are in metrics.jsonl.
+            if probed == step and not file.parent.name.startswith("step-"):
+                prefix = f"probe/{file.parent.name}/"
+                scores |= {prefix + key: value for key, value in _probe_scores(results).items()}
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise InputError(f"The run {path} is damaged ({error}): leave it out.") from error
+    if chosen_on is not None:
+        scores = {k: v for k, v in scores.items() if not k.startswith(f"eval/{chosen_on}/")}
+    elif not scores:
+        raise InputError(f"The run {path} was never evaluated: probe it, or leave it out.")
+    return Run(path, name, config, scores, step, chosen_on)
 
 
 def _choose(
     path: Path, config: dict[str, Any], lines: list[dict], checkpoint: str
 ) -> tuple[int, str | None]:
     """The step whose scores count, and the set it was chosen on."""
-    scored = [line for line in lines if any(key.startswith("eval/") for key in line)]
-    if not lines or lines[-1]["step"] < config["total_steps"] or not scored:
+    last = lines[-1]["step"] if lines else 0
+    if last < config["total_steps"]:
         raise InputError(
-            f"The run {path} is at step {lines[-1]['step'] if lines else 0} of "
-            f"{config['total_steps']} or was never evaluated: finish it, or leave it out."
+            f"The run {path} is at step {last} of {config['total_steps']}: finish it, or leave it "
+            "out."
         )
     name = config.get("keep_best")
     if checkpoint == "last" or (checkpoint == "auto" and not name):
-        return scored[-1]["step"], None
-    if not name:
+        return last, None
+    key = f"eval/{name}/loss"
+    losses = [(line[key], line["step"]) for line in lines if key in line]
+    if not losses:
         raise InputError(f"The run {path} has no keep_best to choose by: report the last step.")
-    losses = [(line.get(f"eval/{name}/loss", math.inf), line["step"]) for line in scored]
     return min(losses)[1], name
 
 
-def _probe_scores(path: Path) -> dict[str, float]:
+def _probe_scores(results: dict[str, Any]) -> dict[str, float]:
     """ "REPRESENTATION_HEAD/SPLIT/METRIC" -> value; baselines are left out."""
-    results = json.loads((path / "results.json").read_text())
     return {
         f"{row['representation']}_{row['head']}/{split}/{metric}": float(figures["value"])
         for row in results["results"]

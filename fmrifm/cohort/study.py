@@ -44,6 +44,7 @@ from fmrifm.evaluation.results import (
     describe_probe,
     pack_predictions,
     publish,
+    record_probe,
 )
 from fmrifm.evaluation.statistics import describe_errors
 from fmrifm.model.files import ModelFiles
@@ -57,7 +58,8 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
 
     Args:
       config: as in configs/cohort.py.
-      output: directory for report.html, results.json, results.csv, predictions_*.npz, features/.
+      output: directory for report.html, results.json, results.csv, provenance.json,
+        predictions_*.npz, features/.
       files: the model, where it is not to be opened by its name in the config.
 
     Returns:
@@ -74,6 +76,7 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
     check_model(config, files)
     cohort = open_cohort(config, files)
     study = _Study(config, files, cohort)
+    record_probe(output, config, [source.store for source in cohort.sources])
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
     for row in find_rows(config, files, cohort, cache):
         study.add(row)

@@ -23,6 +23,7 @@ class Parcels:
 
     Attributes:
       name: of the parcellation.
+      stores: the stores, open.
     """
 
     def __init__(self, text: str):
@@ -35,7 +36,7 @@ class Parcels:
           InputError: there is none, or one is of no parcels.
         """
         paths = [Path(part.strip()) for part in text.split(",") if part.strip()]
-        stores = [Store(path) for part in paths for path in _stores(part)]
+        self.stores = stores = [Store(path) for part in paths for path in _stores(part)]
         self._runs = {
             run["key"]: (store, i) for store in stores for i, run in enumerate(store.runs)
         }

@@ -13,6 +13,8 @@ from fmrifm.evaluation.embedding import embed_runs, remarks, write_embeddings
 from fmrifm.input.sources import Source
 from fmrifm.model.files import ModelFiles
 from fmrifm.published.open import open_model
+from fmrifm.trainer.data import store_digests
+from fmrifm.trainer.provenance import record_start
 
 _MOST_TOKENS = 8 * 2**30  # bytes in OUTPUT/features, where a cohort's probe finds them
 
@@ -30,7 +32,7 @@ def make_table(
     Args:
       model: whatever `open_model` takes.
       inputs: stores with queries, or files and trees, which are converted to OUTPUT/store first.
-      output: directory for embeddings.csv, and tokens/ where tokens are wanted.
+      output: directory for embeddings.csv, provenance.json, and tokens/ where tokens are wanted.
       with_tokens: whether they are.
       convert: flags of `data_tools.convert`.
       windows: at most so many of a run are encoded, evenly spread over it; 0 for all.
@@ -50,7 +52,9 @@ def make_table(
     sources = _open(inputs, output, files, list(convert))
     for remark in remarks(files, sources):
         print(f"NOTE: {remark}")
-    output.mkdir(parents=True, exist_ok=True)
+    asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
+    asked |= {"convert": list(convert), "windows": windows}
+    record_start(output, asked, store_digests(source.store for source in sources))
     embedded = embed_runs(files, sources, output / "features", with_tokens, windows, _MOST_TOKENS)
     write_embeddings(output, embedded)
     return len(embedded.runs)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.files import write_bytes
+from data_tools.store import Store
+from fmrifm.trainer.data import store_digests
+from fmrifm.trainer.provenance import record_start
 from fmrifm.trainer.start import config_dict
 
 Results = dict[str, Any]
@@ -46,6 +50,11 @@ def check_output(output: Path, target: str, unit: str, task: str) -> None:
                 f"{output} holds the results of another question ({', '.join(asked)}): choose "
                 "another --workdir, or delete it."
             )
+
+
+def record_probe(output: Path, config: ConfigDict, stores: Iterable[Store]) -> None:
+    """Adds an entry to the provenance.json of the output, once all is checked."""
+    record_start(output, config_dict(config), store_digests(stores))
 
 
 def publish(output: Path, results: Results, predictions: dict[str, bytes]) -> None:

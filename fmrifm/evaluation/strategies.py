@@ -81,7 +81,8 @@ def training_probe(
             several = jax.process_count() > 1
             own.cache_dir = str(workdir / "probes" / "features") if several else cache
             try:
-                results = probe(own, workdir / "probes" / f"step-{files.step:08d}", files)
+                output = workdir / "probes" / f"step-{files.step:08d}"
+                results = probe(own, output, files, records=False)
             except InputError as error:
                 print(f"The model of step {files.step} was not probed: {error}")
                 return {}

@@ -33,6 +33,7 @@ from fmrifm.evaluation.results import (
     main_metric,
     pack_predictions,
     publish,
+    record_probe,
 )
 from fmrifm.evaluation.ridge import fit_ridge
 from fmrifm.evaluation.splits import Splits, open_splits
@@ -44,13 +45,17 @@ from fmrifm.published.open import open_model
 _SEEDED = (*GRID, "logistic")
 
 
-def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> Results:
+def probe(
+    config: ConfigDict, output: Path, files: ModelFiles | None = None, records: bool = True
+) -> Results:
     """Reads a target from frozen features, and from what baselines see of the same samples.
 
     Args:
       config: as in configs/probe.py.
-      output: directory for results.json, results.csv, predictions_*.npz and features/.
+      output: directory for results.json, results.csv, provenance.json, predictions_*.npz and
+        features/.
       files: the model, where it is not to be opened by its name in the config.
+      records: whether provenance.json gets an entry; that of a training run speaks for its probes.
 
     Returns:
       What results.json holds; without rows on all processes but the first.
@@ -68,6 +73,9 @@ def probe(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> 
             parcels.check(some, splits.samples[name])
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
     table, first = _Table(config, files, splits), jax.process_index() == 0
+    if first and records:
+        stores = [source.store for some in splits.sources.values() for source in some]
+        record_probe(output, config, stores + (parcels.stores if parcels else []))
     for entry in find_entries(config, files, splits, parcels, cache):
         if first:  # all processes encode, one fits
             table.add_entry(entry)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
 from data_tools.geometry import Geometry
+from data_tools.store import Store
 from fmrifm.input.augment import Augmentation
 from fmrifm.input.clips import usable_runs
 from fmrifm.input.sources import (
@@ -39,12 +41,18 @@ class Data:
 
     def digests(self) -> dict[str, str]:
         """Store path -> what changes when its data do."""
-        sources = self.train + [source for sources in self.evals.values() for source in sources]
-        return {str(source.store.path): _digest(source) for source in sources}
+        sources = itertools.chain(self.train, *self.evals.values())
+        return store_digests(source.store for source in sources)
 
 
-def _digest(source: Source) -> str:
-    store = source.store
+def store_digests(stores: Iterable[Store]) -> dict[str, str]:
+    """Store path -> what changes when its data do."""
+    named = {str(store.path): store for store in stores}
+    return {path: store_digest(store) for path, store in named.items()}
+
+
+def store_digest(store: Store) -> str:
+    """A checksum of the geometry of a store and of the frames of its runs."""
     runs = [[run["key"], run["n_frames"], run["crc32"]] for run in store.runs]
     text = json.dumps([store.meta["geometry_sha256"], runs])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

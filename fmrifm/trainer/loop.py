@@ -26,6 +26,7 @@ from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.metrics import MetricsWriter, check_wandb
 from fmrifm.trainer.origin import describe_data, describe_model, hashed_subjects, origin_of
 from fmrifm.trainer.profile import Profile, parse_profile
+from fmrifm.trainer.provenance import measure, record_start
 from fmrifm.trainer.start import check_unchanged, config_dict, warm_start
 from fmrifm.trainer.step import TrainState
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite, runs_of
@@ -51,8 +52,8 @@ def train(
 
     Args:
       config: see configs/pretrain.py.
-      workdir: gets config.json, metrics.jsonl, goodput.jsonl, TensorBoard events, checkpoints/,
-        figures/, model/; a directory, or a gs:// URL.
+      workdir: gets config.json, provenance.json, metrics.jsonl, goodput.jsonl, TensorBoard events,
+        checkpoints/, figures/, model/; a directory, or a gs:// URL.
       allow_config_change: continue although the config or a store has changed.
       make_probe: makes what scores models of steps that config.probe asks for.
       profile: START:COUNT, steps of which profile/ gets a JAX profile.
@@ -141,6 +142,7 @@ class _Run:
             local, shown = self.workdir.local, config_dict(config)
             (local / "non_finite.json").unlink(missing_ok=True)
             write_bytes(local / "config.json", json.dumps(shown, indent=1).encode())
+            record_start(local, shown, self.data.digests(), measure(config, self.data))
             self.metrics = MetricsWriter(
                 local, first_step, config.wandb_project, shown, self.workdir.place
             )

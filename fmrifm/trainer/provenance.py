@@ -2,10 +2,13 @@
 
 An entry has the command and where it was given, the git commit and whether files differed from it
 (then uncommitted.diff has them), versions of packages, checksums of stores, devices, and sizes.
+Of the environment it has nothing: variables may be secrets.
 """
 
+import functools
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -16,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 import fmrifm
@@ -34,6 +36,8 @@ _PACKAGES = (
     *("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "ml-collections"),
 )
 _SOURCE = Path(fmrifm.__file__).resolve().parents[1]
+_LARGEST_DIFF = 10 * 2**20  # bytes
+_GIT_TIMEOUT = 60  # seconds
 
 
 def record_start(
@@ -45,21 +49,27 @@ def record_start(
     """Adds this start to the provenance.json of a workdir; only one process of a run calls it.
 
     Args:
+      workdir: made if it is not there.
       config: as plain values.
-      stores: path -> checksum, see `digest`.
+      stores: path -> checksum, see `store_digests`.
       sizes: see `measure`.
     """
-    git, diff = _git()
+    workdir.mkdir(parents=True, exist_ok=True)
+    starts = read_starts(workdir)
+    git, diff = source_state()
+    if git is not None:
+        git = {**git, "diff": _keep_diff(workdir, starts, diff)}
+    device = jax.devices()[0]
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": _command(),
         "directory": os.getcwd(),
         "git": git,
-        "packages": _versions(),
+        "packages": package_versions(),
         "python": platform.python_version(),
         "devices": {
-            "kind": jax.devices()[0].device_kind,
-            "platform": jax.devices()[0].platform,
+            "kind": device.device_kind,
+            "platform": device.platform,
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },
@@ -67,10 +77,7 @@ def record_start(
         "sizes": dict(sizes or {}),
         "config": dict(config),
     }
-    starts = [*read_starts(workdir), entry]
-    if diff:
-        write_bytes(workdir / DIFF, diff)
-    text = json.dumps({"version": 1, "starts": starts}, indent=1)
+    text = json.dumps({"version": 1, "starts": [*starts, entry]}, indent=1)
     write_bytes(workdir / FILE, text.encode())
 
 
@@ -89,47 +96,19 @@ def measure(config: ConfigDict, data: Data) -> dict[str, Any]:
       params of the model, encoder_params of its encoder; flops_per_clip of a training step;
       train: frames (distinct), runs, subjects, datasets; eval: {name: datasets}.
     """
-    options = options_from_config(
-        config.model, cut_geometry(data.geometry, config.model.patch), config.data.num_frames
-    )
-    patches = cut_geometry(data.geometry, config.model.patch).n_patches
+    geometry = cut_geometry(data.geometry, config.model.patch)
+    options = options_from_config(config.model, geometry, config.data.num_frames)
     return {
         **_model_size(options),
-        "flops_per_clip": clip_flops(options, patches),
+        "flops_per_clip": clip_flops(options, geometry.n_patches),
         "train": _data_size(data.train),
         "eval": {name: _data_size(sources)["datasets"] for name, sources in data.evals.items()},
     }
 
 
-def _model_size(options: ModelOptions) -> dict[str, int]:
-    shapes = {k: v for k, v in param_shapes(options).items() if k != "target_norm"}
-    count = {k: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(v)) for k, v in shapes.items()}
-    return {"params": sum(count.values()), "encoder_params": count["encoder"]}
-
-
-def _data_size(sources: list[Source]) -> dict[str, Any]:
-    runs = {
-        (str(source.store.path), int(run)): source.store.runs[run]
-        for source in sources
-        for run in source.runs
-    }.values()
-    return {
-        "frames": sum(int(run["n_frames"]) for run in runs),
-        "runs": len(runs),
-        "subjects": len({(run["dataset"], run["subject"]) for run in runs}),
-        "datasets": sorted({str(run["dataset"]) for run in runs}),
-    }
-
-
-def _command() -> list[str] | None:
-    """`-m MODULE` and the flags of the process; None where it is no command of ours."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is None or not spec.name.startswith(("fmrifm.", "data_tools.")):
-        return None
-    return ["-m", spec.name, *sys.argv[1:]]
-
-
-def _versions() -> dict[str, str]:
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Package -> version, of those installed that results may depend on."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -139,19 +118,77 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _git() -> tuple[dict[str, Any] | None, bytes]:
-    """The commit of the source, whether it was changed since, and the changes."""
-    top = _ask_git("rev-parse", "--show-toplevel").decode().strip()
-    if not top or Path(top).resolve() != _SOURCE:  # an installed package, or no git
+@functools.cache
+def source_state() -> tuple[dict[str, Any] | None, bytes]:
+    """The git commit of the source, and how files under its control differ from it.
+
+    Asked once: what a process has imported stays as it is.
+
+    Returns:
+      commit, dirty and diff_bytes, and the diff; None and nothing of an installed package.
+    """
+    if not (_SOURCE / ".git").exists():
         return None, b""
-    commit = _ask_git("rev-parse", "HEAD").decode().strip()
-    diff = _ask_git("diff", "HEAD", "--binary")
-    return {"commit": commit, "dirty": bool(diff)}, diff
+    commit = _ask_git("rev-parse", "HEAD")
+    # Such that `git apply` reads it, whatever the user's git is set to.
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    diff = _ask_git("diff", "HEAD", "--binary", *plain)
+    if commit is None or diff is None:
+        return None, b""
+    return {"commit": commit.decode().strip(), "dirty": bool(diff), "diff_bytes": len(diff)}, diff
 
 
-def _ask_git(*arguments: str) -> bytes:
+def _ask_git(*arguments: str) -> bytes | None:
+    # Hooks of git run with variables that name another repository; and nobody waits for our locks.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
-        command = ["git", "-C", str(_SOURCE), *arguments]
-        return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(_SOURCE), *arguments],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+            timeout=_GIT_TIMEOUT,
+            check=True,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return b""
+        return None
+
+
+def _keep_diff(workdir: Path, starts: list[dict[str, Any]], diff: bytes) -> str | None:
+    """Writes a diff unless an earlier start has left the same; returns the name of its file."""
+    if not 0 < len(diff) <= _LARGEST_DIFF:
+        return None
+    kept = {start["git"]["diff"] for start in starts if start["git"]} - {None}
+    for name in sorted(kept):
+        if (workdir / name).is_file() and (workdir / name).read_bytes() == diff:
+            return name
+    name = DIFF.replace(".", f"_{len(starts) + 1}.") if kept else DIFF
+    write_bytes(workdir / name, diff)
+    return name
+
+
+def _command() -> list[str] | None:
+    """`-m MODULE` and the flags of the process; None where it is no command of ours."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or not spec.name.startswith(("fmrifm.", "data_tools.")):
+        return None
+    if multiprocessing.parent_process() is not None:  # looks like its parent, but does other work
+        return None
+    return ["-m", spec.name, *sys.argv[1:]]
+
+
+def _model_size(options: ModelOptions) -> dict[str, int]:
+    shapes = {k: v for k, v in param_shapes(options).items() if k != "target_norm"}
+    count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
+    return {"params": sum(count.values()), "encoder_params": count["encoder"]}
+
+
+def _data_size(sources: list[Source]) -> dict[str, Any]:
+    # By their contents: two sources may name one run, and two paths one store.
+    runs = {(line["key"], line["crc32"]): line for source in sources for line in source.lines}
+    return {
+        "frames": sum(int(run["n_frames"]) for run in runs.values()),
+        "runs": len(runs),
+        "subjects": len({(run["dataset"], run["subject"]) for run in runs.values()}),
+        "datasets": sorted({str(run["dataset"]) for run in runs.values()}),
+    }

@@ -13,6 +13,7 @@ from fmrifm.cohort.study import run_cohort
 from fmrifm.evaluation import results as study_results
 from fmrifm.evaluation.compare import compare
 from fmrifm.evaluation.results import describe_results
+from fmrifm.trainer.provenance import read_starts
 from fmrifm.trainer.start import flatten
 from tests.conftest import fields_read, toy_geometry
 from tests.evaluation.test_suite import write_model
@@ -122,6 +123,8 @@ def test_visits_stay_together_and_every_field_is_read(model, tmp_path, monkeypat
     with fields_read(config, unless=dumping) as read:
         results = run_cohort(config, tmp_path / "out")
     assert set(flatten(config.to_dict())) - read == set()
+    (start,) = read_starts(tmp_path / "out")
+    assert list(start["stores"]) == [store] and start["config"]["unit"] == "session"
     assert results["splits"]["n_groups"] == results["splits"]["n_folds"] == 10
     left = {x["who"]: x["why"] for x in results["who_was_left_out"]}
     assert set(left) == {"toy/10", "toy/11"} and "no value" in left["toy/10"]

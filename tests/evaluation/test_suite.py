@@ -282,8 +282,9 @@ def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
         assert file["score"].shape == (33, 2)
     config.representations = ("avg_patch",)
     probe(config, tmp_path / "probe")  # again: what it has not made is gone
-    assert {path.name for path in (tmp_path / "probe").iterdir()} == {
-        "results.json", "results.csv", "features",
+    names = {path.name for path in (tmp_path / "probe").iterdir()} - {"uncommitted.diff"}
+    assert names == {
+        "results.json", "results.csv", "provenance.json", "features",
         "predictions_avg_patch_logistic.npz", "predictions_connectome_patches_logistic.npz",
     }  # fmt: skip
     config.target = "run:subject"

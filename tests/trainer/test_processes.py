@@ -95,8 +95,9 @@ def test_processes_come_and_go(toy_config, one_device, tmp_path):
     assert "Done." in two.output[0] and "Done." not in two.output[1]  # one speaks for both
     assert_same(workdir, expected)
     names = {path.name for path in workdir.iterdir() if not path.name.startswith("events")}
-    assert names == {
-        *("checkpoints", "config.json", "figures", "goodput.jsonl", "metrics.jsonl", "model")
+    assert names - {"uncommitted.diff"} == {
+        *("checkpoints", "config.json", "figures", "goodput.jsonl", "metrics.jsonl", "model"),
+        "provenance.json",
     }
     drawn = [sorted(p.name for p in (w / "figures").iterdir()) for w in (workdir, expected)]
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
