@@ -24,7 +24,6 @@ from fmrifm.sweeps.command import quote
 from fmrifm.sweeps.ledger import DONE, FAILED, Ledger, open_ledger
 from fmrifm.sweeps.local import launch_local
 from fmrifm.sweeps.report import make_reports
-from fmrifm.sweeps.reproduce import reproduce
 from fmrifm.sweeps.slurm import CLUSTERS, parse_settings, submit
 from fmrifm.sweeps.status import all_done, describe_failures, describe_sweep, show_status
 from fmrifm.sweeps.sweep_file import Sweep, read_sweep
@@ -43,6 +42,8 @@ CLUSTER = flags.DEFINE_enum("cluster", "slurm", CLUSTERS, "submitit's executor, 
 def main(argv: list[str]) -> None:
     with kind_errors():
         if REPRODUCE.value:
+            from fmrifm.sweeps.reproduce import reproduce  # imports what the rest does without
+
             print(reproduce(Path(REPRODUCE.value)))
         elif not WORKDIR.value:
             raise InputError("Give --workdir=DIR, where the sweep lives.")

@@ -21,7 +21,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-import fmrifm
 from data_tools.files import write_bytes
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import Source
@@ -35,7 +34,7 @@ _PACKAGES = (
     *("fmrifm", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain"),
     *("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "ml-collections"),
 )
-_SOURCE = Path(fmrifm.__file__).resolve().parents[1]
+_SOURCE = Path(__file__).resolve().parents[2]
 _LARGEST_DIFF = 10 * 2**20  # bytes
 _GIT_TIMEOUT = 60  # seconds
 
