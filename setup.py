@@ -66,9 +66,11 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.15",
             "s3fs>=2026.9",
+            "submitit>=1.5",
             "torch>=2.13",
             "webdataset>=1.0",
         ],
+        "slurm": ["submitit>=1.5"],  # sweeps as jobs of a cluster
         "dask": ["distributed>=2025.1"],  # conversion spread over machines
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
