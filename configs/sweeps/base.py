@@ -23,9 +23,9 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg != SIMULATED:
         return recipe(arg)
     config = small("rest")
-    config.total_steps = 240
-    config.log_every = config.eval_every = 40
-    config.checkpoint_every = 120
+    config.total_steps = 120
+    config.log_every = 40
+    config.eval_every = config.checkpoint_every = 60
     config.keep_checkpoints = 1
     config.figures = 0
     config.data.eval_clips = 64

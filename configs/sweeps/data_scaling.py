@@ -24,6 +24,9 @@ DRAWS = (1, 2)
 def get_config(arg: str = "") -> ConfigDict:
     config = base(arg)
     config.keep_best = "val"
+    if arg == SIMULATED:
+        config.total_steps = 240
+        config.eval_every = 40
     return config
 
 

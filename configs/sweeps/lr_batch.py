@@ -18,7 +18,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base(",".join(word for word in arg.split(",") if word != "random"))
     config.optim.lr, config.optim.base_lr = 1e-3, None  # a point sets the rate itself
     if SIMULATED in arg.split(","):
-        config.total_steps = 120
         config.eval_every = 0
     return config
 

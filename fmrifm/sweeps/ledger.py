@@ -13,6 +13,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from data_tools.files import write_bytes
 from fmrifm.sweeps.sweep_file import Experiment, Sweep
 
 PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
+_SILENCE = 3600  # seconds without a sign of life after which nobody is thought to be at work
 
 
 class Ledger:
@@ -48,7 +50,7 @@ class Ledger:
         state = {"status": PENDING, "returncode": None, "error": None, "stages": 0}
         with contextlib.suppress(FileNotFoundError):
             state |= json.loads(path.read_text())
-        if state["status"] == RUNNING and not self.is_locked(name):
+        if state["status"] == RUNNING and not self.is_locked(name) and not _is_far(path, state):
             state["status"] = PENDING  # a kill ended it
         return state
 
@@ -115,6 +117,14 @@ class Ledger:
 
     def _place(self, name: str) -> Path:
         return self.workdir / name
+
+
+def _is_far(path: Path, state: dict[str, Any]) -> bool:
+    """Whether a point may be at work on another machine, whose locks some file systems hide."""
+    if state.get("host") == platform.node():
+        return False
+    newest = max(file.stat().st_mtime for file in path.parent.iterdir() if file.is_file())
+    return time.time() - newest < _SILENCE
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Runs one point of a sweep: its stages one after the other, each a process of its own."""
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -81,7 +82,7 @@ class PointRun:
         state = ledger.state(self.name)
         if state["status"] == DONE:
             return DONE
-        self._note(ledger, status=RUNNING, returncode=None, error=None)
+        self._note(ledger, status=RUNNING, returncode=None, error=None, host=platform.node())
         commands = ledger.experiments[self.name].commands
         for stage in range(state["stages"], len(commands)):
             with open(Path(self.workdir) / self.name / LOG, "a+b") as log:

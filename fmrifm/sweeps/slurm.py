@@ -130,13 +130,15 @@ def _is_in_line(ledger: Ledger, name: str) -> bool:
     import submitit
 
     state = ledger.state(name)
-    if state["status"] == RUNNING:
-        return True
-    job = state.get("job", "")
-    if state["status"] in (DONE, FAILED) or not str(job).replace("_", "").isdecimal():
+    if state["status"] in (DONE, FAILED):
         return False
-    try:
-        found = submitit.SlurmJob(ledger.workdir / "slurm", job).state
-    except Exception:  # no sacct: a job that comes twice finds the point locked, or done
-        return False
-    return found.split(" ")[0] in _IN_LINE
+    job = str(state.get("job", ""))
+    if job.replace("_", "").isdecimal():
+        try:
+            found = submitit.SlurmJob(ledger.workdir / "slurm", job).state.split(" ")[0]
+        except Exception:  # no sacct
+            found = "UNKNOWN"
+        if found != "UNKNOWN":
+            return found in _IN_LINE
+    # What comes twice all the same finds the point locked, or done.
+    return state["status"] == RUNNING

@@ -124,6 +124,15 @@ def test_a_killed_point_is_no_longer_running(tmp_path):
     assert "1 pending" in describe_sweep(ledger, ledger.states())
 
 
+def test_a_point_of_another_machine_is_believed_until_it_is_silent(tmp_path):
+    ledger = make_sweep(tmp_path, a="pass")
+    ledger.note("a", status="running", host="another")
+    assert ledger.state("a")["status"] == "running"
+    for file in (tmp_path / "a").iterdir():
+        os.utime(file, (0, time.time() - 2 * 3600))
+    assert ledger.state("a")["status"] == "pending"
+
+
 def test_a_sweep_may_grow_but_not_change_what_was_run(tmp_path, capsys):
     ledger = make_sweep(tmp_path, a="pass", b="sys.exit(1)")
     launch_local(ledger, ["a", "b"], jobs=1)
