@@ -6,7 +6,8 @@
 Each draw is an order of the subjects of data.train, of which a point takes the first 1/2, 1/4 ...
 1/64, and all. Small sets are learned by heart, so a point reports its best checkpoint: that with
 the least loss on the evaluation set `val`, which itself is not reported. When all are done, laws
-are fitted to the other sets (DIR/scaling). `:simulated` as in base.py: subsets from 1 subject on.
+are fitted to the other sets (DIR/scaling). `:simulated` as in base.py, best with `?task=rest` behind
+each store: subsets from 1 subject on.
 """
 
 from ml_collections import ConfigDict
@@ -25,8 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base(arg)
     config.keep_best = "val"
     if arg == SIMULATED:
-        config.total_steps = 240
-        config.eval_every = 40
+        config.total_steps = 300
+        config.log_every = config.eval_every = 50
+        config.checkpoint_every = 150
     return config
 
 
