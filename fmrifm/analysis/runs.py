@@ -104,6 +104,9 @@ def read_runs(patterns: Sequence[str], checkpoint: str = "auto") -> list[Run]:
 def _runs_in(place: Path) -> list[Path]:
     if _is_run(place):
         return [place]
+    if (place / "sweep.json").is_file():  # other runs may lie beside its points
+        points = json.loads((place / "sweep.json").read_text())["points"]
+        return [place / point["name"] for point in points]
     return sorted(path for path in place.glob("*") if _is_run(path)) if place.is_dir() else []
 
 
@@ -119,6 +122,8 @@ def _shorten(names: list[str]) -> dict[str, str]:
 
 
 def _read(path: Path, name: str, checkpoint: str) -> Run:
+    if not _is_run(path):
+        raise InputError(f"The run {path} has not begun: finish the sweep, or leave it out.")
     try:
         if not (path / "metrics.jsonl").is_file():
             results = json.loads((path / "results.json").read_text())

@@ -111,6 +111,9 @@ def test_what_is_not_finished_or_damaged_is_refused(tmp_path):
         file.truncate(len(file.read()) - 60)
     with pytest.raises(InputError, match="was never evaluated"):
         read_runs([str(run)])
+    (tmp_path / "sweep" / "sweep.json").write_text('{"points": [{"name": "later"}]}')
+    with pytest.raises(InputError, match="later has not begun"):
+        read_runs([str(tmp_path / "sweep")])
     with pytest.raises(InputError, match="holds no run"):
         read_runs([str(tmp_path / "nothing*")])
 
@@ -118,9 +121,11 @@ def test_what_is_not_finished_or_damaged_is_refused(tmp_path):
 def test_each_run_comes_once_under_the_shortest_clear_name(tmp_path, monkeypatch):
     for name in ("s/lr-1", "s/lr-2", "t/lr-1"):
         write_run(tmp_path / "sweeps" / name, LOSSES)
-    (tmp_path / "sweeps" / "s" / "sweep.json").write_text("{}")
+    points = [{"name": "lr-1"}, {"name": "lr-2"}]
+    (tmp_path / "sweeps" / "s" / "sweep.json").write_text(json.dumps({"points": points}))
+    write_run(tmp_path / "sweeps" / "s" / "lr-1_repeated", LOSSES)  # no point of the sweep
     monkeypatch.chdir(tmp_path)
-    runs = read_runs(["sweeps/s", str(tmp_path / "sweeps" / "*"), "sweeps/s/lr-1"])
+    runs = read_runs(["sweeps/s", str(tmp_path / "sweeps" / "?"), "sweeps/s/lr-1"])
     assert [run.name for run in runs] == ["s/lr-1", "s/lr-2", "t/lr-1"]
     assert [run.name for run in read_runs(["sweeps/s"])] == ["lr-1", "lr-2"]
     assert [run.name for run in read_runs(["sweeps/s/lr-1/"])] == ["lr-1"]
