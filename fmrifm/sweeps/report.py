@@ -20,10 +20,10 @@ def make_reports(ledger: Ledger) -> None:
 
     jax.config.update("jax_platforms", "cpu")
     try:
-        runs = read_runs([x.workdir for x in ledger.experiments.values()])
+        places = [experiment.workdir for experiment in ledger.experiments.values()]
         if "table" in ledger.reports:
-            print(write_table(runs, ledger.workdir))
+            print(write_table(read_runs(places), ledger.workdir))
         if "scaling" in ledger.reports:
-            print(fit_scaling(runs, ledger.workdir / "scaling"))
+            print(fit_scaling(places, ledger.workdir / "scaling"))
     except InputError as error:
         print(f"No report was made: {error}", file=sys.stderr)
