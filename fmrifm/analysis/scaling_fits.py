@@ -51,7 +51,7 @@ def analyse(points: Sequence[Point], seed: int = 0, replicates: int = REPLICATES
     enough = [g for g in groups if count_levels(g.points, g.x) >= FEWEST[POWER]]
     found = [
         scaling
-        for group in tqdm(enough, "fitting laws", delay=3, leave=False)
+        for group in tqdm(enough, "fitting laws", delay=3, leave=False, disable=None)
         if (scaling := _analyse(group, kinds[group.set], seed, replicates))
     ]
     if not found:

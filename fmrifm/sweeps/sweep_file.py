@@ -123,10 +123,19 @@ def _call(function, path: str, config: ConfigDict, arg: str):
     return function(**{name: known[name] for name in asked})
 
 
+def _flatten(point: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} as {"optim.lr": 1}."""
+    flat = {}
+    for name, value in point.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
 def _distinct(points, path: str) -> dict[str, dict[str, Any]]:
     """Name -> overrides; a point that comes twice is one."""
     named: dict[str, dict[str, Any]] = {}
-    for point in points:
+    for point in map(_flatten, points):
         name = name_of(point) or "base"
         if not re.fullmatch(r"\w[\w.+=-]*", name) or len(name) > _LONGEST:
             raise InputError(

@@ -55,8 +55,13 @@ def test_functions_get_what_they_ask_for(tmp_path):
 
 
 def test_equal_points_are_one(tmp_path):
-    code = "def get_sweep(): return [{}, {'seed': 1}, {'seed': 1}]"
-    assert [x.name for x in read(tmp_path, code).experiments] == ["base", "seed-1"]
+    code = """
+    def get_sweep():
+        yield {}
+        yield {"seed": 1, "optim": {"lr": 0.1}}
+        yield {"seed": 1, "optim.lr": 0.1}
+    """
+    assert [x.name for x in read(tmp_path, code).experiments] == ["base", "seed-1_lr-0.1"]
 
 
 @pytest.mark.parametrize(
