@@ -6,8 +6,8 @@
 Each draw is an order of the subjects of data.train, of which a point takes the first 1/2, 1/4 ...
 1/64, and all. Small sets are learned by heart, so a point reports its best checkpoint: that with
 the least loss on the evaluation set `val`, which itself is not reported. When all are done, laws
-are fitted to the other sets (DIR/scaling). `:simulated` as in base.py, best with `?task=rest` behind
-each store: subsets from 1 subject on.
+are fitted to the other sets (DIR/scaling). `:simulated` as in base.py, but with the filter
+`?task=rest` behind each store: subsets from 1 subject on.
 """
 
 from ml_collections import ConfigDict
