@@ -21,8 +21,8 @@ from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
 from fmrifm.sweeps.check import check_points
 from fmrifm.sweeps.command import quote
-from fmrifm.sweeps.ledger import DONE, FAILED, Ledger, open_ledger
-from fmrifm.sweeps.local import launch_local
+from fmrifm.sweeps.ledger import DONE, FAILED, Ledger, check_directory, launching, open_ledger
+from fmrifm.sweeps.local import launch_local, share_of_gpus
 from fmrifm.sweeps.report import make_reports
 from fmrifm.sweeps.slurm import CLUSTERS, parse_settings, submit
 from fmrifm.sweeps.status import all_done, describe_failures, describe_sweep, show_status
@@ -60,22 +60,27 @@ def _launch() -> int:
     flag = flags.FLAGS["config"]
     given = config_flags.get_override_values(flag)
     name = config_flags.get_config_filename(flag)
+    check_directory(WORKDIR.value)
     sweep = read_sweep(name, CONFIG.value, given, WORKDIR.value)
     names = _choose(sweep)
     todo = [experiment for experiment in sweep.experiments if experiment.name in names]
-    check_points(todo, DEVICES.value)
+    jobs = JOBS.value or 1
+    local = LAUNCHER.value == "local"
+    check_points(todo, DEVICES.value, share_of_gpus(0, jobs) if local else {})
     if LAUNCHER.value == "print":
         for experiment in todo:
             print("\n".join(quote(command) for command in experiment.commands))
         return 0
-    ledger = open_ledger(sweep, WORKDIR.value)
-    if LAUNCHER.value == "slurm":
-        settings = parse_settings(SLURM.value)
-        jobs = submit(ledger, names, settings, CLUSTER.value, JOBS.value)
-        print(f"{len(jobs)} jobs submitted; --workdir={WORKDIR.value} --status shows them.")
-        return 0
-    with ledger.launching():
-        ended = launch_local(ledger, names, JOBS.value or 1)
+    with launching(WORKDIR.value):
+        ledger = open_ledger(sweep, WORKDIR.value)
+        if LAUNCHER.value == "slurm":
+            settings = parse_settings(SLURM.value)
+            submitted = submit(ledger, names, settings, CLUSTER.value, JOBS.value)
+            left = len(names) - len(submitted)
+            told = f" ({left} points are in line or at work already)" if left else ""
+            print(f"{len(submitted)} jobs submitted{told}; --status shows how far they are.")
+            return 0
+        ended = launch_local(ledger, names, jobs)
     print(describe_sweep(ledger, ledger.states()))
     if all_done(ledger):
         make_reports(ledger)
@@ -105,7 +110,9 @@ def _choose(sweep: Sweep) -> list[str]:
             if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
             or ("failed" in patterns and status.get(name) == FAILED)
         ]
-        if not wanted:
+        if not wanted and patterns == ["failed"]:
+            print("No point has failed.")
+        elif not wanted:
             raise InputError(f"--only={ONLY.value} names no point: see --status for the names.")
         names = wanted
     return [name for name in names if status.get(name) != DONE]

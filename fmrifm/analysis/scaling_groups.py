@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fmrifm.analysis.law_choice import find_levels
+from fmrifm.analysis.law_choice import FEWEST, find_levels
+from fmrifm.analysis.laws import POWER
 from fmrifm.analysis.scaling_points import Point
 
-# What runs must share to be compared in a size; compute goes with the model and the steps.
+# What runs must share to be compared in a size; compute goes with the model and the steps. Where
+# too few do, more steps may go with more frames: as many epochs for each.
 _SHARED = {
-    "frames": ("params", "batch_size", "steps"),
-    "params": ("frames", "batch_size", "steps"),
-    "flops": ("frames",),
+    "frames": (("params", "batch_size", "steps"), ("params", "batch_size")),
+    "params": (("frames", "batch_size", "steps"),),
+    "flops": (("frames",),),
 }
 _WORDS = {
     "frames": "{} training frames",
@@ -58,18 +60,24 @@ def find_group(points: Sequence[Point], x: str) -> Group | None:
       None where no group has a point with x.
     """
     points = [point for point in points if getattr(point, x) is not None]
+    found = [group for names in _SHARED[x] if (group := _largest(points, x, names))]
+    enough = [group for group in found if count_levels(group.points, x) >= FEWEST[POWER]]
+    return next(iter([*enough, *found]), None)
+
+
+def _largest(points: Sequence[Point], x: str, shared: Sequence[str]) -> Group | None:
     groups: dict[tuple, list[Point]] = {}
-    for point, key in zip(points, _keys(points, _SHARED[x]), strict=True):
+    for point, key in zip(points, _keys(points, shared), strict=True):
         groups.setdefault(key, []).append(point)
 
     def rank(group: list[Point]) -> tuple:
-        size = getattr(group[0], _SHARED[x][0]) or 0
+        size = getattr(group[0], shared[0]) or 0
         return count_levels(group, x), len(group), size
 
     if not groups:
         return None
     best = max(groups.values(), key=rank)
-    return Group(best[0].set, x, best, _describe(best, _SHARED[x]))
+    return Group(best[0].set, x, best, _describe(best, _SHARED[x][0]))
 
 
 def count_levels(points: Sequence[Point], x: str) -> int:

@@ -5,8 +5,9 @@ while points run. It alone imports what checks take (point_problem.py).
 """
 
 import multiprocessing
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -16,10 +17,13 @@ from data_tools.errors import InputError
 from fmrifm.sweeps.sweep_file import Experiment
 
 
-def check_points(experiments: Sequence[Experiment], devices: int) -> None:
+def check_points(
+    experiments: Sequence[Experiment], devices: int, environment: Mapping[str, str]
+) -> None:
     """Checks points, with a progress bar.
 
     Args:
+      environment: variables that a point will have.
       devices: how many a point will have, where it runs elsewhere; 0 for those of this machine.
 
     Raises:
@@ -29,7 +33,7 @@ def check_points(experiments: Sequence[Experiment], devices: int) -> None:
         return
     spawn = multiprocessing.get_context("spawn")
     problems = []
-    with ProcessPoolExecutor(1, spawn, _as_elsewhere, (devices,)) as pool:
+    with ProcessPoolExecutor(1, spawn, _as_elsewhere, (devices, dict(environment))) as pool:
         found = pool.map(_problem, [experiment.commands for experiment in experiments])
         bar = tqdm(experiments, unit="point", desc="check", disable=None)
         try:
@@ -44,7 +48,8 @@ def check_points(experiments: Sequence[Experiment], devices: int) -> None:
         raise InputError(f"{count} cannot run, so none was started:\n{told}")
 
 
-def _as_elsewhere(devices: int) -> None:
+def _as_elsewhere(devices: int, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     sys.stdout = sys.stderr  # where commands go that are printed
     if devices:
         import jax
@@ -56,4 +61,7 @@ def _as_elsewhere(devices: int) -> None:
 def _problem(commands: list[list[str]]) -> str | None:
     from fmrifm.sweeps.point_problem import find_problem
 
-    return find_problem(commands)
+    try:
+        return find_problem(commands)
+    except Exception as error:  # a bug, of ours or of the config file: the point's own to tell
+        return f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_tools.errors import InputError
@@ -117,7 +117,17 @@ def _round(value: float) -> float:
     return float(f"{value:.3g}")
 
 
+def flatten(point: Mapping[str, Any], prefix: str = "") -> Point:
+    """{"optim": {"lr": 1}} as {"optim.lr": 1}."""
+    flat = {}
+    for name, value in point.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
 def _merge(a: Point, b: Point) -> Point:
+    a, b = flatten(a), flatten(b)
     twice = (a.keys() & b.keys()) - {NAME}
     if twice:
         raise InputError(f"The sweep sets {min(twice)} twice in one point: combine other fields.")
@@ -129,6 +139,7 @@ def _merge(a: Point, b: Point) -> Point:
 
 def name_of(point: Point) -> str:
     """A name of a point: short, fit for a directory, the same whatever else the sweep has."""
+    point = flatten(point)
     if NAME in point:
         return str(point[NAME])
     ends = [field.rsplit(".", 1)[-1] for field in point]

@@ -24,6 +24,7 @@ from data_tools.files import write_bytes
 from fmrifm.sweeps.sweep_file import Experiment, Sweep
 
 PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
+_LAUNCHER = ".launcher.lock"
 _SILENCE = 3600  # seconds without a sign of life after which nobody is thought to be at work
 
 
@@ -44,12 +45,24 @@ class Ledger:
         self.reports: list[str] = plan["reports"]
         self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
 
+    def commands(self, name: str) -> list[list[str]]:
+        """Of a point.
+
+        Raises:
+          InputError: the sweep has no such point any more.
+        """
+        if name not in self.experiments:
+            raise InputError(f"The sweep in {self.workdir} has no point {name} any more.")
+        return self.experiments[name].commands
+
     def state(self, name: str) -> dict[str, Any]:
-        """status, returncode, error, stages (done so far), and what else a launcher notes."""
+        """status, returncode, error, and done: the commands of stages that have ended well."""
         path = self._place(name) / "point.json"
-        state = {"status": PENDING, "returncode": None, "error": None, "stages": 0}
+        state = {"status": PENDING, "returncode": None, "error": None, "done": []}
         with contextlib.suppress(FileNotFoundError):
             state |= json.loads(path.read_text())
+        if state["status"] == DONE and len(state["done"]) < len(self.commands(name)):
+            state["status"] = PENDING  # the sweep file asks for one more probe
         if state["status"] == RUNNING and not self.is_locked(name) and not _is_far(path, state):
             state["status"] = PENDING  # a kill ended it
         return state
@@ -97,23 +110,19 @@ class Ledger:
         path = self._place(name) / ".lock"
         if not path.exists():
             return False
-        with _locked(path, wait=False) as handle:
+        with _locked(path, wait=False, only_look=True) as handle:
+            return handle is None
+
+    def is_launched(self) -> bool:
+        """Whether a launcher is at work here."""
+        with _locked(self.workdir / _LAUNCHER, wait=False, only_look=True) as handle:
             return handle is None
 
     @contextlib.contextmanager
-    def launching(self) -> Iterator[None]:
-        """Holds the lock of the launcher.
-
-        Raises:
-          InputError: another one is at work.
-        """
-        with _locked(self.workdir / ".launcher.lock", wait=False) as handle:
-            if handle is None:
-                raise InputError(
-                    f"Another process launches the sweep in {self.workdir}: wait for it (see "
-                    "--status), or end it."
-                )
-            yield
+    def reporting(self) -> Iterator[bool]:
+        """Whether to make reports, which one process at a time does."""
+        with _locked(self.workdir / ".report.lock", wait=False) as handle:
+            yield handle is not None
 
     def _place(self, name: str) -> Path:
         return self.workdir / name
@@ -123,37 +132,63 @@ def _is_far(path: Path, state: dict[str, Any]) -> bool:
     """Whether a point may be at work on another machine, whose locks some file systems hide."""
     if state.get("host") == platform.node():
         return False
-    newest = max(file.stat().st_mtime for file in path.parent.iterdir() if file.is_file())
+    newest = 0.0
+    for file in path.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            newest = max(newest, file.stat().st_mtime)
     return time.time() - newest < _SILENCE
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[int | None]:
+def launching(workdir: str | os.PathLike) -> Iterator[None]:
+    """Holds the lock of the launcher; the directory is made if it is not there.
+
+    Raises:
+      InputError: another one is at work.
+    """
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    with _locked(Path(workdir) / _LAUNCHER, wait=False) as handle:
+        if handle is None:
+            raise InputError(
+                f"Another process launches the sweep in {workdir}: wait for it (see --status), or "
+                "end it."
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool, only_look: bool = False) -> Iterator[int | None]:
+    """The lock of a file, or None where another process has it; looking on hinders no other."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    kind = (fcntl.LOCK_SH if only_look else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, kind)
         except BlockingIOError:
             yield None
-        else:
-            yield handle
+            return
+        except OSError as error:  # a file system without locks
+            error.filename = str(path)
+            raise
+        yield handle
     finally:
         os.close(handle)
+
+
+def check_directory(workdir: str) -> None:
+    """Raises InputError for a workdir in a bucket."""
+    if "://" in workdir:
+        raise InputError(f"--workdir={workdir}: a sweep lives in a directory, so give one.")
 
 
 def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
     """Begins a sweep in a workdir, or goes on with the one that is there, which may have grown.
 
     Raises:
-      InputError: a point that has run, or runs, is another one by now.
+      InputError: a stage of a point that is done, or at work, was another command.
     """
-    if "://" in str(workdir):
-        raise InputError(f"--workdir={workdir}: a sweep lives in a directory, so give one.")
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     points = [dataclasses.asdict(experiment) for experiment in sweep.experiments]
-    if (workdir / "sweep.json").exists():
-        _check_unchanged(Ledger(workdir), {point["name"]: point for point in points})
     plan = {
         "version": 1,
         "config": sweep.config_file,
@@ -161,21 +196,39 @@ def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
         "reports": sweep.reports,
         "points": points,
     }
+    _check_unchanged(workdir, {point["name"]: point["commands"] for point in points})
     write_bytes(workdir / "sweep.json", json.dumps(plan, indent=1).encode())
     ledger = Ledger(workdir)
     ledger.publish()
     return ledger
 
 
-def _check_unchanged(old: Ledger, new: dict[str, dict]) -> None:
-    for name, state in old.states().items():
-        if state["status"] not in (DONE, RUNNING):
-            continue
-        before = json.loads(json.dumps(old.experiments[name].commands[: state["stages"]]))
-        if name not in new:
+def _check_unchanged(workdir: Path, new: dict[str, list[list[str]]]) -> None:
+    if (workdir / "sweep.json").exists():
+        for name in Ledger(workdir).experiments.keys() - new.keys():
             print(f"The sweep has no point {name} any more; its directory stays.")
-        elif new[name]["commands"][: len(before)] != before:
+    for name, commands in new.items():
+        try:
+            state = json.loads((workdir / name / "point.json").read_text())
+        except FileNotFoundError:
+            continue
+        then = [*state["done"], *([state["current"]] if state["status"] == RUNNING else [])]
+        before = [_spelled_out(command, state["directory"]) for command in then]
+        if before != [_spelled_out(command, os.getcwd()) for command in commands[: len(then)]]:
             raise InputError(
-                f"The point {name} in {old.workdir} was run with another command: use another "
+                f"The point {name} in {workdir} was run with another command: use another "
                 "--workdir, or give the same flags."
             )
+
+
+def _spelled_out(command: list[str], directory: str) -> list[str]:
+    """A command with whole paths where ours stand, so that other spellings are the same."""
+    ours = ("--workdir=", "--config=", "--config.model=")
+    whole = []
+    for argument in command:
+        flag = next((flag for flag in ours if argument.startswith(flag)), None)
+        path = argument.removeprefix(flag) if flag else ""
+        whole.append(
+            f"{flag}{os.path.abspath(os.path.join(directory, path))}" if flag else argument
+        )
+    return whole

@@ -1,5 +1,6 @@
 """What a sweep leaves once all of its points are done: a table, and scaling laws if asked for."""
 
+import os
 import sys
 
 from data_tools.errors import InputError
@@ -19,11 +20,17 @@ def make_reports(ledger: Ledger) -> None:
     from fmrifm.analysis.table import write_table
 
     jax.config.update("jax_platforms", "cpu")
-    try:
-        places = [experiment.workdir for experiment in ledger.experiments.values()]
-        if "table" in ledger.reports:
-            print(write_table(read_runs(places), ledger.workdir))
-        if "scaling" in ledger.reports:
-            print(fit_scaling(places, ledger.workdir / "scaling"))
-    except InputError as error:
-        print(f"No report was made: {error}", file=sys.stderr)
+    places = [
+        os.path.join(ledger.directory, experiment.workdir)
+        for experiment in ledger.experiments.values()
+    ]
+    makers = {
+        "table": lambda: write_table(read_runs(places), ledger.workdir),
+        "scaling": lambda: fit_scaling(places, ledger.workdir / "scaling"),
+    }
+    with ledger.reporting() as mine:
+        for name in ledger.reports if mine else ():
+            try:
+                print(makers[name]())
+            except (InputError, OSError) as error:
+                print(f"No {name} was made: {error}", file=sys.stderr)

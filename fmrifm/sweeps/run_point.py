@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from fmrifm.sweeps.command import quote
 from fmrifm.sweeps.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
 
@@ -50,15 +48,11 @@ class PointRun:
         ledger = Ledger(self.workdir)
         if not self._writes:
             return self._run_stages(ledger, ())
-        waited = False
         while not self._stopping:
             with ledger.locked(self.name) as lock:
                 if lock is not None:
                     return self._run_stages(ledger, (lock,))
-            if not waited:  # a launcher that was killed has left it, and it works to its end
-                tqdm.write(f"{self.name} is at work in another process: waiting.", file=sys.stderr)
-            waited = True
-            time.sleep(_POLL)
+            time.sleep(_POLL)  # another process is at it
         return PENDING
 
     def stop(self) -> None:
@@ -79,21 +73,25 @@ class PointRun:
                 pass
 
     def _run_stages(self, ledger: Ledger, keep: Sequence[int]) -> str:
-        state = ledger.state(self.name)
+        commands, state = ledger.commands(self.name), ledger.state(self.name)
         if state["status"] == DONE:
             return DONE
-        self._note(ledger, status=RUNNING, returncode=None, error=None, host=platform.node())
-        commands = ledger.experiments[self.name].commands
-        for stage in range(state["stages"], len(commands)):
-            with open(Path(self.workdir) / self.name / LOG, "a+b") as log:
-                code, told = self._run_stage(commands[stage], ledger.directory, log, keep)
+        place = Path(self.workdir) / self.name
+        place.mkdir(parents=True, exist_ok=True)
+        done = state["done"]
+        for command in commands[len(done) :]:
+            about = {"current": command, "directory": ledger.directory, "host": platform.node()}
+            self._note(ledger, status=RUNNING, returncode=None, error=None, **about)
+            with open(place / LOG, "a+b") as log:
+                code, told = self._run_stage(command, ledger.directory, log, keep)
             if code and self._was_stopped(code):
                 self._note(ledger, status=PENDING, returncode=code)
                 return PENDING
             if code:
                 self._note(ledger, status=FAILED, returncode=code, error=told)
                 return FAILED
-            self._note(ledger, stages=stage + 1)
+            done = [*done, command]
+            self._note(ledger, done=done)
         self._note(ledger, status=DONE, returncode=0)
         return DONE
 

@@ -1,7 +1,9 @@
 """Points of a sweep as jobs of a SLURM cluster, through submitit.
 
-A minute and a half before a time-out or a preemption SLURM sends SIGUSR1 to all processes of a job:
-runs save, and submitit puts the job back in line, where it goes on from the checkpoint.
+A minute and a half before a time-out SLURM sends SIGUSR1 to all processes of a job: runs save, and
+submitit puts the job back in line, where it goes on from the checkpoint. So it does before a
+preemption where the cluster is set to send that signal (PreemptParameters=send_user_signal); where
+it sends SIGTERM runs save too, and whether the job comes again is up to the cluster.
 """
 
 import importlib.util
@@ -10,13 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_tools.errors import InputError
-from fmrifm.sweeps.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
+from data_tools.files import write_bytes
+from fmrifm.sweeps.ledger import DONE, PENDING, RUNNING, Ledger
 from fmrifm.sweeps.report import make_reports
 from fmrifm.sweeps.run_point import PointRun
 from fmrifm.sweeps.status import all_done
 
-CLUSTERS = ("slurm", "local", "debug")  # executors of submitit; the last two to try things out
+# Executors of submitit. The last two are to try things out: all jobs at once on this machine, and
+# one after the other in this process.
+CLUSTERS = ("slurm", "local", "debug")
 DEFAULTS = {"timeout_min": 24 * 60, "nodes": 1, "tasks_per_node": 1, "max_num_timeout": 1000}
+_JOB = "slurm_job"  # file of a point with the id of its job
 _SHARED = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
 _IN_LINE = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "CONFIGURING", "COMPLETING")
 
@@ -64,7 +70,7 @@ def submit(
         tasks_per_node, max_num_timeout (how often a job may go back in line after a time-out), and
         options of sbatch such as partition, account, qos, constraint, signal_delay_s.
       cluster: one of CLUSTERS.
-      parallel: how many jobs of the array run at a time at most; 0 for all.
+      parallel: how many jobs of the array SLURM runs at a time at most; 0 for all.
 
     Returns:
       submitit's jobs.
@@ -81,33 +87,42 @@ def submit(
     names = [name for name in names if not _is_in_line(ledger, name)]
     if not names:
         return []
+    for name in names:
+        ledger.note(name, status=PENDING, returncode=None, error=None)
     try:
         executor = submitit.AutoExecutor(
             ledger.workdir / "slurm",
             cluster=cluster,
             slurm_max_num_timeout=int({**DEFAULTS, **settings}["max_num_timeout"]),
         )
-        executor.update_parameters(**_parameters(settings, ledger.workdir.name, parallel))
-    except (RuntimeError, NameError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".?")
+        title = ledger.workdir.resolve().name
+        executor.update_parameters(**_parameters(settings, title, parallel or len(names)))
+        with executor.batch():
+            jobs = [executor.submit(Job(str(ledger.workdir.absolute()), name)) for name in names]
+    except (RuntimeError, NameError, AssertionError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".?")
         raise InputError(
             f"submitit refuses this ({reason}): check --slurm, and that this is a SLURM cluster."
         ) from error
-    with executor.batch():
-        jobs = [executor.submit(Job(str(ledger.workdir.absolute()), name)) for name in names]
     for name, job in zip(names, jobs, strict=True):
-        ledger.note(name, job=job.job_id)
+        write_bytes(ledger.workdir / name / _JOB, str(job.job_id).encode())
+    if cluster == "debug":
+        for job in jobs:
+            job.result()
     return jobs
 
 
 def parse_settings(text: str) -> dict[str, str]:
     """{"partition": "gpu"} of "partition=gpu"; several are separated by commas."""
-    settings = {}
+    settings: dict[str, str] = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
-        if not equals:
+        if equals:
+            settings[name.strip()] = value.strip()
+        elif settings:  # of exclude=n1,n2
+            settings[list(settings)[-1]] += f",{part.strip()}"
+        else:
             raise InputError(f"--slurm={text} is no list of settings: write NAME=VALUE,....")
-        settings[name.strip()] = value.strip()
     return settings
 
 
@@ -117,22 +132,27 @@ def _parameters(settings: Mapping[str, str], name: str, parallel: int) -> dict[s
     del given["max_num_timeout"]
     parameters: dict[str, Any] = {"name": name}
     for key, value in given.items():
-        number = float(value) if str(value).replace(".", "", 1).isdecimal() else value
-        whole = int(number) if isinstance(number, float) and number == int(number) else number
-        parameters[key if key in _SHARED else f"slurm_{key}"] = whole
-    if parallel:
-        parameters["slurm_array_parallelism"] = parallel
-    return parameters
+        if key not in _SHARED:
+            parameters[f"slurm_{key}"] = value
+            continue
+        try:
+            parameters[key] = float(value) if key == "mem_gb" else int(value)
+        except ValueError as error:
+            raise ValueError(f"{key}={value} is no number") from error
+    return parameters | {"slurm_array_parallelism": parallel}
 
 
 def _is_in_line(ledger: Ledger, name: str) -> bool:
     """Whether a job of an earlier launch will do a point."""
     import submitit
 
-    state = ledger.state(name)
-    if state["status"] in (DONE, FAILED):
+    status = ledger.state(name)["status"]
+    if status == DONE:
         return False
-    job = str(state.get("job", ""))
+    try:
+        job = (ledger.workdir / name / _JOB).read_text()
+    except FileNotFoundError:
+        job = ""
     if job.replace("_", "").isdecimal():
         try:
             found = submitit.SlurmJob(ledger.workdir / "slurm", job).state.split(" ")[0]
@@ -141,4 +161,4 @@ def _is_in_line(ledger: Ledger, name: str) -> bool:
         if found != "UNKNOWN":
             return found in _IN_LINE
     # What comes twice all the same finds the point locked, or done.
-    return state["status"] == RUNNING
+    return status == RUNNING

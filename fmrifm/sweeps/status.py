@@ -1,5 +1,6 @@
 """How far a sweep is, as a table."""
 
+import contextlib
 import json
 import os
 import sys
@@ -13,13 +14,16 @@ _EVERY = 2.0  # seconds between two looks
 
 
 def show_status(ledger: Ledger) -> None:
-    """Prints the table; on a terminal again and again as long as points run."""
+    """Prints the table; on a terminal again and again while points run or are launched."""
     live = sys.stdout.isatty()
+    with contextlib.suppress(OSError):  # who may only look cannot mend it
+        ledger.publish()  # a kill leaves it behind
     while True:
         states = ledger.states()
         text = describe_sweep(ledger, states)
         print(("\x1b[H\x1b[J" if live else "") + text, flush=True)
-        if not live or not any(state["status"] == RUNNING for state in states.values()):
+        running = any(state["status"] == RUNNING for state in states.values())
+        if not live or not (running or ledger.is_launched()):
             return
         time.sleep(_EVERY)
 
@@ -36,7 +40,7 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
                 name,
                 state["status"] + code,
                 f"{last['step']:,}" if last else "",
-                f"{state['stages']} of {stages}" if stages > 1 else "",
+                f"{len(state['done'])} of {stages}" if stages > 1 else "",
                 _score(last),
             )
         )

@@ -16,7 +16,7 @@ import dataclasses
 import importlib.util
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
-from fmrifm.sweeps.combine import NAME, name_of
+from fmrifm.sweeps.combine import NAME, flatten, name_of
 from fmrifm.sweeps.command import command_line
 
 REPORTS = ("table", "scaling")
@@ -113,29 +113,25 @@ def _load(path: str) -> ModuleType:
 def _call(function, path: str, config: ConfigDict, arg: str):
     """Calls a function of a sweep file with what it asks for."""
     known = {"config": config.copy_and_resolve_references(), "arg": arg}
-    asked = list(inspect.signature(function).parameters)
-    unknown = [name for name in asked if name not in known]
+    parameters = inspect.signature(function).parameters
+    unknown = [x for x, p in parameters.items() if x not in known and p.default is p.empty]
     if unknown:
         raise InputError(
-            f"{function.__name__}({', '.join(asked)}) in {path} asks for '{unknown[0]}': it can "
-            "have 'config' and 'arg'."
+            f"{function.__name__}({', '.join(parameters)}) in {path} asks for '{unknown[0]}': it "
+            "can have 'config' and 'arg'."
         )
-    return function(**{name: known[name] for name in asked})
-
-
-def _flatten(point: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} as {"optim.lr": 1}."""
-    flat = {}
-    for name, value in point.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+    return function(**{name: known[name] for name in parameters if name in known})
 
 
 def _distinct(points, path: str) -> dict[str, dict[str, Any]]:
     """Name -> overrides; a point that comes twice is one."""
     named: dict[str, dict[str, Any]] = {}
-    for point in map(_flatten, points):
+    if isinstance(points, Mapping) or not isinstance(points, Iterable):
+        raise InputError(f"get_sweep() of {path} gives {points!r}: let it give dictionaries.")
+    for point in points:
+        if not isinstance(point, Mapping):
+            raise InputError(f"A point of {path} is {point!r}: let get_sweep() give dictionaries.")
+        point = flatten(point)
         name = name_of(point) or "base"
         if not re.fullmatch(r"\w[\w.+=-]*", name) or len(name) > _LONGEST:
             raise InputError(

@@ -17,14 +17,16 @@ from tests.conftest import ROOT
 FRAMES = [100_000, 200_000, 400_000, 800_000, 1_600_000]
 
 
-def write_run(path, losses, frames=100_000, params=8_000_000, keep_best=None, seed=0, **sizes):
-    """A finished run of 100 steps; losses: {set: loss}; halfway they were higher by 0.1."""
+def write_run(
+    path, losses, frames=100_000, params=8_000_000, keep_best=None, seed=0, steps=100, **sizes
+):
+    """A finished run; losses: {set: loss}; halfway they were higher by 0.1."""
     path.mkdir(parents=True)
-    config = {"seed": seed, "batch_size": 32, "total_steps": 100, "keep_best": keep_best}
+    config = {"seed": seed, "batch_size": 32, "total_steps": steps, "keep_best": keep_best}
     (path / "config.json").write_text(json.dumps(config))
     lines = [
         {"step": step, **{f"eval/{name}/loss": loss + more for name, loss in losses.items()}}
-        for step, more in ((50, 0.1), (100, 0.0))
+        for step, more in ((steps // 2, 0.1), (steps, 0.0))
     ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sizes = {
@@ -137,6 +139,17 @@ def test_one_run_for_each_budget_is_fitted_as_it_is(tmp_path):
     assert [scaling.group.x for scaling in found] == ["params", "flops"]
     assert [scaling.choice.fits["power"].b for scaling in found] == pytest.approx([-0.02] * 2)
     assert found[0].choice.fits["power"].a == pytest.approx(5, rel=1e-6)
+
+
+def test_steps_may_grow_with_the_frames(tmp_path):
+    """As many epochs for each, where no amounts of data share their steps."""
+    for i in range(4):
+        frames = 10**5 * 2**i
+        losses = {"held_out": (frames / 5) ** -0.02}
+        write_run(tmp_path / f"{i}", losses, frames, steps=100 * 2**i)
+    found = {scaling.group.x: scaling for scaling in analyse(read_points([f"{tmp_path}/*"]))}
+    assert found["frames"].choice.fits["power"].b == pytest.approx(-0.02)
+    assert "100 to 800 steps" in found["frames"].group.alike
 
 
 def test_losses_are_of_one_kind_of_checkpoint_and_fair(tmp_path):

@@ -16,6 +16,7 @@ def make_sweep(workdir: Path, **codes: str | list[str]) -> Ledger:
         stages = [stages] if isinstance(stages, str) else stages
         commands = [["-c", begin + textwrap.dedent(code)] for code in stages]
         experiments.append(Experiment(name, {"seed": len(experiments)}, str(place), commands))
+    workdir.mkdir(exist_ok=True)
     return open_ledger(Sweep("fake.py", experiments, ()), workdir)
 
 

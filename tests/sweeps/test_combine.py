@@ -63,6 +63,14 @@ def test_a_named_part_keeps_its_name_beside_others():
     )
 
 
+def test_nested_fields_are_those_of_one_config():
+    a, b = [{"optim": {"lr": 0.1}}], [{"name": "b", "optim": {"b2": 0.9}}]
+    merged = {"optim.lr": 0.1, "name": "lr-0.1_b", "optim.b2": 0.9}
+    assert product(a, b) == [merged]
+    with pytest.raises(InputError, match="optim.lr twice"):
+        product(a, values("optim.lr", 0.2))
+
+
 value = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.text(max_size=60))
 
 

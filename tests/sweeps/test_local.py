@@ -12,9 +12,10 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.sweeps import local
-from fmrifm.sweeps.ledger import Ledger
+from fmrifm.sweeps.ledger import Ledger, launching, open_ledger
 from fmrifm.sweeps.local import launch_local
 from fmrifm.sweeps.status import describe_failures, describe_sweep
+from fmrifm.sweeps.sweep_file import Experiment, Sweep
 from tests.conftest import ROOT
 from tests.sweeps.fake_sweeps import STEPS, make_sweep
 
@@ -62,12 +63,47 @@ def test_a_stage_that_is_done_is_not_repeated(tmp_path):
     assert lines(tmp_path)[0]["status"] == "done"
 
 
+def test_a_stage_that_was_done_may_not_become_another(tmp_path, monkeypatch):
+    ledger = make_sweep(tmp_path, point=["pass", "sys.exit(3)"])
+    launch_local(ledger, ["point"], jobs=1)
+    with pytest.raises(InputError, match="point .* another command"):
+        make_sweep(tmp_path, point=["print('new')", "pass"])
+    # Not even where the plan has forgotten it in between.
+    make_sweep(tmp_path, other="pass")
+    with pytest.raises(InputError, match="point .* another command"):
+        make_sweep(tmp_path, point=["print('new')", "pass"])
+
+
+def test_one_more_stage_is_made_up_for(tmp_path):
+    launch_local(make_sweep(tmp_path, point="pass"), ["point"], jobs=1)
+    ledger = make_sweep(tmp_path, point=["pass", "open('probe', 'w')"])
+    assert ledger.state("point")["status"] == "pending"
+    launch_local(ledger, ["point"], jobs=1)
+    assert ledger.state("point")["status"] == "done" and (tmp_path / "point" / "probe").exists()
+
+
+def test_other_spellings_of_paths_are_the_same_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def begin(directory: str, seed: int) -> Ledger:
+        command = ["-c", "pass", f"--workdir={directory}/a", f"--config.seed={seed}"]
+        sweep = Sweep("x", [Experiment("a", {}, f"{directory}/a", [command])], ())
+        return open_ledger(sweep, tmp_path / "runs")
+
+    (tmp_path / "runs").mkdir()
+    launch_local(begin("runs", 0), ["a"], jobs=1)
+    assert begin(str(tmp_path / "runs"), 0).state("a")["status"] == "done"
+    with pytest.raises(InputError, match="another command"):
+        begin("runs", 1)
+
+
 def launch(workdir: Path, jobs: int) -> subprocess.Popen:
     code = (
-        "import sys; from fmrifm.sweeps.ledger import Ledger\n"
+        "import sys; from fmrifm.sweeps.ledger import Ledger, launching\n"
         "from fmrifm.sweeps.local import launch_local\n"
         f"ledger = Ledger({str(workdir)!r})\n"
-        f"with ledger.launching(): sys.exit(not launch_local(ledger, ledger.experiments, {jobs}))"
+        "with launching(ledger.workdir):\n"
+        f"    sys.exit(not launch_local(ledger, ledger.experiments, {jobs}))"
     )
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
 
@@ -85,7 +121,7 @@ def test_a_signal_lets_runs_save_and_the_same_call_goes_on(tmp_path):
     process = launch(tmp_path, jobs=2)
     wait_for_steps(tmp_path / "a", tmp_path / "b")
     assert [line["status"] for line in lines(tmp_path)] == ["running", "running", "pending"]
-    with pytest.raises(InputError, match="Another process"), ledger.launching():
+    with pytest.raises(InputError, match="Another process"), launching(tmp_path):
         pass
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 1 and b"Stopping" in process.stderr.read()
@@ -95,6 +131,16 @@ def test_a_signal_lets_runs_save_and_the_same_call_goes_on(tmp_path):
     assert [line["status"] for line in lines(tmp_path)] == ["done"] * 3
     for name in "abc":  # nothing was done twice
         assert len((tmp_path / name / "steps").read_text().splitlines()) == 60
+
+
+def test_a_launcher_whose_terminal_is_gone_still_stops_its_runs(tmp_path):
+    make_sweep(tmp_path, a=STEPS.format(steps=10_000), b="pass")
+    process = launch(tmp_path, jobs=1)
+    process.stderr.close()
+    wait_for_steps(tmp_path / "a")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 1
+    assert [line["status"] for line in lines(tmp_path)] == ["pending", "pending"]
 
 
 def test_a_killed_launcher_leaves_work_that_the_next_one_waits_for(tmp_path):
@@ -147,9 +193,12 @@ def test_a_sweep_may_grow_but_not_change_what_was_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "visible, jobs, shares",
-    [("0,1,2,3", 2, ["0,1", "2,3"]), ("4,6", 2, ["4", "6"]), ("0", 2, [None, None])],
+    [("0,1,2,3", 2, ["0,1", "2,3"]), ("4,6", 2, ["4", "6"]), ("", 2, [None, None])],
 )
 def test_points_share_the_gpus(monkeypatch, visible, jobs, shares):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    given = [local._environment(slot, jobs).get("CUDA_VISIBLE_DEVICES") for slot in range(jobs)]
+    given = [local.share_of_gpus(slot, jobs).get("CUDA_VISIBLE_DEVICES") for slot in range(jobs)]
     assert given == shares
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(InputError, match="more than the 1 GPUs"):
+        local.share_of_gpus(0, 2)

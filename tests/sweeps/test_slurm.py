@@ -1,6 +1,5 @@
 """Jobs through submitit: its executors for one machine stand for a cluster."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -28,7 +27,6 @@ def test_jobs_of_submitit_run_points(tmp_path):
 def test_in_this_process(tmp_path):
     ledger = make_sweep(tmp_path, a="pass")
     (job,) = submit(ledger, ["a"], SHORT, "debug", 0)
-    assert lines(tmp_path)[0]["status"] == "pending"
     assert job.result() == "done" and lines(tmp_path)[0]["status"] == "done"
 
 
@@ -80,9 +78,20 @@ def test_the_batch_file_of_an_array(cluster):
     ):
         assert f"#SBATCH {line}" in text, line
     # One is in line still, the other failed without a word, and the third is new.
-    state = json.loads((cluster / "sweep" / "b" / "point.json").read_text())
-    assert state["job"] == "42_1" and state["status"] == "pending"
+    assert (cluster / "sweep" / "b" / "slurm_job").read_text() == "42_1"
     assert len(submit(Ledger(cluster / "sweep"), ["a", "b", "c"], {}, "slurm", 0)) == 2
+    assert "--array=0-1%2" in (cluster / "batch.sh").read_text()
+
+
+def test_what_sbatch_refuses_is_a_sentence(cluster):
+    (cluster / "programs" / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
+    ledger = make_sweep(cluster / "sweep", a="pass", b="pass")
+    with pytest.raises(InputError, match="refuses this.*check --slurm"):
+        submit(ledger, ["a", "b"], {}, "slurm", 0)
+
+
+def test_values_of_settings_may_have_commas():
+    assert parse_settings("exclude=n1,n2,account=012") == {"exclude": "n1,n2", "account": "012"}
 
 
 @pytest.mark.parametrize(

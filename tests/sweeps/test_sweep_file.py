@@ -39,7 +39,7 @@ def test_commands(tmp_path):
 def test_functions_get_what_they_ask_for(tmp_path):
     code = """
     REPORTS = ("table", "scaling")
-    def get_sweep(arg, config):
+    def get_sweep(arg, config, other=1):
         return values("seed", *range(int(arg))) + [{"batch_size": config.batch_size * 2}]
     def get_probes(config):
         return {"sex": {"config": "configs/probe.py:sex", "heads": ("knn",), "data.train": "x"}}
@@ -69,6 +69,9 @@ def test_equal_points_are_one(tmp_path):
     [
         ("", "has no get_sweep"),
         ("def get_sweep(): return []", "gives no point"),
+        ("def get_sweep(): return {'seed': 1}", "give dictionaries"),
+        ("def get_sweep(): return None", "give dictionaries"),
+        ("def get_sweep(): return ['seed']", "give dictionaries"),
         ("def get_sweep(size): return [{}]", "'config' and 'arg'"),
         ("def get_sweep(): return [{'name': 'a', 'seed': 1}, {'name': 'a'}]", "have the name 'a'"),
         ("def get_sweep(): return [{'name': '../a'}]", "no good directory"),
