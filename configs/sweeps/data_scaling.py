@@ -6,8 +6,11 @@
 Each draw is an order of the subjects of data.train, of which a point takes the first 1/2, 1/4 ...
 1/64, and all. Small sets are learned by heart, so a point reports its best checkpoint: that with
 the least loss on the evaluation set `val`, which itself is not reported. When all are done, laws
-are fitted to the other sets (DIR/scaling). `:simulated` as in base.py, but with the filter
-`?task=rest` behind each store: subsets from 1 subject on.
+are fitted to the other sets (DIR/scaling). `:simulated` takes subsets from 1 subject on, best of
+short runs, which are soon learned by heart:
+
+    python -m data_tools.simulate --output=stores/short --subjects=96 --runs=0 --rest-runs=1 \\
+        --frames=40 --splits=0.667,0.1665,0.1665
 """
 
 from ml_collections import ConfigDict
