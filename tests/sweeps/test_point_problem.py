@@ -58,8 +58,11 @@ def test_probes_of_a_point_are_checked_with_the_model_that_it_will_make(stores):
     assert "patch@7" in find_problem([*point, [*probe, "--config.representations=('patch@7',)"]])
 
 
-@pytest.mark.parametrize("arg", ["d3,runlocal", "simulated"])
-@pytest.mark.parametrize("name", [name for name in SWEEPS if name != "base"])
+READY = [(name, arg) for name in SWEEPS if name != "base" for arg in ("d3,runlocal", "simulated")]
+READY += [("model_scaling", "simulated,iso_flop"), ("lr_batch", "simulated,random")]
+
+
+@pytest.mark.parametrize("name, arg", READY)
 def test_ready_sweeps(stores, name, arg, one_device):
     """Their first and last point, on toy stores."""
     file = f"{ROOT / 'configs' / 'sweeps' / name}.py:{arg}"
