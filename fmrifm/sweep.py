@@ -98,24 +98,26 @@ def _launch() -> int:
 
 def _choose(sweep: Sweep) -> list[str]:
     """The points to run: what is not done, of those that were asked for."""
-    names = [experiment.name for experiment in sweep.experiments]
+    stages = {experiment.name: len(experiment.commands) for experiment in sweep.experiments}
     there = (Path(WORKDIR.value) / "sweep.json").exists()
     states = Ledger(WORKDIR.value).states() if there else {}
-    status = {name: states[name]["status"] for name in names if name in states}
+    names = list(stages)
     if ONLY.value:
         patterns = [pattern.strip() for pattern in ONLY.value.split(",")]
-        wanted = [
-            name
-            for name in names
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-            or ("failed" in patterns and status.get(name) == FAILED)
-        ]
-        if not wanted and patterns == ["failed"]:
+        failed = [x for x in names if x in states and states[x]["status"] == FAILED]
+        names = [x for x in names if any(fnmatch.fnmatchcase(x, pattern) for pattern in patterns)]
+        if "failed" in patterns:
+            names += [name for name in failed if name not in names]
+        if not names and patterns == ["failed"]:
             print("No point has failed.")
-        elif not wanted:
+        elif not names:
             raise InputError(f"--only={ONLY.value} names no point: see --status for the names.")
-        names = wanted
-    return [name for name in names if status.get(name) != DONE]
+    done = {
+        name
+        for name, state in states.items()
+        if state["status"] == DONE and len(state["done"]) >= stages.get(name, 0)
+    }
+    return [name for name in names if name not in done]
 
 
 if __name__ == "__main__":

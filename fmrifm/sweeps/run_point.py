@@ -1,5 +1,6 @@
 """Runs one point of a sweep: its stages one after the other, each a process of its own."""
 
+import contextlib
 import os
 import platform
 import re
@@ -58,19 +59,15 @@ class PointRun:
     def stop(self) -> None:
         """Asks for an end after the present step; safe in signal handlers and other threads."""
         self._stopping = True
-        if self._child is not None:
-            try:
-                os.kill(self._child, signal.SIGUSR1)
-            except ProcessLookupError:
-                pass
+        if (child := self._child) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGUSR1)
 
     def wait_for_child(self) -> None:
         """Returns when the process of the present stage has ended, without reaping it."""
-        if self._child is not None:
-            try:
-                os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOWAIT)
-            except ChildProcessError:
-                pass
+        if (child := self._child) is not None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 
     def _run_stages(self, ledger: Ledger, keep: Sequence[int]) -> str:
         commands, state = ledger.commands(self.name), ledger.state(self.name)
