@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -101,15 +100,3 @@ def test_commands_are_printed_and_wrong_points_named(sweep, tmp_path):
     assert process.returncode == 1 and "3 of 3 points cannot run" in errors
     assert "  seed-2: model.size='d4' is unknown" in errors and "Traceback" not in errors
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_stopped_sweep_says_so(sweep, tmp_path):
-    process = sweep("--config.total_steps=400")
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "runs" / "seed-0" / "metrics.jsonl").exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=100)[1]
-    assert process.returncode == 75 and "the same command continues" in errors
-    assert [line["status"] for line in lines(tmp_path / "runs")] == ["pending"] * 3

@@ -187,7 +187,7 @@ def test_a_probe_in_training_is_checked_before_it_and_never_ends_it(
             run(**probes | changes)
         assert not (tmp_path / "run").exists()
 
-    def fails(*_):
+    def fails(*_, **__):
         raise InputError("There is no room: make some.")
 
     monkeypatch.setattr(strategies, "probe", fails)
