@@ -6,7 +6,8 @@
 trains all sizes for equally many steps. With `:iso_flop` each size gets each of four budgets of
 compute, and so its own number of steps and its own schedule; the best size of a budget is at the
 minimum of a parabola (DIR/scaling/iso_flop.png). `:simulated` and `:simulated,iso_flop` as in
-base.py. Loss is that of the last checkpoint.
+base.py; at budgets of minutes the smallest model is the best, and the report says that no minimum
+lies within the sizes. Loss is that of the last checkpoint.
 """
 
 from ml_collections import ConfigDict
