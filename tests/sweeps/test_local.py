@@ -117,7 +117,7 @@ def wait_for_steps(*points: Path) -> None:
 
 
 def test_a_signal_lets_runs_save_and_the_same_call_goes_on(tmp_path):
-    ledger = make_sweep(tmp_path, **{x: STEPS.format(steps=60) for x in ("a", "b", "c")})
+    ledger = make_sweep(tmp_path, **{x: STEPS.format(steps=200) for x in ("a", "b", "c")})
     process = launch(tmp_path, jobs=2)
     wait_for_steps(tmp_path / "a", tmp_path / "b")
     assert [line["status"] for line in lines(tmp_path)] == ["running", "running", "pending"]
@@ -130,7 +130,7 @@ def test_a_signal_lets_runs_save_and_the_same_call_goes_on(tmp_path):
     assert launch_local(ledger, list("abc"), jobs=3)
     assert [line["status"] for line in lines(tmp_path)] == ["done"] * 3
     for name in "abc":  # nothing was done twice
-        assert len((tmp_path / name / "steps").read_text().splitlines()) == 60
+        assert len((tmp_path / name / "steps").read_text().splitlines()) == 200
 
 
 def test_a_launcher_whose_terminal_is_gone_still_stops_its_runs(tmp_path):
@@ -144,7 +144,7 @@ def test_a_launcher_whose_terminal_is_gone_still_stops_its_runs(tmp_path):
 
 
 def test_a_killed_launcher_leaves_work_that_the_next_one_waits_for(tmp_path):
-    ledger = make_sweep(tmp_path, a=STEPS.format(steps=40), b="pass")
+    ledger = make_sweep(tmp_path, a=STEPS.format(steps=120), b="pass")
     process = launch(tmp_path, jobs=1)
     wait_for_steps(tmp_path / "a")
     process.kill()
@@ -152,7 +152,7 @@ def test_a_killed_launcher_leaves_work_that_the_next_one_waits_for(tmp_path):
     assert ledger.state("a")["status"] == "running"  # by itself
     assert launch_local(ledger, ["a", "b"], jobs=1)
     pids = (tmp_path / "a" / "steps").read_text().splitlines()
-    assert len(pids) == 40 and len(set(pids)) == 1  # nobody worked beside it
+    assert len(pids) == 120 and len(set(pids)) == 1  # nobody worked beside it
     assert [line["status"] for line in lines(tmp_path)] == ["done", "done"]
 
 

@@ -31,14 +31,14 @@ def test_in_this_process(tmp_path):
 
 
 def test_a_job_that_is_preempted_saves_and_goes_back_in_line(tmp_path):
-    ledger = make_sweep(tmp_path, a=STEPS.format(steps=80))
+    ledger = make_sweep(tmp_path, a=STEPS.format(steps=200))
     (job,) = submit(ledger, ["a"], SHORT, "local", 0)
     wait_for_steps(tmp_path / "a")
     assert submit(ledger, ["a"], SHORT, "local", 0) == []  # it is at work already
     os.kill(parent_of(tmp_path / "a"), signal.SIGUSR1)  # as SLURM does before a time-out
     assert job.result() == "done"
     pids = (tmp_path / "a" / "steps").read_text().split()
-    assert len(pids) == 80 and len(set(pids)) == 2  # two processes, and no step done twice
+    assert len(pids) == 200 and len(set(pids)) == 2  # two processes, and no step done twice
     assert lines(tmp_path)[0]["status"] == "done"
 
 
