@@ -16,9 +16,7 @@ FLOORS = {  # what a package may import of ours
     "fmrifm/trainer": {
         *("data_tools", "fmrifm.input", "fmrifm.model", "fmrifm.published", "fmrifm.trainer")
     },
-    "fmrifm/analysis": {
-        *("data_tools", "fmrifm.input", "fmrifm.model", "fmrifm.trainer", "fmrifm.analysis")
-    },
+    "fmrifm/analysis": {"data_tools", "fmrifm.trainer", "fmrifm.evaluation", "fmrifm.analysis"},
     "fmrifm/planning": {
         *("data_tools", "fmrifm.input", "fmrifm.model", "fmrifm.planning", "fmrifm.trainer")
     },

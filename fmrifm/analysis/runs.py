@@ -17,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
+from fmrifm.evaluation.compare_rows import shorten_paths
 from fmrifm.trainer.data import open_data
 from fmrifm.trainer.metrics import read_metrics
 from fmrifm.trainer.provenance import measure, read_starts
@@ -97,7 +98,7 @@ def read_runs(patterns: Sequence[str], checkpoint: str = "auto") -> list[Run]:
         paths |= {path.resolve(): path for path in found}
     # Without "..", which absolute() keeps: names become paths below an output.
     places = {path: os.path.abspath(path) for path in paths.values()}
-    names = _shorten(list(places.values()))
+    names = shorten_paths(list(places.values()))
     return [_read(path, names[place], checkpoint) for path, place in places.items()]
 
 
@@ -112,13 +113,6 @@ def _runs_in(place: Path) -> list[Path]:
 
 def _is_run(path: Path) -> bool:
     return (path / "metrics.jsonl").is_file() or (path / "results.json").is_file()
-
-
-def _shorten(names: list[str]) -> dict[str, str]:
-    parts = {name: Path(name).parts for name in names}
-    shared = len(os.path.commonprefix(list(parts.values())))
-    start = min([shared, *(len(x) - 1 for x in parts.values())])
-    return {name: "/".join(x[start:]) for name, x in parts.items()}
 
 
 def _read(path: Path, name: str, checkpoint: str) -> Run:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fmrifm.analysis.table_note import describe, field_columns, field_titles, metric_titles
 from fmrifm.analysis.table_rows import Table, direction
 from fmrifm.analysis.table_words import decimals
+from fmrifm.evaluation.markdown import markdown_table
 
 _ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 _LATEX = {
@@ -39,10 +40,12 @@ class Cell:
 def as_markdown(table: Table) -> str:
     """The table with its note below."""
     header, body = _lines(table, _markdown_cell)
-    lines = [header, ["---"] * len(header), *body]
-    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in cells)
-    return text + "\n" + "\n\n".join(x.replace("*", r"\*") for x in describe(table)) + "\n"
+    return (
+        markdown_table(header, body)
+        + "\n"
+        + "\n\n".join(x.replace("*", r"\*") for x in describe(table))
+        + "\n"
+    )
 
 
 def as_latex(table: Table) -> str:

@@ -26,6 +26,7 @@ from fmrifm.evaluation.compare_rows import (
     read_predictions,
     read_rows,
 )
+from fmrifm.evaluation.markdown import markdown_table
 from fmrifm.evaluation.results import FIGURES
 from fmrifm.evaluation.statistics import compare_paired
 
@@ -127,7 +128,7 @@ def _table(rows: list[Row]) -> str:
     count = ["n"] if len(counts) > 1 else []
     return (
         f"## {section.target}, {section.dataset} {section.split}\n\n{'; '.join(about)}\n\n"
-        + _markdown(["model", "representation", "head", *count, *metrics], body)
+        + markdown_table(["model", "representation", "head", *count, *metrics], body)
     )
 
 
@@ -138,12 +139,6 @@ def _cell(row: Row, metric: str, bold: bool) -> str:
     value = f"**{value}**" if bold else value
     low, high = row.interval(metric)
     return value if math.isnan(low + high) else f"{value} [{low:.3f}, {high:.3f}]"
-
-
-def _markdown(header: list[str], body: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *body]
-    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def _as_csv(rows: list[Row]) -> str:
@@ -177,7 +172,7 @@ def _paired_table(rows: list[Row]) -> list[str]:
         return []
     header = ["model", "minus", "representation", "head", "split", "metric", "n"]
     told = "Of results for the same samples, with 95 % intervals, against the first directory."
-    table = _markdown([*header, "difference", "p"], body)
+    table = markdown_table([*header, "difference", "p"], body)
     return [f"## Paired differences\n\n{told}\n\n{table}"]
 
 

@@ -155,9 +155,9 @@ def _figures(told: dict[str, Any]) -> dict[str, float]:
 
 def name_rows(rows: list[Row]) -> list[Row]:
     """The rows with names of their runs and models that are short and tell them apart."""
-    runs = _shorten([str(row.probe.absolute()) for row in rows])
+    runs = shorten_paths([str(row.probe.absolute()) for row in rows])
     stems = [_stem(row) for row in rows]
-    models = _shorten(stems)
+    models = shorten_paths(stems)
     # Several probes of one model have its name alone only if they ask for different things.
     pairs = list(zip(rows, stems, strict=True))
     probes = {(row.section, stem, row.step, row.probe) for row, stem in pairs}
@@ -183,7 +183,7 @@ def _step_ending(row: Row) -> str:
     return "$^" if row.step is None else rf"/(step-)?0*{row.step}/?$"
 
 
-def _shorten(names: list[str]) -> dict[str, str]:
+def shorten_paths(names: list[str]) -> dict[str, str]:
     """Paths without the directories that all of them share."""
     parts = {name: Path(name).parts or ("",) for name in names}
     shared = len(os.path.commonprefix(list(parts.values()))) if parts else 0
