@@ -24,7 +24,7 @@ from data_tools.files import write_bytes
 from fmrifm.sweeps.sweep_file import Experiment, Sweep
 
 PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
-_LAUNCHER = ".launcher.lock"
+_LOCK, _LAUNCHER = ".lock", ".launcher.lock"
 _SILENCE = 3600  # seconds without a sign of life after which nobody is thought to be at work
 
 
@@ -63,7 +63,7 @@ class Ledger:
             state |= json.loads(path.read_text())
         if state["status"] == DONE and len(state["done"]) < len(self.commands(name)):
             state["status"] = PENDING  # the sweep file asks for one more probe
-        if state["status"] == RUNNING and not self.is_locked(name) and not _is_far(path, state):
+        if state["status"] == RUNNING and not _is_at_work(path, state):
             state["status"] = PENDING  # a kill ended it
         return state
 
@@ -102,21 +102,16 @@ class Ledger:
         The file descriptor is for the processes that do the work: it is held as long as they live.
         """
         self._place(name).mkdir(parents=True, exist_ok=True)
-        with _locked(self._place(name) / ".lock", wait=False) as handle:
+        with _locked(self._place(name) / _LOCK, wait=False) as handle:
             yield handle
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody runs the point."""
-        path = self._place(name) / ".lock"
-        if not path.exists():
-            return False
-        with _locked(path, wait=False, only_look=True) as handle:
-            return handle is None
+        return _is_held(self._place(name) / _LOCK)
 
     def is_launched(self) -> bool:
         """Whether a launcher is at work here."""
-        with _locked(self.workdir / _LAUNCHER, wait=False, only_look=True) as handle:
-            return handle is None
+        return _is_held(self.workdir / _LAUNCHER)
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[bool]:
@@ -128,10 +123,12 @@ class Ledger:
         return self.workdir / name
 
 
-def _is_far(path: Path, state: dict[str, Any]) -> bool:
-    """Whether a point may be at work on another machine, whose locks some file systems hide."""
-    if state.get("host") == platform.node():
-        return False
+def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
+    """Whether somebody runs a point that calls itself running, by its point.json."""
+    held = _is_held(path.with_name(_LOCK))
+    if held or state.get("host") == platform.node():
+        return held
+    # Some file systems hide the locks of other machines.
     newest = 0.0
     for file in path.parent.iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -157,22 +154,38 @@ def launching(workdir: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool, only_look: bool = False) -> Iterator[int | None]:
-    """The lock of a file, or None where another process has it; looking on hinders no other."""
+def _locked(path: Path, wait: bool) -> Iterator[int | None]:
+    """Holds the lock of a file, or gives None where another process has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    kind = (fcntl.LOCK_SH if only_look else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
-        try:
-            fcntl.flock(handle, kind)
-        except BlockingIOError:
-            yield None
-            return
-        except OSError as error:  # a file system without locks
-            error.filename = str(path)
-            raise
-        yield handle
+        held = _lock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), path)
+        yield handle if held else None
     finally:
         os.close(handle)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process has the lock of a file; who looks hinders no other, and may be a guest."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int, path: Path) -> bool:
+    """Locks an open file; returns whether it could."""
+    try:
+        fcntl.flock(handle, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system without locks does not say where it was asked
+        error.filename = str(path)
+        raise
+    return True
 
 
 def check_directory(workdir: str) -> None:
@@ -208,11 +221,13 @@ def _check_unchanged(workdir: Path, new: dict[str, list[list[str]]]) -> None:
         for name in Ledger(workdir).experiments.keys() - new.keys():
             print(f"The sweep has no point {name} any more; its directory stays.")
     for name, commands in new.items():
+        path = workdir / name / "point.json"
         try:
-            state = json.loads((workdir / name / "point.json").read_text())
+            state = json.loads(path.read_text())
         except FileNotFoundError:
             continue
-        then = [*state["done"], *([state["current"]] if state["status"] == RUNNING else [])]
+        running = state["status"] == RUNNING and _is_at_work(path, state)
+        then = [*state["done"], *([state["current"]] if running else [])]
         before = [_spelled_out(command, state["directory"]) for command in then]
         if before != [_spelled_out(command, os.getcwd()) for command in commands[: len(then)]]:
             raise InputError(
