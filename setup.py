@@ -14,8 +14,8 @@ setup(
     + find_namespace_packages(include=["configs*"]),
     package_data={
         "configs.splits": ["*.json"],
-        "data_tools.data": ["*.npz", "README.md"],
-        "data_tools.inspection": ["*.html"],
+        "data_tools.spaces.data": ["*.npz", "README.md"],
+        "data_tools.inspect": ["*.html"],
     },
     # The lowest versions that were tested.
     install_requires=[

@@ -11,17 +11,17 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from data_tools.conversion_command import conversion_parser, parse, run_command
-from data_tools.errors import InputError, kind_errors
-from data_tools.releases.hcp import SUFFIX, find_hcp_runs, hcp_subjects
-from data_tools.releases.hcp_batches import (
+from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.raw_run import RunFiles
+from data_tools.convert.releases.hcp import SUFFIX, find_hcp_runs, hcp_subjects
+from data_tools.convert.releases.hcp_batches import (
     PUBLISHED_SUBJECTS,
     family_batches,
     parse_numbers,
     read_batches,
     read_families,
 )
-from data_tools.run_files import RunFiles
+from data_tools.errors import InputError, kind_errors
 
 _TOOL = "data_tools.convert_hcp"
 

@@ -19,11 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.conversion_command import conversion_parser, parse, run_command
+from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.releases.nsd import find_nsd_runs, volume_recipe
+from data_tools.convert.releases.nsd_trials import label_runs
 from data_tools.errors import InputError, kind_errors
-from data_tools.releases.nsd import find_nsd_runs
-from data_tools.releases.nsd_trials import label_runs
-from data_tools.releases.nsd_volumes import volume_recipe
 
 _TOOL = "data_tools.convert_nsd"
 

@@ -19,14 +19,14 @@ import numpy as np
 import tqdm
 from scipy import sparse
 
-from data_tools.conversion_command import positive
+from data_tools.convert.convert_command import positive
 from data_tools.errors import InputError, kind_errors
-from data_tools.files import publish_directory
-from data_tools.geometry import Geometry
+from data_tools.files.atomic import publish_directory
 from data_tools.published.webdataset import FIELDS, FORMS
-from data_tools.selection import Selection, open_selection
-from data_tools.store import Store
-from data_tools.store_checks import SET_BY_WRITER
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.checks import SET_BY_WRITER
+from data_tools.store.reader import Store
+from data_tools.store.selection import Selection, open_selection
 
 _NAMES = {ours: theirs for theirs, ours in FIELDS.items()}
 

@@ -18,9 +18,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.conversion_command import parse
+from data_tools.convert.convert_command import parse
 from data_tools.errors import InputError, kind_errors
-from data_tools.import_command import (
+from data_tools.files.remote import base_name, is_url, n_bytes
+from data_tools.published.arrow import Row, find_splits
+from data_tools.published.arrow_rows import (
+    UNLABELLED,
+    RowForm,
+    are_clips,
+    arrow_source,
+    check_labels,
+    field_name,
+    read_join,
+    read_split,
+    source_name,
+)
+from data_tools.published.headers import first_problem
+from data_tools.published.import_command import (
     first_run,
     geometry_of,
     import_job,
@@ -28,25 +42,12 @@ from data_tools.import_command import (
     print_sizes,
     print_store,
 )
-from data_tools.importing import ImportJob, import_sources
-from data_tools.published.arrow_files import Row
-from data_tools.published.arrow_folders import find_splits
-from data_tools.published.arrow_rows import (
-    UNLABELLED,
-    RowForm,
-    are_clips,
-    check_labels,
-    field_name,
-    read_join,
-)
-from data_tools.published.arrow_sources import arrow_source, read_split, source_name
-from data_tools.published.headers import first_problem
-from data_tools.published.runs import Source
-from data_tools.published.traits import read_trait
-from data_tools.recipe import Recipe
-from data_tools.remote import base_name, is_url, n_bytes
-from data_tools.store import Store
-from data_tools.surface_run import told_tr
+from data_tools.published.importing import ImportJob, import_sources
+from data_tools.published.published_split import read_trait
+from data_tools.published.source import Source
+from data_tools.readers.surface_run import told_tr
+from data_tools.store.reader import Store
+from data_tools.timeseries.recipe import Recipe
 
 _TOOL = "data_tools.import_arrow"
 _SHOWN_LABELS = 4

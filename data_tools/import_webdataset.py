@@ -15,11 +15,10 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.conversion_command import parse, positive
+from data_tools.convert.convert_command import parse, positive
 from data_tools.errors import kind_errors
-from data_tools.flatmap import STANDARD_GRID
-from data_tools.geometry import Geometry
-from data_tools.import_command import (
+from data_tools.files.remote import base_name, expand, is_url
+from data_tools.published.import_command import (
     first_run,
     geometry_of,
     import_job,
@@ -28,14 +27,15 @@ from data_tools.import_command import (
     print_store,
     restricted_fields,
 )
-from data_tools.importing import import_sources
-from data_tools.published.clips import clip_sources, find_clips
+from data_tools.published.importing import import_sources
 from data_tools.published.maps import FLAT_SPACE, read_geometry
-from data_tools.published.runs import PublishedRun, Source
+from data_tools.published.source import PublishedRun, Source
+from data_tools.published.torch_clips import clip_sources, find_clips
 from data_tools.published.webdataset import read_shard, scan_shard
-from data_tools.recipe import Recipe
-from data_tools.remote import base_name, expand, is_url
-from data_tools.resampling import n_resampled
+from data_tools.spaces.flat_map import STANDARD_GRID
+from data_tools.spaces.geometry import Geometry
+from data_tools.timeseries.recipe import Recipe
+from data_tools.timeseries.resampling import n_resampled
 
 _TOOL = "data_tools.import_webdataset"
 _PATCH_SIZE = 16

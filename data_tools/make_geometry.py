@@ -11,11 +11,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.conversion_command import parse
+from data_tools.convert.convert_command import parse
 from data_tools.errors import InputError, kind_errors
-from data_tools.files import write_bytes
-from data_tools.spaces import read_space_map
-from data_tools.standard_maps import STANDARD_SPACES
+from data_tools.files.atomic import write_bytes
+from data_tools.spaces.choose_space import read_space_map
+from data_tools.spaces.standard_maps import STANDARD_SPACES
 
 
 def main(argv: Sequence[str] | None = None) -> None:

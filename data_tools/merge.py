@@ -18,11 +18,11 @@ from typing import Any
 
 import tqdm
 
+from data_tools.convert.skipped import read_empty_shard
 from data_tools.errors import InputError, kind_errors
-from data_tools.npy import as_bytes
-from data_tools.outcomes import read_empty_shard
-from data_tools.store import SKIPPED, Store, parse_json, scale_checksum
-from data_tools.store_writer import StoreWriter
+from data_tools.files.npy import as_bytes
+from data_tools.store.reader import SKIPPED, Store, parse_json, scale_checksum
+from data_tools.store.writer import StoreWriter
 
 _TOOL = "data_tools.merge"
 # Fields of a run's line that the writer sets anew.

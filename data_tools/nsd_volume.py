@@ -19,8 +19,8 @@ from nibabel import gifti
 from scipy.ndimage import map_coordinates
 
 from data_tools.errors import InputError, kind_errors
-from data_tools.files import write_bytes
-from data_tools.surface_run import readable
+from data_tools.files.atomic import write_bytes
+from data_tools.readers.surface_run import readable
 
 SIDES = ("lh", "rh")
 DEPTHS = (1, 2, 3)

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_tools.errors import InputError, kind_errors
-from data_tools.selection import Selection, field_names, is_known, open_selection, split_name
+from data_tools.store.selection import Selection, field_names, is_known, open_selection, split_name
 
 _NEVER_SHOWN = frozenset({"family"})
 # What it takes, besides the dataset, to tell a value of a field from others.

@@ -27,16 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError, kind_errors
-from data_tools.files import publish_directory
-from data_tools.published.splits import (
+from data_tools.files.atomic import publish_directory
+from data_tools.published.published_split import (
     choose_runs,
     count_split,
     describe_counts,
     list_keys,
     read_split,
 )
-from data_tools.selection import Selection, is_known, open_selection
-from data_tools.subject_groups import Subject, group_subjects
+from data_tools.store.selection import Selection, Subject, group_subjects, is_known, open_selection
 
 _SHARES = "train=0.8,val=0.1,test=0.1"
 

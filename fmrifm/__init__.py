@@ -5,7 +5,7 @@ import time
 import typing
 
 if typing.TYPE_CHECKING:
-    from fmrifm.evaluation.embedder import Embedder
+    from fmrifm.embed.embedder import Embedder
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ def from_pretrained(
       data_tools.errors.InputError: none of these, or damaged.
     """
     # Here, so that `import fmrifm` takes no time.
-    from fmrifm.evaluation.embedder import Embedder
-    from fmrifm.published.open import open_model
+    from fmrifm.embed.embedder import Embedder
+    from fmrifm.published.open_model import open_model
 
     return Embedder(**vars(open_model(path_or_hub_id, geometry, num_heads)))

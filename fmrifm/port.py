@@ -16,14 +16,14 @@ import jax
 from absl import flags
 
 from data_tools.errors import InputError, kind_errors
-from data_tools.remote import is_url
+from data_tools.files.remote import is_url
 from fmrifm.command_line import run
 from fmrifm.model.files import ModelFiles, is_model_directory, save_model
 from fmrifm.model.options import ModelOptions
-from fmrifm.published.open import open_model
+from fmrifm.published.open_model import open_model
 from fmrifm.published.weights import is_published, save_published
-from fmrifm.trainer.checkpoint import as_path, find_checkpoint, quiet
-from fmrifm.trainer.export import export_checkpoint
+from fmrifm.runs.checkpoint import as_path, find_checkpoint, quiet
+from fmrifm.runs.export import export_checkpoint
 
 INPUT = flags.DEFINE_string(
     "input",

@@ -7,17 +7,18 @@ The same command continues a run that was stopped or killed. On SIGTERM or SIGUS
 its step, saves and exits with code 75. In the end it tells how fast it was and where its time went.
 """
 
+import functools
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 import fmrifm
+from configs.probe import get_config
 from data_tools.errors import kind_errors
-from fmrifm.command_line import WORKDIR, run
-from fmrifm.distributed import join_processes
-from fmrifm.evaluation.strategies import training_probe
-from fmrifm.trainer.checkpoint import quiet
+from fmrifm.command_line import WORKDIR, join_processes, run
+from fmrifm.probe.run import training_probe
+from fmrifm.runs.checkpoint import quiet
 from fmrifm.trainer.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
                 CONFIG.value,
                 WORKDIR.value,
                 ALLOW_CHANGE.value,
-                training_probe,
+                functools.partial(training_probe, get_config),
                 PROFILE.value,
                 fmrifm.IMPORTED,
             )

@@ -14,8 +14,8 @@ import pytest
 from ml_collections import ConfigDict
 from scipy.ndimage import gaussian_filter
 
-from data_tools.geometry import Geometry
-from data_tools.store_writer import StoreWriter
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.writer import StoreWriter
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,7 +133,8 @@ def make_toy_config(stores, **overrides):
 @pytest.fixture(scope="module")
 def one_device():
     """Runs in this process take one of its eight devices: their programs compile faster."""
-    from fmrifm.trainer import experiment, mesh
+    from fmrifm.trainer import mesh
+    from fmrifm.trainer import program as experiment
 
     with pytest.MonkeyPatch.context() as patch:
         first = jax.devices()[:1]

@@ -1,5 +1,6 @@
 """No field of the config is idle, unexplained, or called by another name than it has."""
 
+import functools
 import inspect
 import json
 import re
@@ -10,13 +11,13 @@ import pytest
 
 from configs.cohort import get_config as get_cohort_config
 from configs.probe import get_config as get_probe_config
-from data_tools.geometry import Geometry
-from fmrifm.evaluation.strategies import training_probe
+from data_tools.spaces.geometry import Geometry
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import SIZES, ModelOptions, options_from_config
+from fmrifm.probe.run import training_probe
+from fmrifm.runs.config import flatten
 from fmrifm.trainer import loop
-from fmrifm.trainer.start import flatten
 from tests.conftest import ROOT, fields_read, load_config
 
 
@@ -37,8 +38,9 @@ def test_every_field_is_read(toy_config, stores, one_device, tmp_path, monkeypat
             dumping.clear()
 
     monkeypatch.setattr(loop, "config_dict", dump_unseen)
+    make_probe = functools.partial(training_probe, get_probe_config)
     with fields_read(config, unless=dumping) as read:
-        assert loop.train(config, tmp_path, make_probe=training_probe) == 0
+        assert loop.train(config, tmp_path, make_probe=make_probe) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     scored = [line["step"] for line in lines if "probe/avg_patch_logistic/test/accuracy" in line]
     assert scored == [4, 8]

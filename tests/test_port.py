@@ -15,15 +15,15 @@ import safetensors.numpy
 
 import fmrifm
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import load_model, save_model
 from fmrifm.model.options import ModelOptions
 from fmrifm.port import describe, port
 from fmrifm.published.weights import load_published, save_published
-from fmrifm.trainer.checkpoint import restore_params
-from fmrifm.trainer.experiment import Program
-from fmrifm.trainer.export import export_checkpoint
+from fmrifm.runs.checkpoint import restore_params
+from fmrifm.runs.export import export_checkpoint
 from fmrifm.trainer.loop import train
+from fmrifm.trainer.program import Program
 from tests.conftest import ROOT
 from tests.published.models import CHECKPOINT, DEFAULT, SHAPES, assert_same_params, tiny_model
 
@@ -134,7 +134,7 @@ def test_a_workdir_with_a_model_gives_that(workdir, tmp_path):
 
 def test_a_run_that_saves_while_its_checkpoint_is_exported(running, monkeypatch):
     """Facts and weights are of one step."""
-    from fmrifm.trainer import export
+    from fmrifm.runs import export
 
     shutil.move(running / "checkpoints" / "6", running / "later")
     read = export.restore_meta
@@ -207,7 +207,7 @@ def test_licence_and_sources_travel(toy_config, workdir, tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version(running, monkeypatch):
-    from fmrifm.trainer import export
+    from fmrifm.runs import export
 
     meta = export.restore_meta(running)
     for name in ("preprocessing", "sources", "license"):

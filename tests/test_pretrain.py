@@ -12,11 +12,11 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm import command_line, pretrain
-from fmrifm.trainer import provenance
+from fmrifm.runs import provenance
+from fmrifm.runs.metrics_writer import MetricsWriter
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.metrics import MetricsWriter
 from tests.conftest import ROOT, write_toy_store
 from tests.trainer.commands import arguments, metrics
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm import quickstart
-from fmrifm.report import last_evaluation
+from fmrifm.quickstart import last_evaluation
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from configs.sweeps.base import SIMULATED
 from configs.sweeps.base import get_config as base
 from data_tools.errors import InputError
-from data_tools.selection import open_selection
-from fmrifm.sweeps.combine import Point
+from data_tools.store.selection import open_selection
+from fmrifm.sweep.combine import Point
 
 REPORTS = ("table", "scaling")
 DRAWS = (1, 2)

@@ -7,7 +7,7 @@ Three seeds each. `:simulated` as in base.py.
 """
 
 from configs.sweeps.base import get_config  # noqa: F401
-from fmrifm.sweeps.combine import Point, product, values
+from fmrifm.sweep.combine import Point, product, values
 
 REGISTERS = 16  # of the encoder, which are all that the decoder `crossreg` sees
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.sweeps.base import SIMULATED
 from configs.sweeps.base import get_config as base
-from fmrifm.sweeps.combine import Point, log_uniform, product, sample, values
+from fmrifm.sweep.combine import Point, log_uniform, product, sample, values
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs.sweeps.base import SIMULATED
 from configs.sweeps.base import get_config as base
-from fmrifm.sweeps.combine import Point, product, values
+from fmrifm.sweep.combine import Point, product, values
 
 PROBE = Path(__file__).parents[1] / "probe.py"
 

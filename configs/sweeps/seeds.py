@@ -7,7 +7,7 @@
 """
 
 from configs.sweeps.base import get_config  # noqa: F401
-from fmrifm.sweeps.combine import Point, values
+from fmrifm.sweep.combine import Point, values
 
 
 def get_sweep() -> list[Point]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.sweeps.base import SIMULATED
 from configs.sweeps.base import get_config as base
-from fmrifm.sweeps.combine import Point, values
+from fmrifm.sweep.combine import Point, values
 
 
 def get_config(arg: str = "") -> ConfigDict:

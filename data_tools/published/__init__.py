@@ -1,1 +1,0 @@
-"""Published datasets and benchmarks: their forms, spaces and splits."""

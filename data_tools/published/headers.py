@@ -7,11 +7,11 @@ from pathlib import Path
 import joblib
 import tqdm
 
-from data_tools.conversion import n_processes, quietly_closed
+from data_tools.convert.conversion import n_processes, quietly_closed
+from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError, as_input_errors
-from data_tools.geometry import Geometry
-from data_tools.outcomes import Outcome
-from data_tools.published.runs import Source
+from data_tools.published.source import Source
+from data_tools.spaces.geometry import Geometry
 
 # Key, frames and columns of a run, or what is wrong with it.
 _Scanned = tuple[str, int, int] | Outcome

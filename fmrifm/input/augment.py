@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 
 PROPOSALS = 10  # of a crop, before the whole frame is kept
 CUBIC = -0.5  # Keys' a, that of antialiased bicubic resizing

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.input.clips import Clips, ListSampler, RandomSampler, list_clips
 from fmrifm.input.sources import Source
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.input.augment import Augmentation, crop, jitter, require_image, scale_tr
 
 CLAMP = 3.0

@@ -13,10 +13,10 @@ import re
 
 import numpy as np
 
-from data_tools.block_cache import BlockCache
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
-from data_tools.selection import Selection, open_selection, split_name
+from data_tools.files.block_cache import BlockCache
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.selection import Selection, open_selection, split_name
 
 
 @dataclasses.dataclass(frozen=True)

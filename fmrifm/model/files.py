@@ -18,11 +18,11 @@ import safetensors
 import safetensors.numpy
 
 from data_tools.errors import InputError
-from data_tools.files import publish_directory, write_bytes
-from data_tools.geometry import Geometry, load_geometry
+from data_tools.files.atomic import publish_directory, write_bytes
+from data_tools.spaces.geometry import Geometry, load_geometry
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.positions import sincos_table
+from fmrifm.model.tokens import sincos_table
 
 FORMAT_VERSION = 1
 

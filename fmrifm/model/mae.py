@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from fmrifm.model.blocks import Compute, Stack, dense, layer_norm
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.positions import Positions, token_init
+from fmrifm.model.tokens import Positions, token_init
 
 
 class Seen(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.blocks import drop_path
 from fmrifm.model.mae import Embeddings, MaskedAutoencoder, Queries, Seen
 from fmrifm.model.masking import Mask, draw_queries, draw_visible, marked

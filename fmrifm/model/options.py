@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 
 # name: (embed_dim, depth, num_heads, decoder_embed_dim, decoder_depth, decoder_num_heads)
 SIZES = {

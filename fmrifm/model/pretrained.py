@@ -13,13 +13,13 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import Embeddings, MaskedAutoencoder
 from fmrifm.model.masking import Mask, clip_keys, draw_queries
 from fmrifm.model.objective import Noise, Objective, Pixels
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.patchify import patchify, unpatchify
+from fmrifm.model.tokens import patchify, unpatchify
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.patchify import patchify, unpatchify
+from fmrifm.model.tokens import patchify, unpatchify
 
 # Axes of (B, slot, patch, channel, frame, pixel) over which targets are normalised.
 NORM_AXES = {"global": (1, 2, 3, 4, 5), "frame": (2, 3, 4, 5), "patch": (3, 4, 5), "pca": (2, 5)}

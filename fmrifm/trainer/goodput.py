@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmrifm.trainer.metrics import LineFile, read_metrics
+from fmrifm.runs.metrics_writer import LineFile, read_metrics
 
 STEPS = "steps"
 LOSSES = (

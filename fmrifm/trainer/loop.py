@@ -13,26 +13,26 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from data_tools.errors import InputError
-from data_tools.files import write_bytes
+from data_tools.files.atomic import write_bytes
+from fmrifm.input.data import Data, open_data
 from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles, save_model
-from fmrifm.trainer.checkpoint import Checkpoints
-from fmrifm.trainer.data import Data, open_data
+from fmrifm.runs.checkpoint import Checkpoints, TrainState
+from fmrifm.runs.config import check_unchanged, config_dict
+from fmrifm.runs.export import describe_data, describe_model, hashed_subjects, origin_of
+from fmrifm.runs.metrics_writer import MetricsWriter, check_wandb
+from fmrifm.runs.provenance import measure, record_start
+from fmrifm.runs.workdir import Workdir, check_workdir
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.goodput import STEPS, Account
 from fmrifm.trainer.mesh import replicated, to_devices
-from fmrifm.trainer.metrics import MetricsWriter, check_wandb
-from fmrifm.trainer.origin import describe_data, describe_model, hashed_subjects, origin_of
 from fmrifm.trainer.profile import Profile, parse_profile
-from fmrifm.trainer.provenance import measure, record_start
-from fmrifm.trainer.start import check_unchanged, config_dict, warm_start
-from fmrifm.trainer.step import TrainState
+from fmrifm.trainer.program import Program
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite, runs_of
 from fmrifm.trainer.summary import describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
-from fmrifm.trainer.workdir import Workdir, check_workdir
+from fmrifm.trainer.warm_start import warm_start
 
 # Scores of a model by name, and what makes that of config.probe, a workdir and a model that has no
 # weights yet.

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,24 +18,8 @@ from fmrifm.input.preprocess import Tokenizer
 from fmrifm.model.masking import Mask, clip_keys, marked
 from fmrifm.model.objective import Noise, Objective, Outcome, Pixels
 from fmrifm.model.targets import LossSums
+from fmrifm.runs.checkpoint import TrainState
 from fmrifm.trainer.optimizer import clip_factor
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Arrays only; what is static stays outside.
-
-    Attributes:
-      step: int32, updates done.
-      params: float32 tree.
-      opt_state: the optimizer's tree.
-      first_bad_step: int32, the first update whose loss or gradient was not finite, else -1.
-    """
-
-    step: jax.Array
-    params: Any
-    opt_state: Any
-    first_bad_step: jax.Array
 
 
 def init_state(params, tx: optax.GradientTransformation) -> TrainState:

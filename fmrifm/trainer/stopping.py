@@ -11,9 +11,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError
-from data_tools.files import write_bytes
+from data_tools.files.atomic import write_bytes
+from fmrifm.input.data import Data
 from fmrifm.input.pipeline import TrainBatches
-from fmrifm.trainer.data import Data
 
 STOPPED_EXIT_CODE = 75  # the sysexits code for "try again": the same command continues the run
 

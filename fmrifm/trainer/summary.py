@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.goodput import LOSSES, STEPS, Account
 from fmrifm.trainer.mesh import sharded_share
+from fmrifm.trainer.program import Program
 
 
 def describe_start(program: Program, first_step: int, workdir: str | os.PathLike) -> str:

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_tools.geometry import Geometry
-from tests.data_tools.arrow_folders import write_arrow
-from tests.data_tools.published_shards import mask_npz, npy, write_shard
+from data_tools.spaces.geometry import Geometry
+from tests.data_tools.published.arrow_folders import write_arrow
+from tests.data_tools.published.published_shards import mask_npz, npy, write_shard
 
 WIDTH, SHAPE = 77_763, (224, 560)
 KINDS = ("older", "newer", "arrow")

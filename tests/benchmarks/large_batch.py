@@ -18,11 +18,11 @@ import jax
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from data_tools.store_writer import StoreWriter
-from fmrifm.trainer.data import open_data
+from data_tools.store.writer import StoreWriter
+from fmrifm.input.data import open_data
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.mesh import to_devices
+from fmrifm.trainer.program import Program
 from tests.conftest import make_toy_config, toy_geometry
 
 CLIPS = 19_200

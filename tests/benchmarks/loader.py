@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from data_tools.standard_maps import standard_flat_map
-from data_tools.store_writer import StoreWriter
+from data_tools.spaces.standard_maps import standard_flat_map
+from data_tools.store.writer import StoreWriter
 from fmrifm.input.clips import RandomSampler
 from fmrifm.input.pipeline import ClipReader, TrainBatches
 from fmrifm.input.sources import parse_sources

@@ -28,7 +28,8 @@ import numpy as np
 import scipy
 from tqdm import tqdm
 
-from data_tools import preprocess, resampling
+from data_tools.timeseries import resampling
+from data_tools.timeseries import zscore as preprocess
 
 SIDES, KINDS, NEW_TR = ("ours", "theirs"), ("pchip", "cubic"), 1.0
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from fmrifm.evaluation import grid
-from fmrifm.evaluation.grid_settings import GridSettings, head_rates, lr_schedule
-from fmrifm.evaluation.heads import HEAD_WIDTH, init_head
+from fmrifm.probe.heads import grid
+from fmrifm.probe.heads.heads import HEAD_WIDTH, init_head
+from fmrifm.probe.heads.settings import GridSettings, head_rates, lr_schedule
 
 N_CLASSES, N_HEADS = 21, 49
 

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.block_cache import BlockCache
-from data_tools.standard_maps import standard_flat_map
-from data_tools.store_writer import StoreWriter
+from data_tools.files.block_cache import BlockCache
+from data_tools.spaces.standard_maps import standard_flat_map
+from data_tools.store.writer import StoreWriter
 from fmrifm.input.clips import ListSampler, list_clips
 from fmrifm.input.pipeline import ClipReader, TrainBatches
 from fmrifm.input.sources import parse_sources
-from tests.data_tools.object_store import object_store, upload
+from tests.data_tools.files.object_store import object_store, upload
 
 FRAMES, BATCH, RUN_FRAMES, RUNS = 16, 32, 32, 32
 

@@ -10,12 +10,12 @@ import pytest
 
 from data_tools import merge
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
 from data_tools.merge import main, merge_stores
-from data_tools.store import Store
-from data_tools.store_writer import StoreWriter
-from tests.data_tools.small_stores import small_geometry, write_small_store
-from tests.data_tools.test_store import all_bytes, fast_disk, killed_at  # noqa: F401
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.reader import Store
+from data_tools.store.writer import StoreWriter
+from tests.data_tools.store.small_stores import small_geometry, write_small_store
+from tests.data_tools.store.test_store import all_bytes, fast_disk, killed_at  # noqa: F401
 
 KEYS = tuple(f"sub-{i:02d}_run {i % 3}/é" for i in range(11))
 SKIPPED = [

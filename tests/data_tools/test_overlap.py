@@ -8,8 +8,8 @@ import pytest
 
 from data_tools.errors import InputError
 from data_tools.overlap import check_overlap, main
-from data_tools.selection import open_selection
-from tests.data_tools.small_stores import write_small_store
+from data_tools.store.selection import open_selection
+from tests.data_tools.store.small_stores import write_small_store
 
 ROOT = Path(__file__).parents[2]
 

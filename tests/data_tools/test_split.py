@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_tools.errors import InputError
-from data_tools.selection import open_selection
 from data_tools.split import main, parse_shares, split_subjects
-from data_tools.subject_groups import group_subjects
-from tests.data_tools.small_stores import write_small_store
+from data_tools.store.selection import group_subjects, open_selection
+from tests.data_tools.store.small_stores import write_small_store
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 

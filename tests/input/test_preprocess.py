@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.input.augment import Augmentation
 from fmrifm.input.preprocess import Tokenizer, normalize
 from tests.conftest import toy_geometry

@@ -11,7 +11,7 @@ from fmrifm.input.clips import RandomSampler
 from fmrifm.input.pipeline import ClipReader, TrainBatches, host_batches, overlapping
 from fmrifm.input.sources import parse_sources, union_geometry
 from fmrifm.trainer import loop
-from tests.data_tools.object_store import object_store, upload
+from tests.data_tools.files.object_store import object_store, upload
 
 FRAMES, BATCH = 16, 24
 

@@ -9,8 +9,7 @@ import pytest
 from flax import linen as nn
 
 from data_tools.errors import InputError
-from fmrifm.model.attention import FORMS, _cudnn, choose_form
-from fmrifm.model.splash import _block, splash_attention
+from fmrifm.model.attention import FORMS, _block, _cudnn, choose_form, splash_attention
 from fmrifm.trainer.mesh import RULES, make_mesh
 
 # What a CPU can run of each: the kernels' Python, and the same call without the library.

@@ -16,7 +16,7 @@ from fmrifm.model.files import (
     to_reference,
 )
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.positions import sincos_table
+from fmrifm.model.tokens import sincos_table
 from tests.published.models import SHAPES, assert_same_params, random_params, tiny_model
 
 

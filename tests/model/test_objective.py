@@ -15,8 +15,8 @@ from fmrifm.model.blocks import drop_path
 from fmrifm.model.mae import init_params
 from fmrifm.model.masking import Mask
 from fmrifm.model.objective import Noise, Pixels
-from fmrifm.model.patchify import patchify, unpatchify
 from fmrifm.model.targets import near, normalize_targets, strided
+from fmrifm.model.tokens import patchify, unpatchify
 from tests.model.toy import clips, keys, objective, options, toy_map
 
 

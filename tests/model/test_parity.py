@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import from_reference, to_reference
 from fmrifm.model.pretrained import PretrainedModel
 from fmrifm.model.targets import LossSums
-from fmrifm.published.recipe import read_recipe
+from fmrifm.published.published_options import read_recipe
 from fmrifm.trainer.optimizer import clip_factor, decays, make_optimizer, make_schedule
 from fmrifm.trainer.step import init_state, make_update
 

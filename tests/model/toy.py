@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.mae import MaskedAutoencoder
 from fmrifm.model.masking import clip_keys
 from fmrifm.model.objective import Objective, Pixels
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.patchify import patchify
+from fmrifm.model.tokens import patchify
 
 
 def toy_map() -> Geometry:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions

@@ -13,7 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 from data_tools.errors import InputError
 from fmrifm.model.files import load_model, save_model
 from fmrifm.published.hub import REGISTERED, HubId, parse_hub_id
-from fmrifm.published.open import open_model
+from fmrifm.published.open_model import open_model
 from fmrifm.published.weights import save_published
 from tests.published.models import CHECKPOINT, assert_same_params, tiny_model
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
+from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import save_model, to_reference
 from fmrifm.published import weights as published
-from fmrifm.published.open import open_model
-from fmrifm.published.recipe import flat_config
+from fmrifm.published.open_model import open_model
+from fmrifm.published.published_options import flat_config
 from fmrifm.published.weights import load_published, save_published
 from tests.published.models import (
     CHECKPOINT,

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from fmrifm.trainer.start import config_dict, flatten
+from fmrifm.runs.config import config_dict, flatten
 from tests.conftest import ROOT, load_config
 
 ARGUMENT = "d3,runlocal"

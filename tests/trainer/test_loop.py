@@ -12,18 +12,18 @@ from jax._src.array import ArrayImpl
 from tensorboardX.proto.event_pb2 import Event
 
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
-from fmrifm.trainer.checkpoint import restore_params
-from fmrifm.trainer.data import open_data
+from data_tools.spaces.geometry import Geometry
+from fmrifm.input.data import open_data
+from fmrifm.runs.checkpoint import restore_params
+from fmrifm.runs.metrics_writer import read_metrics
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.goodput import LOSSES
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.mesh import to_devices
-from fmrifm.trainer.metrics import read_metrics
-from fmrifm.trainer.start import warm_start
+from fmrifm.trainer.program import Program
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
 from fmrifm.trainer.throughput import Throughput
+from fmrifm.trainer.warm_start import warm_start
 from tests.conftest import make_toy_config, write_toy_store
 from tests.trainer.commands import Run, metrics, weights
 

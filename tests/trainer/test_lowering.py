@@ -3,10 +3,10 @@
 import jax
 import pytest
 
+from fmrifm.input.data import open_data
 from fmrifm.input.pipeline import batch_shapes
-from fmrifm.trainer import experiment
-from fmrifm.trainer.data import open_data
-from fmrifm.trainer.experiment import Program
+from fmrifm.trainer import program as experiment
+from fmrifm.trainer.program import Program
 
 # cuDNN attention lowers only where the CUDA plugin is: it is left to machines with a GPU.
 CASES = [

@@ -9,13 +9,18 @@ import pytest
 from flax import traverse_util
 
 from data_tools.errors import InputError
+from fmrifm.input.data import open_data
 from fmrifm.model.mae import param_shapes
-from fmrifm.trainer.data import open_data
-from fmrifm.trainer.experiment import Program
+from fmrifm.runs.config import check_unchanged, config_dict
 from fmrifm.trainer.loop import train
-from fmrifm.trainer.muon import COEFFICIENTS, ITERATIONS
-from fmrifm.trainer.optimizer import choose_directions, make_optimizer, peak_learning_rate
-from fmrifm.trainer.start import check_unchanged, config_dict
+from fmrifm.trainer.optimizer import (
+    COEFFICIENTS,
+    ITERATIONS,
+    choose_directions,
+    make_optimizer,
+    peak_learning_rate,
+)
+from fmrifm.trainer.program import Program
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal
 from tests.conftest import load_config
 from tests.trainer.commands import metrics, weights

@@ -9,18 +9,18 @@ import pytest
 import fmrifm
 from configs.published import RECIPES, get_config
 from data_tools.errors import InputError
-from data_tools.geometry import Geometry
-from data_tools.store_writer import StoreWriter
-from fmrifm.evaluation.features import encode
-from fmrifm.evaluation.samples import make_samples
-from fmrifm.evaluation.targets import parse_target
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.writer import StoreWriter
+from fmrifm.input.data import open_data
 from fmrifm.input.sources import parse_sources
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.model.options import SIZES, options_from_config
-from fmrifm.trainer.data import open_data
-from fmrifm.trainer.experiment import Program
+from fmrifm.probe.features.encode import encode
+from fmrifm.probe.samples.labels import parse_target
+from fmrifm.probe.samples.samples import make_samples
 from fmrifm.trainer.loop import train
-from fmrifm.trainer.start import warm_start
+from fmrifm.trainer.program import Program
+from fmrifm.trainer.warm_start import warm_start
 from tests.conftest import toy_geometry
 
 STANDARD = Geometry("flat", np.ones((224, 560), bool), (16, 16))

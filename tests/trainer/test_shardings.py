@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from data_tools.standard_maps import standard_flat_map
-from fmrifm.trainer.experiment import Program
+from data_tools.spaces.standard_maps import standard_flat_map
 from fmrifm.trainer.mesh import sharded_share
+from fmrifm.trainer.program import Program
 from tests.conftest import load_config
 
 GOLDEN = Path(__file__).parent / "shardings.json"

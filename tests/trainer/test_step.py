@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from data_tools.errors import InputError
+from fmrifm.input.data import open_data
 from fmrifm.model.files import to_reference
-from fmrifm.trainer.data import open_data
-from fmrifm.trainer.experiment import Program
 from fmrifm.trainer.mesh import make_mesh, sharded_share, to_devices
+from fmrifm.trainer.program import Program
 
 STEPS = 5
 

@@ -1,0 +1,128 @@
+"""Turns runs into a store.
+
+    python -m data_tools.convert --input=PATH [PATH ...] --output=STORE
+
+A path is a CIFTI `.dtseries.nii`, one or both files of a left/right pair of GIFTI or FreeSurfer MGZ
+time series, or a BIDS-like tree (fMRIPrep's, say) that is searched for such files; what BIDS keeps
+beside them (events, TR, confounds, participants) is found and kept. The work is spread over
+processes, run by run; a killed conversion goes on where it stopped. A run that cannot be converted
+is skipped with its reason (see `conversion`). A store is of the flat map, unless `--parcels` or
+`--cortex` ask for averages of parcels, or for the cortex of volumes in MNI152 space.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.raw_run import RunFiles
+from data_tools.convert.releases.bids import describe_runs, find_runs, in_space, space_of
+from data_tools.errors import InputError, kind_errors
+from data_tools.readers.parcellation import read_parcellation
+from data_tools.readers.surface_run import SPACES
+from data_tools.readers.surfaces import read_flat_surface
+from data_tools.spaces.standard_maps import STANDARD_SPACES
+
+# How to bring runs of other spaces to one that a flat map ships for.
+_FIX = {
+    "fsLR-59k": "run fMRIPrep with --cifti-output 91k, or resample each run to the 91,282 "
+    "grayordinates with wb_command -cifti-resample",
+}
+# Of volumes; the first is the published one.
+_VOLUME_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; see the module's docstring."""
+    args = parse_args(argv)
+    with kind_errors():
+        run(args)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = conversion_parser("data_tools.convert", "Turns fMRI runs into a store.")
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH", help="runs, or trees to search"
+    )
+    parser.add_argument(
+        "--space",
+        choices=(*STANDARD_SPACES, *_VOLUME_SPACES),
+        help="of a tree with several (what the names tell)",
+    )
+    parser.add_argument(
+        "--participants", metavar="FILE", help="table like participants.tsv (that of the tree)"
+    )
+    parser.add_argument(
+        "--bids", metavar="DIR", help="raw BIDS dataset, where derivatives lie outside of it"
+    )
+    return parse(parser, argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts as the flags say.
+
+    Raises:
+      InputError: as `conversion_command.run_command`.
+    """
+    found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
+    if args.surfaces:
+        space = SPACES.get(len(read_flat_surface(args.surfaces[0])[0]))
+    elif args.parcels:
+        space = SPACES.get(read_parcellation(args.parcels).n_vertices[0])
+    elif args.cortex:
+        space = args.space or _choose_volumes(found)
+    else:
+        space = args.space or choose_space(found)
+    if not (args.confounds or args.highpass or args.lowpass):
+        _warn_not_denoised()
+    runs = in_space(found, space)
+    print(describe_runs(runs))
+    if len(runs) < len(found):
+        print(f"Left out, as their names tell other spaces: {len(found) - len(runs)} runs.")
+    run_command(args, runs, tool="data_tools.convert", space=space)
+
+
+def choose_space(runs: Sequence[RunFiles]) -> str:
+    """The standard space that runs are on: what their names tell, or the header of the first.
+
+    Of several, fsLR-32k comes first: the published models are trained on it.
+
+    Raises:
+      InputError: they are on another mesh, for which no flat map ships with us.
+    """
+    told = {space_of(run.path.name) for run in runs}
+    for space in ("fsLR-32k", "fsaverage5"):
+        if space in told:
+            return space
+    # Where no run can be read, converting them tells why.
+    space = next(filter(None, map(_space_in_header, runs)), "fsLR-32k")
+    if space not in STANDARD_SPACES:
+        fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
+        raise InputError(f"The runs are on {space}, for which we have no flat map: {fix}.")
+    return space
+
+
+def _choose_volumes(runs: Sequence[RunFiles]) -> str | None:
+    """The space of volumes that their names tell, the published one before others."""
+    told = {space_of(run.path.name) for run in runs}
+    return next((space for space in _VOLUME_SPACES if space in told), None)
+
+
+def _space_in_header(run: RunFiles) -> str | None:
+    try:
+        return run.read_header(run.path).space
+    except InputError:
+        return None
+
+
+def _warn_not_denoised() -> None:
+    print(
+        "NOTE: nothing is denoised. Output of fMRIPrep still holds head motion and drift, which "
+        "data that models are trained on often do not: consider --confounds=simple.",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Pseudonyms: run tables and logs that do not name the people in them.
+
+A subject is replaced by a keyed hash (HMAC-SHA256) of its label, so that whoever holds the salt can
+find a person again and join further tables, and nobody else can, not even by trying all labels. The
+same salt gives the same pseudonym in every store.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+import os
+import re
+from pathlib import Path
+
+from data_tools.convert.raw_run import RunFiles
+from data_tools.errors import InputError
+from data_tools.readers.surface_run import hemisphere, left_of, right_of, without_hemisphere
+
+_SHORTEST_SALT = 16  # bytes; a shorter one could be guessed
+_DIGITS = 12
+_TELLING = 4  # characters of a label that says nothing but who it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Pseudonyms:
+    """Replaces subjects in what is known of runs.
+
+    Attributes:
+      salt: secret bytes.
+    """
+
+    salt: bytes = dataclasses.field(repr=False)
+
+    def subject(self, label: str) -> str:
+        """The pseudonym of a subject, such as "p3f09a6c1b2de"."""
+        return "p" + hmac.new(self.salt, label.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
+
+    def run(self, run: RunFiles) -> RunFiles:
+        """The run under a key and a subject that are pseudonyms.
+
+        Of a key only the subject is replaced ("sub-01_task-rest" keeps its task); one that does not
+        hold the subject is replaced as a whole.
+        """
+        label = str(run.fields.get("subject", ""))
+        if not label:
+            return dataclasses.replace(run, key=self.subject(run.key))
+        fields = {
+            name: self.subject(label) if name == "subject" else value
+            for name, value in run.fields.items()
+            if name == "subject" or not _gives_away(str(value), label)
+        }
+        # The first is the subject; a session or a run may well have the same number.
+        for pattern in (f"(?<=sub-){re.escape(label)}(?![A-Za-z0-9])", _whole(label)):
+            key, found = re.subn(pattern, self.subject(label), run.key, count=1)
+            if found:
+                return dataclasses.replace(run, key=key, fields=fields)
+        return dataclasses.replace(run, key=self.subject(run.key), fields=fields)
+
+    def scrub(self, text: str, run: RunFiles) -> str:
+        """A message about a run without the names of its files and of its subject.
+
+        Args:
+          text: the message.
+          run: as it was found, before `run`.
+        """
+        key = self.run(run).key
+        # Events, sidecars and confounds lie beside the run or in other folders of its subject.
+        paths = [run.path, run.confounds, *getattr(run.read_events, "args", ())]
+        paths += run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
+        known: set[str] = set()
+        for path in (Path(path) for path in paths if isinstance(path, str | os.PathLike)):
+            for name in _both_sides(path.name):
+                known |= {str(path.with_name(name)), name, _stem(name)}
+            known.add(str(path.parent))
+        for words in sorted(known, key=len, reverse=True):
+            text = text.replace(words, key)
+        if label := str(run.fields.get("subject", "")):
+            text = re.sub(_whole(label), self.subject(label), text)
+        return text
+
+
+def read_salt(path: str | os.PathLike) -> Pseudonyms:
+    """Pseudonyms with the bytes of a file as the salt.
+
+    Raises:
+      InputError: the file is missing, or too short to be a secret.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"There is no salt at {path}: make one with `head -c 32 /dev/urandom > {path}` and "
+            "keep it secret."
+        )
+    salt = path.read_bytes()
+    if len(salt) < _SHORTEST_SALT:
+        raise InputError(
+            f"The salt {path} has {len(salt)} bytes and could be guessed: give {_SHORTEST_SALT} "
+            "random bytes or more."
+        )
+    return Pseudonyms(salt)
+
+
+def _gives_away(value: str, label: str) -> bool:
+    """Whether a further field names the subject: a short label, such as 01, may mean anything."""
+    return value == f"sub-{label}" or (value == label and len(label) >= _TELLING)
+
+
+def _both_sides(name: str) -> list[str]:
+    """The name of a file and, if it is of a hemisphere, that of the other."""
+    other = {"left": right_of, "right": left_of}.get(hemisphere(name))
+    return [name, other(name)] if other else [name]
+
+
+def _stem(name: str) -> str:
+    """The name of a file without its hemisphere and endings."""
+    return without_hemisphere(name).split(".")[0] or name
+
+
+def _whole(label: str) -> str:
+    """A pattern for the label where it is not a part of a longer word."""
+    return rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])"

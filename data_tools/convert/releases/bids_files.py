@@ -1,0 +1,174 @@
+"""What belongs to a run in a BIDS-like tree: its events, sidecars, confounds and participant.
+
+BIDS lets files be inherited: one whose entities are among those of the run applies to it. We look
+beside the run, in the same place of the dataset that a derivative lies in, and in the directories
+above, up to the top of the dataset and never beyond.
+"""
+
+import csv
+import functools
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+
+# DATASET/derivatives/fmriprep/sub-01/ses-01/func/FILE
+_LEVELS = 6
+
+
+def parse_entities(name: str) -> dict[str, str]:
+    """BIDS entities of a file name, in order: "sub-01_task-rest_bold.nii" -> sub, task."""
+    pieces = (piece.partition("-") for piece in name.split(".")[0].split("_"))
+    return {key: value for key, _, value in pieces if key and value}
+
+
+class Inheritance:
+    """The directories around the runs of an input; what they list is read once.
+
+    Args:
+      top: the directory that was searched; where nothing tells the top of a dataset, it is that.
+      raw: a raw dataset kept elsewhere, whose events, sidecars and participants apply too.
+    """
+
+    def __init__(self, top: Path, raw: Path | None = None):
+        self._top, self._raw = top, raw
+        self._list = functools.cache(_list)
+
+    def directories(self, run: Path) -> list[Path]:
+        """The directories whose files may belong to a run, the nearest first."""
+        above = list(run.parents[:_LEVELS])
+        last = above.index(self._top) if self._top in above else 0
+        for i, folder in enumerate(above):
+            # A dataset describes itself, or has the derivatives that the run is one of.
+            described = "dataset_description.json" in self._list(folder)
+            derived = i > 0 and above[i - 1].name == "derivatives"
+            if derived or (described and folder.parent.name != "derivatives"):
+                last = i
+                break
+        return above[: last + 1] + ([self._raw] if self._raw else [])
+
+    def participants(self, run: Path) -> Path | None:
+        """The nearest `participants.tsv`."""
+        for folder in self.directories(run):
+            if "participants.tsv" in self._list(folder):
+                return folder / "participants.tsv"
+        return None
+
+    def files(self, run: Path, ending: str, description: str | None = None) -> list[Path]:
+        """The files of a kind that apply to a run.
+
+        Args:
+          run: absolute path.
+          ending: of their names, such as "_events.tsv".
+          description: what their entity `desc` must say, whatever that of the run says.
+
+        Returns:
+          Those that share the most entities first, and of these the nearest.
+        """
+        entities = parse_entities(run.name)
+        place = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+        found: list[tuple[int, Path]] = []
+        for folder in self.directories(run):
+            for directory in dict.fromkeys((folder, folder.joinpath(*place, "func"))):
+                for name in self._list(directory):
+                    if not name.endswith(ending):
+                        continue
+                    theirs = parse_entities(name)
+                    if description is not None and theirs.pop("desc", None) != description:
+                        continue
+                    same_task = theirs.get("task") == entities.get("task")
+                    if theirs and same_task and theirs.items() <= entities.items():
+                        found.append((-len(theirs), directory / name))
+        found.sort(key=lambda item: item[0])
+        return list(dict.fromkeys(path for _, path in found))
+
+
+def _list(directory: Path) -> Sequence[str]:
+    """The names in a directory, sorted; none where it cannot be listed."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads a BIDS `events.tsv`: one dictionary a row, with numbers where they are numbers.
+
+    Returns:
+      Events with `onset` and `duration` in seconds from the first frame; "n/a" is None.
+
+    Raises:
+      InputError: the file is no table, or an onset or a duration is no number.
+    """
+    events = []
+    for number, row in enumerate(read_table(path), 2):
+        event = {name: table_value(text) for name, text in row.items()}
+        # A duration may be unknown, an onset may not.
+        if not _is_number(event.get("onset")) or not (
+            event.get("duration") is None or _is_number(event["duration"])
+        ):
+            raise InputError(
+                f"Line {number} of {path} has no onset or duration in numbers: mend it."
+            )
+        events.append(event)
+    return events
+
+
+def read_participants(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Reads a `participants.tsv`: the other columns by participant, with "sub-" left out.
+
+    Raises:
+      InputError: the file is no table, has no column participant_id, or lists one twice.
+    """
+    rows = read_table(path)
+    if rows and "participant_id" not in rows[0]:
+        raise InputError(f"{path} has no column participant_id: name the column of subjects so.")
+    table = {}
+    for number, row in enumerate(rows, 2):
+        name = str(row.pop("participant_id")).strip().removeprefix("sub-")
+        if name in table:
+            # Without the name, which may have to stay in this table.
+            raise InputError(f"Line {number} of {path} is of somebody listed before: leave one.")
+        table[name] = {column: table_value(text) for column, text in row.items()}
+    return table
+
+
+def read_table(path: str | os.PathLike, delimiter: str = "\t") -> list[dict[str, str]]:
+    """Reads a table with a header: one dictionary a row, all values text.
+
+    Raises:
+      InputError: the file is missing or no table, or a row has another number of columns.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=delimiter))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: check the path.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no table ({error}): save it as UTF-8.") from error
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise InputError(f"Line {number} of {path} has another number of columns: mend it.")
+    return rows
+
+
+def table_value(text: str) -> float | str | None:
+    """What a cell says: a number, a text, or None for "n/a"."""
+    text = text.strip()
+    if text in ("", "n/a"):
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    # JSON has no NaN, and an identifier such as "007" is not the number 7.
+    if not math.isfinite(number) or (len(text) > 1 and text[0] == "0" and text[1].isdigit()):
+        return text
+    return int(number) if text.lstrip("+-").isdigit() else number
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

@@ -1,0 +1,188 @@
+"""Labels of the trials of the Natural Scenes Dataset: which are included, and what they show.
+
+A table of included trials has the columns sub, ses, run, nsd_id, onset, perhaps trial_id, and
+category_id; that of the published benchmark also split. Without category_id the class is that of
+the largest of given logits, one row an image. Images that all subjects saw ("shared1000") are a
+split of their own there: their class goes by another name, so that it is in no other split.
+"""
+
+import collections
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.convert.raw_run import RunFiles
+from data_tools.convert.releases.bids_files import read_table
+from data_tools.convert.releases.nsd import N_IMAGES
+from data_tools.errors import InputError
+
+Event = dict[str, Any]
+
+_NEEDED = ("sub", "ses", "run", "nsd_id", "onset")
+_SHARED = "shared1000"
+# Designs are at 1 s: a trial of the table and its event lie closer than this, in seconds.
+_TOLERANCE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """An included trial.
+
+    Attributes:
+      onset: seconds from the first frame.
+      nsd_id: number of its image from 0.
+      labels: what its event gets: trial_id, and category_id or shared1000_category_id.
+    """
+
+    onset: float
+    nsd_id: int
+    labels: dict[str, int]
+
+
+def label_runs(
+    runs: Sequence[RunFiles],
+    trials: str | os.PathLike | None = None,
+    logits: str | os.PathLike | None = None,
+) -> list[RunFiles]:
+    """Runs whose events say the classes of their trials.
+
+    Args:
+      runs: of `find_nsd_runs`.
+      trials: table of the included trials (CSV); None includes all.
+      logits: `.npy` (73000, classes) by image.
+
+    Returns:
+      Runs with a field more, labels_from, the names of these files: what an earlier job that was
+      killed has converted with other labels is converted again.
+
+    Raises:
+      InputError: a file cannot be used, neither tells classes, or no run has an included trial.
+    """
+    classes = None if logits is None else read_classes(logits)
+    table = None if trials is None else read_trials(trials, classes)
+    if table is not None and runs and not any(_place(run) in table for run in runs):
+        raise InputError(
+            f"{trials} has no trial of these runs: its columns sub, ses and run must tell them as "
+            f"in {', '.join(map(str, _place(runs[0])))}."
+        )
+    source = "+".join(Path(path).name for path in (trials, logits) if path is not None)
+    return [_labelled(run, table, classes, source) for run in runs]
+
+
+def read_trials(
+    path: str | os.PathLike, classes: np.ndarray | None = None
+) -> dict[tuple[str, int, int], list[Trial]]:
+    """Reads a table of included trials.
+
+    Args:
+      path: CSV.
+      classes: class of each image, used where the table has no category_id.
+
+    Returns:
+      The trials of each subject, session and run.
+
+    Raises:
+      InputError: the file is no such table, or nothing tells the classes.
+    """
+    rows = read_table(path, delimiter=",")
+    columns = rows[0].keys() if rows else ()
+    if missing := [name for name in _NEEDED if name not in columns]:
+        raise InputError(f"{path} has no column {missing[0]}: give a table of included trials.")
+    if ("category_id" in columns) == (classes is not None):
+        fault, way = ("has no", "give") if classes is None else ("has a", "leave out")
+        raise InputError(f"{path} {fault} column category_id: {way} --logits by image.")
+    trials = collections.defaultdict(list)
+    for number, row in enumerate(rows, 2):
+        try:
+            place = (row["sub"], int(row["ses"]), int(row["run"]))
+            trials[place].append(_trial(row, classes))
+        except ValueError:
+            raise InputError(f"Line {number} of {path} is no trial of an image: mend it.") from None
+    return dict(trials)
+
+
+def read_classes(path: str | os.PathLike) -> np.ndarray:
+    """(73000,) int: the class of each image, that of its largest logit.
+
+    Raises:
+      InputError: the file is missing, damaged, or of another form.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        logits = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}): get it again.") from error
+    # An archive of arrays is read too, and is none.
+    if not isinstance(logits, np.ndarray):
+        raise InputError(f"{path} holds several arrays: give one of logits.")
+    if logits.ndim != 2 or len(logits) != N_IMAGES or logits.dtype.kind != "f":
+        raise InputError(
+            f"{path} holds {logits.dtype} of {logits.shape}, not logits of {N_IMAGES:,} images."
+        )
+    if not np.isfinite(logits).all():
+        raise InputError(f"{path} holds logits that are not finite: make them again.")
+    return logits.argmax(1)
+
+
+def _trial(row: dict[str, str], classes: np.ndarray | None) -> Trial:
+    nsd_id = int(row["nsd_id"])
+    if not 0 <= nsd_id < N_IMAGES:
+        raise ValueError(f"no image {nsd_id}")
+    category = int(row["category_id"]) if "category_id" in row else int(classes[nsd_id])
+    name = "category_id" if row.get("split") != _SHARED else f"{_SHARED}_category_id"
+    labels = {name: category} | ({"trial_id": int(row["trial_id"])} if "trial_id" in row else {})
+    return Trial(float(row["onset"]), nsd_id, labels)
+
+
+def _place(run: RunFiles) -> tuple[str, int, int]:
+    return run.fields["subject"], run.fields["session"], run.fields["run"]
+
+
+def _labelled(
+    run: RunFiles,
+    table: dict[tuple[str, int, int], list[Trial]] | None,
+    classes: np.ndarray | None,
+    source: str,
+) -> RunFiles:
+    trials = [] if table is None else table.get(_place(run), [])
+    if table is None:
+        label = functools.partial(_label_all, classes=classes)
+    else:
+        label = functools.partial(_label_included, trials=trials, name=run.key)
+    read = run.read_events
+    # Without a design there are no events; that is an error where trials should be among them.
+    if read is not None or trials:
+        read = functools.partial(_read, read, label)
+    return dataclasses.replace(run, fields=run.fields | {"labels_from": source}, read_events=read)
+
+
+def _read(read: Callable[[], list[Event]] | None, label: Callable) -> list[Event]:
+    return label(read() if read else [])
+
+
+def _label_all(events: list[Event], classes: np.ndarray) -> list[Event]:
+    return [event | {"category_id": int(classes[event["nsd_id"]])} for event in events]
+
+
+def _label_included(events: list[Event], trials: list[Trial], name: str) -> list[Event]:
+    labels, lost = {}, []
+    for trial in trials:
+        found = [
+            i
+            for i, event in enumerate(events)
+            if event["nsd_id"] == trial.nsd_id and abs(event["onset"] - trial.onset) < _TOLERANCE
+        ]
+        labels |= dict.fromkeys(found, trial.labels)
+        lost += [] if found else [trial]
+    if lost:
+        raise InputError(
+            f"{len(lost)} of {len(trials)} included trials are not in the design of {name}, such "
+            f"as image {lost[0].nsd_id} at {lost[0].onset:g} s: give the table of these designs."
+        )
+    return [event | labels.get(i, {}) for i, event in enumerate(events)]

@@ -1,1 +1,0 @@
-"""What people see of a store: facts, figures against typical ranges, pictures, a report."""

@@ -1,0 +1,271 @@
+"""Arrow files of published runs: a row a run, or a clip of one.
+
+Columns are `bold` (T, C), `mean` and `std` (1, C), lists of lists however the library `datasets`
+calls them, and plain values, of which `tr` must be one. Files are of Arrow's stream or file format,
+mapped where they lie, and read batch by batch. Letters in array names: T frames, C columns.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError, as_input_errors
+from data_tools.files.remote import base_name, is_url, list_directory, open_binary
+
+ARRAYS = ("bold", "mean", "std")
+_FILE_FORMAT = b"ARROW1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+
+Row = dict[str, Any]
+
+
+def read_values(place: str, name: str) -> Iterator[Row]:
+    """Yields the plain values of each row of a file, without its arrays; classes by their names.
+
+    Args:
+      place: path or URL.
+      name: what messages call it.
+
+    Raises:
+      InputError: pyarrow is not installed, or the file is no Arrow file of runs.
+    """
+    for batch in _batches(place, name):
+        yield from _plain_values(batch)
+
+
+def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
+    """Yields plain values and arrays of each row of a file, as `read_values` does.
+
+    Arrays are views of the file: copy what shall stay.
+    """
+    for batch in _batches(place, name):
+        columns = {array: batch.column(array) for array in ARRAYS if array in batch.schema.names}
+        for i, values in enumerate(_plain_values(batch)):
+            yield (
+                values,
+                {
+                    array: _matrix(column, i, f"The {array} of row {i} of {name}")
+                    for array, column in columns.items()
+                    if column[i].is_valid
+                },
+            )
+
+
+def read_sizes(place: str, name: str) -> Iterator[tuple[Row, tuple[int, int]]]:
+    """Yields plain values and (T, C) of each row of a file, as `read_values` does."""
+    for batch in _batches(place, name):
+        for i, values in enumerate(_plain_values(batch)):
+            yield values, _matrix(batch.column("bold"), i, f"Row {i} of {name}").shape
+
+
+def _batches(place: str, name: str) -> Iterator[Any]:
+    try:
+        import pyarrow
+    except ImportError:
+        raise InputError(f"Reading {name} needs pyarrow: pip install 'fmrifm[arrow]'.") from None
+    if not is_url(place):
+        with as_input_errors(), open(place, "rb"):
+            pass  # Python's errors name the file, Arrow's do not
+    with open_binary(place) if is_url(place) else pyarrow.memory_map(place) as source:
+        try:
+            start = source.read(len(_FILE_FORMAT))
+            source.seek(0)
+            if start == _FILE_FORMAT:
+                reader = pyarrow.ipc.open_file(source)
+                _check_schema(reader.schema, name)
+                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+            else:
+                reader = pyarrow.ipc.open_stream(source)
+                _check_schema(reader.schema, name)
+                yield from reader
+                _check_end(source, name)
+        except (pyarrow.ArrowException, OSError) as error:
+            # Arrow says that a file is cut by an OSError, but one without a number.
+            if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
+                raise
+            reason = " ".join(str(error).split()).rstrip(".").replace(". ", "; ")
+            raise InputError(
+                f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
+            ) from error
+
+
+def _check_end(source: Any, name: str) -> None:
+    """Refuses a stream that was cut between two batches, which Arrow takes for whole."""
+    source.seek(source.tell() - len(_STREAM_END))
+    if source.read(len(_STREAM_END)) != _STREAM_END:
+        raise InputError(f"{name} is truncated, it ends without Arrow's mark: get it again.")
+
+
+def _check_schema(schema: Any, name: str) -> None:
+    """Refuses a file that is not of runs."""
+    import pyarrow
+
+    found = ", ".join(schema.names)
+    for column in ("bold", "tr"):
+        if column not in schema.names:
+            raise InputError(
+                f"{name} has no column '{column}', only {found}: give the files of a dataset of "
+                "runs."
+            )
+    kind = schema.field("tr").type
+    if not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)):
+        raise InputError(f"The column 'tr' of {name} is {kind}, not seconds: mend it.")
+    for column in ARRAYS:
+        if column not in schema.names:
+            continue
+        depth, kind = 0, _storage(schema.field(column).type)
+        while pyarrow.types.is_nested(kind) and hasattr(kind, "value_type"):
+            depth, kind = depth + 1, kind.value_type
+        if depth != 2 or not pyarrow.types.is_floating(kind):
+            raise InputError(
+                f"The column '{column}' of {name} is {schema.field(column).type}, not frames x "
+                "columns of floating-point numbers: give the files of a dataset of runs."
+            )
+
+
+def _storage(kind: Any) -> Any:
+    """What a type is made of; `datasets` gives lists of lists a name of its own."""
+    return getattr(kind, "storage_type", kind)
+
+
+def _plain_values(batch: Any) -> list[Row]:
+    """The values of every row of a batch, but for lists and bytes; dates and the like as text."""
+    import pyarrow.types as types
+
+    names, columns = _class_names(batch.schema), {}
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        kind = _storage(field.type)
+        if field.name in ARRAYS or types.is_nested(kind) or "binary" in str(kind):
+            continue
+        values = [_plain(value) for value in column.to_pylist()]
+        if types.is_float32(kind):
+            # 0.72 is no float32; the shortest number that is the same one is meant.
+            values = [None if value is None else float(str(np.float32(value))) for value in values]
+        if field.name in names:
+            values = [_class_name(value, names[field.name]) for value in values]
+        columns[field.name] = values
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> str | int | float | None:
+    """A value as JSON has it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _class_name(value: int | None, names: list[str]) -> str | None:
+    return names[value] if value is not None and 0 <= value < len(names) else None
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Names of the classes of columns that hold their numbers, as `datasets` writes them down."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: feature["names"]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _matrix(column: Any, row: int, what: str) -> np.ndarray:
+    """(T, C) of a row, a view of the file."""
+    lists = getattr(column, "storage", column)
+    first, last = _bounds(lists, row, row + 1)
+    if last == first:
+        raise InputError(f"{what} has no frame: get the file again.")
+    frames = lists.values
+    bounds = _bounds(frames, first, last)
+    values = frames.values.slice(bounds[0], bounds[-1] - bounds[0])
+    if values.null_count or len(set(np.diff(bounds))) > 1:
+        raise InputError(f"{what} is not frames x columns of numbers: get the file again.")
+    return values.to_numpy(zero_copy_only=True).reshape(last - first, -1)
+
+
+def _bounds(lists: Any, first: int, last: int) -> np.ndarray:
+    """Where the lists `first` to `last`, that one not included, begin, and where the last ends."""
+    size = getattr(lists.type, "list_size", None)
+    if size is not None:
+        return (lists.offset + np.arange(first, last + 1)) * size
+    return lists.offsets.slice(first, last - first + 1).to_numpy()
+
+
+def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[str]]:
+    """The files of each split of a folder.
+
+    Args:
+      folder: path or URL.
+      wanted: splits to take, None or none for all.
+
+    Returns:
+      {name: places}; the name is "" where the folder itself is the only split.
+
+    Raises:
+      InputError: there is no split, or one is wanted that is not there, or a file is missing.
+    """
+    folder = folder.rstrip("/")
+    own = _files(folder)
+    if own:
+        splits = {"": own}
+    else:
+        saved = _read_json(folder, "dataset_dict.json")
+        names = saved.get("splits") or [base_name(place) for place in list_directory(folder, "*")]
+        found = {str(name): _files(f"{folder}/{name}") for name in names}
+        empty = [name for name, files in found.items() if not files]
+        if saved and empty:
+            raise InputError(f"{folder} lacks the files of its split '{empty[0]}': get them again.")
+        splits = {name: files for name, files in sorted(found.items()) if files}
+    if not splits:
+        raise InputError(f"{folder} holds no Arrow file and no folder of them: check the path.")
+    if not wanted:
+        return splits
+    if own:
+        raise InputError(f"{folder} has no splits, it is one itself: leave out --splits.")
+    if missing := [name for name in wanted if name not in splits]:
+        raise InputError(f"{folder} has no split '{missing[0]}': choose of {', '.join(splits)}.")
+    return {name: splits[name] for name in wanted}
+
+
+def _files(folder: str) -> list[str]:
+    """The files of one split, in order; none where it is none."""
+    found = {
+        base_name(place): place
+        for place in list_directory(folder, "*.arrow")
+        # Folders of datasets are named so too.
+        if is_url(place) or not Path(place).is_dir()
+    }
+    state = _read_json(folder, "state.json")
+    if not state:
+        return list(found.values())
+    if state.get("_indices_files") or state.get("_indices_data_files"):
+        raise InputError(
+            f"{folder} is a selection of rows of other files: save it with a newer version of the "
+            "library datasets, which writes the rows themselves."
+        )
+    try:
+        names = [str(file["filename"]) for file in state["_data_files"]]
+    except (KeyError, TypeError):
+        raise InputError(f"{folder}/state.json lists no files: save the dataset again.") from None
+    if missing := [name for name in names if name not in found]:
+        raise InputError(f"{folder}/{missing[0]} is missing: copy the folder again.")
+    return [found[name] for name in names]
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    """A JSON object beside the files; an empty one where there is none."""
+    if not list_directory(folder, name):
+        return {}
+    with open_binary(f"{folder}/{name}") as file:
+        data = file.read()
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{folder}/{name} is damaged: copy it again.")
+    return value

@@ -1,0 +1,252 @@
+"""Brings published runs into a store: what the importers share.
+
+An importer knows a format and gives sources (a tar shard, an Arrow file), each of which yields its
+runs; this file lays their columns out as patches and writes them, source by source, in parallel and
+resumable. Something wrong in a source stops the import, unless what cannot be read is to be
+skipped: where headers cost little to read, before anything is written. Sources that were done stay
+in `STORE.partial` and are not read again.
+Letters in array names: T frames, C columns, N cortical patches, P pixels of a patch.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import tqdm
+
+from data_tools.convert.conversion import finish_store, n_processes, quietly_closed
+from data_tools.convert.skipped import Outcome, skipped_lines
+from data_tools.errors import InputError, as_input_errors
+from data_tools.published.headers import first_problem, twice, wrong_width
+from data_tools.published.source import PublishedRun, Source
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.reader import Store
+from data_tools.store.writer import StoreWriter
+from data_tools.timeseries.resampling import resample
+from data_tools.timeseries.zscore import to_float16
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportJob:
+    """What all sources of an import share.
+
+    Attributes:
+      geometry: of their columns.
+      dataset: name for the run table, where a run does not tell its own.
+      missing: 'record' notes columns that are 0 in every frame as missing, as z-scoring leaves
+        them where there were no data; 'ignore' takes these zeros for data.
+      target_tr: seconds between the frames of the store; 0 keeps that of the runs.
+      kind: how to resample to it, see `resampling.resample`.
+      skip_damaged: whether what cannot be read is left out rather than an error.
+      has_scale: whether runs must have a scale, or must not; None takes both.
+    """
+
+    geometry: Geometry
+    dataset: str = ""
+    missing: str = "record"
+    target_tr: float = 0.0
+    kind: str = "linear"
+    skip_damaged: bool = False
+    has_scale: bool | None = None
+
+
+def import_sources(
+    sources: Sequence[Source],
+    output: Path,
+    job: ImportJob,
+    *,
+    tr: float,
+    preprocessing: dict[str, Any],
+    provenance: dict[str, Any],
+    restricted: Sequence[str] = (),
+    jobs: int = 1,
+    overwrite: bool = False,
+) -> tuple[Store, list[Outcome]]:
+    """Writes a store of all runs of the sources.
+
+    Args:
+      sources: what to import.
+      output: where the store shall appear.
+      job: what they share.
+      tr: seconds between the frames of the runs, as the first of them says.
+      preprocessing: how the published frames were made, for `store.json`.
+      provenance: where they come from.
+      restricted: fields of the run table that reports, logs and models must not show.
+      jobs: number of processes, -1 for one a core; the store does not depend on it.
+      overwrite: whether an earlier store at `output` may be replaced.
+
+    Returns:
+      The store, and what was skipped, which `OUTPUT/skipped.jsonl` lists too.
+
+    Raises:
+      InputError: a source or a run cannot be read, two runs have one key, runs differ in TR, or
+        nothing is left. Without a source that is whole nothing stays at `output`.
+    """
+    _check_names(sources)
+    partial = output.with_name(f"{output.name}.partial")
+    resumed = partial.exists()
+    describe = {"missing": job.missing, "target_tr": job.target_tr or None}
+    if job.target_tr:
+        describe["kind"] = job.kind
+    with StoreWriter(
+        output,
+        job.geometry,
+        tr=job.target_tr or tr,
+        preprocessing=preprocessing | describe,
+        provenance=provenance,
+        restricted=restricted,
+        overwrite=overwrite,
+    ) as writer:
+        skipped, n_done = [], 0
+        failure = None
+        if not job.skip_damaged:
+            left = [x for x in sources if x.is_local and not writer.has_source(x.name)]
+            failure = first_problem(left, job.geometry, jobs)
+        if failure is None:
+            with contextlib.closing(_results(sources, job, writer, jobs)) as results:
+                for problems, done in results:
+                    n_done += done
+                    skipped += problems
+                    if problems and not job.skip_damaged:
+                        failure = problems[0]
+                        break
+                    for problem in problems:
+                        tqdm.tqdm.write(f"skipped {problem.key}: {problem.reason}", file=sys.stderr)
+        strangers = sorted(_sources(writer) - {source.name for source in sources})
+        if failure is None and not strangers and writer.begun():
+            skipped.sort(key=lambda problem: (problem.key, str(problem.path)))
+            lines = skipped_lines(skipped)
+            return finish_store(writer, lines), skipped
+    if strangers:
+        raise InputError(
+            f"{partial} was begun with other inputs, such as {strangers[0]}: delete it to start "
+            "over, or give the inputs that it was begun with."
+        )
+    if not resumed and not n_done:
+        shutil.rmtree(partial, ignore_errors=True)
+    if failure is not None:
+        raise InputError(failure.reason)
+    first = f"; the first: {skipped[0].reason}" if skipped else ": check the inputs."
+    raise InputError(f"No run could be imported{first}")
+
+
+def _results(
+    sources: Sequence[Source], job: ImportJob, writer: StoreWriter, jobs: int
+) -> Iterator[tuple[list[Outcome], bool]]:
+    """Imports the sources in processes of their own; problems and whether it is done, of each."""
+    work = [joblib.delayed(_import_source)(source, job, writer) for source in sources]
+    results = joblib.Parallel(n_processes(jobs, work), return_as="generator_unordered")(work)
+    with quietly_closed(results):
+        yield from tqdm.tqdm(results, "import", len(work), unit="source")
+
+
+def _import_source(
+    source: Source, job: ImportJob, writer: StoreWriter
+) -> tuple[list[Outcome], bool]:
+    """Imports one source, in a process of its own, unless an earlier job has."""
+    if writer.has_source(source.name):
+        return [], True
+    keys, problems = [], []
+    try:
+        with as_input_errors():
+            for run in source.read():
+                if isinstance(run, PublishedRun):
+                    run = _try_add(run, keys, source, job, writer)
+                if run is not None:
+                    problems.append(run)
+                    if not job.skip_damaged:
+                        return problems, False
+    except InputError as error:
+        problems.append(Outcome(source.name, Path(source.name), str(error)))
+    if not problems:
+        writer.finish_source(source.name, keys)
+    return problems, not problems
+
+
+def _try_add(
+    run: PublishedRun, keys: list[str], source: Source, job: ImportJob, writer: StoreWriter
+) -> Outcome | None:
+    """Adds a run, and its key to those of the source; why not, if it is no good."""
+    try:
+        if run.key in keys:
+            raise InputError(twice(run.key, source.name, source.name))
+        _add(run, source, job, writer)
+    except InputError as error:
+        return Outcome(run.key, Path(source.name), str(error))
+    keys.append(run.key)
+    return None
+
+
+def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter) -> None:
+    """Adds a run, unless this source has added it in an earlier, killed job."""
+    name = f"Run {run.key} of {source.name}"
+    begun = writer.line(run.key)
+    if begun is not None and begun.get("source") != source.name:
+        raise InputError(twice(run.key, source.name, str(begun.get("source"))))
+    if begun is not None and writer.has(run.key):
+        return
+    _check_columns(run, job.geometry, name)
+    if job.has_scale not in (None, run.mean_C is not None):
+        raise InputError(
+            f"{name} {'lacks' if job.has_scale else 'has'} a mean and a standard deviation, unlike "
+            "the first run: import shards of one form at a time."
+        )
+    bold, tr = run.bold_TxC, run.tr
+    empty = ~bold.any(0) if run.missing_C is None else run.missing_C
+    if empty.all():
+        raise InputError(f"{name} is zero everywhere: leave it out.")
+    if job.target_tr and job.target_tr != tr:
+        series = resample(bold.astype(np.float32), tr, job.target_tr, job.kind)
+        bold, tr = to_float16(series, name), job.target_tr
+    if abs(tr - writer.tr) > 1e-6 * writer.tr:
+        raise InputError(
+            f"{name} has a TR of {tr:g} s and the store one of {writer.tr:g} s: give --target-tr "
+            "to resample all runs to one."
+        )
+    to_patches, missing = job.geometry.from_columns, None
+    if job.missing == "record" and empty.any():
+        missing = np.flatnonzero(to_patches(empty))
+    writer.add(
+        run.key,
+        to_patches(bold),
+        mean=None if run.mean_C is None else to_patches(np.asarray(run.mean_C, np.float32)),
+        std=None if run.std_C is None else to_patches(np.asarray(run.std_C, np.float32)),
+        missing=missing,
+        **{"dataset": job.dataset} | run.fields | {"tr": tr, "source": source.name},
+        **({} if run.events is None else {"events": run.events}),
+    )
+
+
+def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:
+    """Refuses a run whose arrays are not of the columns of the geometry."""
+    if run.mask_HxW is not None and not np.array_equal(run.mask_HxW, geometry.mask):
+        raise InputError(
+            f"{name} has another mask than the space '{geometry.space}' of the store: import "
+            "shards of one mask together, or give the --geometry that they have."
+        )
+    for what, array in (("bold", run.bold_TxC), ("mean", run.mean_C), ("std", run.std_C)):
+        if array is None:
+            continue
+        if array.ndim != (2 if what == "bold" else 1) or not len(array):
+            raise InputError(f"{name} has a {what} of the shape {array.shape}: get it again.")
+        if array.shape[-1] != geometry.width:
+            raise InputError(wrong_width(name, what, array.shape[-1], geometry))
+
+
+def _sources(writer: StoreWriter) -> set[str]:
+    return {line.get("source", "") for line in writer.begun().values()}
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    names = [source.name for source in sources]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"{twice[0]} is given twice, or two files have this name: give every file once, and "
+            "import those of one name apart."
+        )

@@ -1,0 +1,107 @@
+"""Reads CIFTI dense time series: the cortex of both hemispheres, and voxels below it.
+
+Letters in array names: T frames, X vertices of a hemisphere, G voxels below the cortex.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
+
+from data_tools.errors import InputError
+from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun, told_tr
+
+_CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
+
+
+def is_cifti(path: str | os.PathLike) -> bool:
+    """Whether the name is that of a CIFTI dense time series."""
+    return Path(path).name.lower().endswith(".dtseries.nii")
+
+
+def cifti_header(image: Cifti2Image, name: str) -> SurfaceHeader:
+    """The header of an open CIFTI dense time series; errors call it by `name`.
+
+    Raises:
+      InputError: it is no dense time series, or lacks a cortex.
+    """
+    series, models = _cifti_axes(image, name)
+    left, right = (models.nvertices.get(structure, 0) for structure in _CORTICES)
+    for structure, n_vertices in zip(_CORTICES, (left, right), strict=True):
+        if not n_vertices:
+            raise _no_cortex(name, structure)
+    # Any other unit leaves the TR unknown.
+    tr = float(series.step) if series.unit.upper() == "SECOND" else None
+    n_voxels, checksum = voxels_below(models)
+    return SurfaceHeader(len(series), left, right, told_tr(tr), n_voxels, checksum)
+
+
+def cifti_run(image: Cifti2Image, name: str, whole: bool = False) -> SurfaceRun:
+    """The cortex of an open CIFTI dense time series; errors call it by `name`.
+
+    Vertices that the file leaves out (the medial wall) are 0.
+
+    Args:
+      image: the open file.
+      name: of it.
+      whole: whether the voxels below the cortex are wanted too.
+
+    Raises:
+      InputError: it is no dense time series, or lacks a cortex.
+    """
+    header, (_, models) = cifti_header(image, name), _cifti_axes(image, name)
+    left, right, voxels = split_grayordinates(image.dataobj, models, whole)
+    checksum = header.voxels_sha256 if voxels is not None else ""
+    return SurfaceRun(left, right, header.tr, voxels, checksum)
+
+
+def split_grayordinates(
+    data_TxI: np.ndarray, models: BrainModelAxis, whole: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Values of grayordinates by place: left and right cortex, and with `whole` voxels below.
+
+    Args:
+      data_TxI: as the file has them, in memory or not.
+      models: what its columns are.
+      whole: whether voxels are wanted.
+
+    Returns:
+      (T, X_left), (T, X_right) and (T, G) float32, or None in place of the last where there are no
+      voxels, or none are wanted. Vertices that the file leaves out are 0.
+    """
+    sides, below = {}, []
+    for structure, columns, model in models.iter_structures():
+        if structure in _CORTICES:
+            shape = (data_TxI.shape[0], models.nvertices[structure])
+            sides[structure] = np.zeros(shape, np.float32)
+            sides[structure][:, model.vertex] = data_TxI[:, columns]
+        elif whole and model.volume_mask.all():
+            below.append(np.asarray(data_TxI[:, columns], np.float32))
+    left, right = (sides[structure] for structure in _CORTICES)
+    return left, right, np.concatenate(below, axis=1) if below else None
+
+
+def voxels_below(models: BrainModelAxis) -> tuple[int, str]:
+    """How many voxels there are below the cortex, and a checksum of where; 0 and "" for none."""
+    checksum, count = hashlib.sha256(), 0
+    for structure, _, model in models.iter_structures():
+        if structure not in _CORTICES and model.volume_mask.all():
+            checksum.update(structure.encode() + np.int32(model.voxel).tobytes())
+            count += len(model.voxel)
+    return count, checksum.hexdigest() if count else ""
+
+
+def _cifti_axes(image: Cifti2Image, name: str) -> tuple[SeriesAxis, BrainModelAxis]:
+    if not isinstance(image, Cifti2Image):
+        raise InputError(f"{name} is not CIFTI-2: convert it with wb_command.")
+    axes = [image.header.get_axis(i) for i in range(image.ndim)]
+    if [type(axis) for axis in axes] != [SeriesAxis, BrainModelAxis]:
+        raise InputError(f"{name} is no dense time series: give a .dtseries.nii file.")
+    return axes[0], axes[1]
+
+
+def _no_cortex(name: str, structure: str) -> InputError:
+    side = structure.rsplit("_", 1)[-1].lower()
+    return InputError(f"{name} has no {side} cortex: give a run with both hemispheres.")

@@ -1,0 +1,189 @@
+"""A run on the surface, whatever file it comes from: its header and its time series.
+
+CIFTI files hold voxels below the cortex too, which only parcellations of all grayordinates need.
+Letters in array names: T frames, X vertices of a hemisphere, G voxels below the cortex.
+"""
+
+import contextlib
+import dataclasses
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError, describe_os_error
+
+# Spaces by their number of vertices a hemisphere.
+SPACES = {
+    2562: "fsaverage4",
+    10242: "fsaverage5",
+    40962: "fsaverage6",
+    163842: "fsaverage",
+    32492: "fsLR-32k",
+    59292: "fsLR-59k",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SurfaceHeader:
+    """What the header of a run tells.
+
+    Attributes:
+      n_frames: number of frames.
+      left, right: number of vertices of each hemisphere.
+      tr: seconds between frames, None where it does not say.
+      voxels: number of voxels below the cortex.
+      voxels_sha256: checksum of their structures and places, "" where there are none.
+    """
+
+    n_frames: int
+    left: int
+    right: int
+    tr: float | None
+    voxels: int = 0
+    voxels_sha256: str = ""
+
+    @property
+    def n_vertices(self) -> tuple[int, int, int]:
+        """Of the left and the right hemisphere, and voxels below."""
+        return self.left, self.right, self.voxels
+
+    @property
+    def space(self) -> str:
+        """The space that this number of vertices belongs to."""
+        return space_name(self.left, self.right)
+
+    @property
+    def grayordinates(self) -> str:
+        """The space, and how many voxels there are below the cortex."""
+        return space_name(*self.n_vertices)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SurfaceRun:
+    """The time series of the vertices of both hemispheres.
+
+    Attributes:
+      left: (T, X_left) float32.
+      right: (T, X_right) float32.
+      tr: seconds between frames as the header says, None where it does not.
+      voxels: (T, G) float32 below the cortex, None where they are not wanted or not there.
+      voxels_sha256: as in `SurfaceHeader`.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    tr: float | None
+    voxels: np.ndarray | None = None
+    voxels_sha256: str = ""
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.left)
+
+    @property
+    def n_vertices(self) -> tuple[int, int, int]:
+        """Of the left and the right hemisphere, and voxels below that were read."""
+        n_voxels = 0 if self.voxels is None else self.voxels.shape[1]
+        return self.left.shape[1], self.right.shape[1], n_voxels
+
+    @property
+    def space(self) -> str:
+        """The space that this number of vertices belongs to."""
+        return space_name(*self.n_vertices[:2])
+
+    @property
+    def grayordinates(self) -> str:
+        """The space, and how many voxels below the cortex were read."""
+        return space_name(*self.n_vertices)
+
+    def series(self, window: slice) -> np.ndarray:
+        """(t, X_left + X_right [+ G]) the values of some frames, a copy."""
+        parts = (self.left, self.right, self.voxels)
+        return np.concatenate([part[window] for part in parts if part is not None], axis=1)
+
+
+def told_tr(tr: float | None) -> float | None:
+    """A TR without the rounding of a float32 header; 0 means that it is not known."""
+    return round(tr, 6) if tr and np.isfinite(tr) else None
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Tells whatever goes wrong while a file is read in one sentence."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    try:
+        with warnings.catch_warnings():
+            # nibabel warns of harmless oddities of headers, once a file.
+            warnings.simplefilter("ignore")
+            yield
+    except (InputError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise InputError(describe_os_error(error)) from error
+    except Exception as error:
+        # Parsers of half a dozen formats meet truncated files with as many exceptions.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path} cannot be read, it is damaged or incomplete ({reason}): copy it again."
+        ) from error
+
+
+def space_name(n_left: int, n_right: int, n_voxels: int = 0) -> str:
+    """The space that these numbers of vertices and voxels belong to."""
+    below = f" with {n_voxels:,} voxels below the cortex" if n_voxels else ""
+    if n_left == n_right and n_left in SPACES:
+        return SPACES[n_left] + below
+    return f"a mesh of {n_left:,} + {n_right:,} vertices{below}"
+
+
+# From the surest sign to the weakest; the last match in a name counts (a subject may be "L").
+_SIGNS = (
+    ("hemi-L", "hemi-R"),
+    ("lh", "rh"),
+    ("LH", "RH"),
+    ("left", "right"),
+    ("Left", "Right"),
+    ("LEFT", "RIGHT"),
+    ("L", "R"),
+)
+
+
+def hemisphere(name: str) -> str | None:
+    """'left', 'right' or None for the name of a file without its directory."""
+    found = _find(name)
+    return found and found[1]
+
+
+def right_of(name: str) -> str:
+    """The name of the right hemisphere's file beside that of the left."""
+    match, _, (_, right) = _find(name)
+    return name[: match.start()] + right + name[match.end() :]
+
+
+def left_of(name: str) -> str:
+    """The name of the left hemisphere's file beside that of the right."""
+    match, _, (left, _) = _find(name)
+    return name[: match.start()] + left + name[match.end() :]
+
+
+def without_hemisphere(name: str) -> str:
+    """The name without the sign of the hemisphere and the separator before it."""
+    found = _find(name)
+    if not found:
+        return name
+    start, end = found[0].span()
+    # Of "a.lh.mgz" remains "a.mgz", of "lh.a.mgz" remains "a.mgz".
+    return name[: max(0, start - 1)] + name[end if start else end + 1 :]
+
+
+def _find(name: str) -> tuple[re.Match[str], str, tuple[str, str]] | None:
+    for pair in _SIGNS:
+        for sign, side in zip(pair, ("left", "right"), strict=True):
+            matches = list(re.finditer(rf"(?<![A-Za-z0-9]){sign}(?![A-Za-z0-9])", name))
+            if matches:
+                return matches[-1], side, pair
+    return None

@@ -1,0 +1,138 @@
+"""What to simulate: the sizes and strengths of a study, checked."""
+
+import dataclasses
+import math
+import zlib
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.simulate import design as designs
+
+# What a diagnosis goes along with; "off" is a study without one.
+DIAGNOSES = ("off", "none", "effect", "site", "motion")
+
+# TR of one site after another, as multiples of the study's: the range of large collections.
+_SITE_TRS = (1.0, 0.72, 2.0, 1.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What to simulate; the flags of `data_tools.simulate` that change the data.
+
+    Attributes:
+      subjects: number of subjects.
+      runs: task runs a subject.
+      rest_runs: rest runs a subject.
+      frames: frames a run at `tr`; at another TR as many as last equally long.
+      conditions: number of task conditions.
+      task: "block" or "event".
+      effect: strength of the task's response; 0 is none.
+      trait_effect: strength with which age and sex move the coupling of networks; 0 is none.
+      tr: seconds from frame to frame.
+      sites: number of sites, each with a TR, noise and gains of its own.
+      motion: strength of the artefacts of head motion; 0 is none.
+      diagnosis: what the label "patient" goes along with, one of DIAGNOSES.
+      diagnosis_effect: strength with which the diagnosis "effect" moves the coupling of networks.
+      seed: of all randomness.
+    """
+
+    subjects: int = 12
+    runs: int = 2
+    rest_runs: int = 1
+    frames: int = 240
+    conditions: int = 4
+    task: str = "block"
+    effect: float = 1.0
+    trait_effect: float = 1.0
+    tr: float = 1.0
+    sites: int = 1
+    motion: float = 0.0
+    diagnosis: str = "off"
+    diagnosis_effect: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("subjects", 1), ("runs", 0), ("rest_runs", 0), ("sites", 1)):
+            self._check_least(name, least)
+        self._check_least("seed", 0)
+        for name in ("effect", "trait_effect", "motion", "diagnosis_effect"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise InputError(f"{_flag(name)} must be 0 (no effect) or more.")
+        if self.runs + self.rest_runs == 0:
+            raise InputError("Nothing to simulate: give --runs or --rest-runs.")
+        for tr in self.site_trs:
+            if not 0.1 <= tr <= 10:
+                where = "" if tr == self.tr else f" ({tr:g} s at one of {self.sites} sites)"
+                raise InputError(
+                    f"--tr={self.tr:g}{where} is not a TR in seconds: choose one from 0.1 to 10."
+                )
+        if self.seconds < designs.CLIP_SECONDS:
+            raise InputError(
+                f"{self.frames} frames at a TR of {self.tr:g} s do not hold one clip of "
+                f"{designs.CLIP_SECONDS:g} s: raise --frames."
+            )
+        if self.runs:
+            if self.conditions < 2:
+                raise InputError("--conditions must be 2 or more: with one there is no question.")
+            designs.count_rounds(self.design, self.conditions, self.seconds)
+        self._check_labels()
+
+    def _check_least(self, name: str, least: int) -> None:
+        if getattr(self, name) < least:
+            raise InputError(f"{_flag(name)} must be {least} or more.")
+
+    def _check_labels(self) -> None:
+        if self.sites > (self.subjects + 1) // 2:
+            raise InputError(
+                f"--sites={self.sites} is too many for {self.subjects} subjects: give "
+                f"--subjects={2 * self.sites} or more."
+            )
+        if self.diagnosis not in DIAGNOSES:
+            raise InputError(
+                f"--diagnosis={self.diagnosis} is unknown: choose one of {', '.join(DIAGNOSES)}."
+            )
+        if self.diagnosis == "site" and self.sites < 2:
+            raise InputError("--diagnosis=site needs sites that differ: give --sites=2 or more.")
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame of a run to the last; a little more at some TRs."""
+        return self.tr * (self.frames - 1)
+
+    @property
+    def site_trs(self) -> list[float]:
+        """Seconds from frame to frame at each site, to 10 ms where they are not the study's."""
+        factors = [_SITE_TRS[site % len(_SITE_TRS)] for site in range(self.sites)]
+        return [self.tr if factor == 1 else round(self.tr * factor, 2) for factor in factors]
+
+    @property
+    def tracks_motion(self) -> bool:
+        """Whether head motion is among what the study is about, so that stores report it."""
+        return self.motion > 0 or self.diagnosis != "off"
+
+    @property
+    def design(self) -> designs.Design:
+        return designs.DESIGNS[self.task]
+
+    @property
+    def condition_names(self) -> list[str]:
+        return designs.condition_names(self.conditions)
+
+    @property
+    def run_names(self) -> list[tuple[str, int]]:
+        """Task and number, from 1, of each run of a subject."""
+        rest = [("rest", number + 1) for number in range(self.rest_runs)]
+        return rest + [(self.task, number + 1) for number in range(self.runs)]
+
+    def frames_at(self, tr: float) -> int:
+        """Frames of a run at some TR: at least as long as runs at the study's own."""
+        return self.frames if tr == self.tr else math.ceil(round(self.seconds / tr, 6)) + 1
+
+    def rng(self, *what: str | int) -> np.random.Generator:
+        """The source of randomness of one thing, independent of all others."""
+        return np.random.default_rng([self.seed, zlib.crc32(repr(what).encode())])
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

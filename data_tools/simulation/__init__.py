@@ -1,1 +1,0 @@
-"""Simulated studies with known ground truth: what `data_tools.simulate` writes."""

@@ -1,0 +1,296 @@
+"""The flat map: which pixels of an image are cortex, and how vertices become pixel values.
+
+Two flattened hemispheres stand side by side on one pixel grid. A pixel is valid when its centre
+lies in a triangle of the mesh; its value is interpolated linearly in the Delaunay triangulation of
+the vertices, or copied from the closest vertex. The mesh and the Delaunay triangulation are not
+the same (flattening distorts triangles): the mesh says where cortex is, Delaunay how to
+interpolate. Letters in array names: T frames, H x W pixels, V valid pixels, X vertices (left, then
+right), F triangles.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import Delaunay, QhullError, cKDTree
+from threadpoolctl import threadpool_limits
+
+from data_tools.errors import InputError
+from data_tools.spaces.geometry import Geometry
+from data_tools.spaces.space_map import Sample, sample_linear
+
+# Slack of the test whether a pixel is in a triangle, in barycentric coordinates: a pixel on the
+# edge between two triangles must not fall between them by rounding.
+_EDGE_SLACK = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelGrid:
+    """Pixels in raster order: row 0 is at the top (ymax), column 0 at the left (xmin).
+
+    Attributes:
+      bbox: (xmin, xmax, ymin, ymax) in mm. Pixel (row, col) is at x = xmin + pixel_size * col,
+        y = ymax - pixel_size * row, so that xmax and ymin are just past the last pixel.
+      pixel_size: in mm.
+    """
+
+    bbox: tuple[float, float, float, float]
+    pixel_size: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        xmin, xmax, ymin, ymax = self.bbox
+        return round((ymax - ymin) / self.pixel_size), round((xmax - xmin) / self.pixel_size)
+
+    def centres(self) -> np.ndarray:
+        """(H, W, 2) float64: x and y of every pixel in mm."""
+        height, width = self.shape
+        x = self.bbox[0] + self.pixel_size * np.arange(width)
+        y = self.bbox[3] - self.pixel_size * np.arange(height)
+        return np.stack(np.broadcast_arrays(x, y[:, None]), axis=-1)
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) x and y in mm -> (..., 2) column and row, not rounded."""
+        return (points - (self.bbox[0], self.bbox[3])) / (self.pixel_size, -self.pixel_size)
+
+
+def rasterise(points: np.ndarray, triangles: np.ndarray, grid: PixelGrid) -> np.ndarray:
+    """The pixels whose centre is in a triangle of a mesh, edges included.
+
+    Every pixel in the bounding box of every triangle is tested at once: the triangles of a brain
+    mesh are hardly larger than a pixel. Which way round a triangle goes does not matter, and one
+    without area covers nothing.
+
+    Args:
+      points: (X, 2) float64 in mm.
+      triangles: (F, 3) indices into the points.
+      grid: the pixel grid; what lies outside of it is cut off.
+
+    Returns:
+      (H, W) bool.
+    """
+    corners = grid.to_pixels(np.asarray(points, np.float64))[triangles]
+    first = np.ceil(corners.min(1) - _EDGE_SLACK).clip(0).astype(np.int64)
+    height, width = grid.shape
+    last = np.floor(corners.max(1) + _EDGE_SLACK).clip(-1, (width - 1, height - 1))
+    size = (last.astype(np.int64) - first + 1).clip(0)
+
+    # Candidate k is place[k] of the bounding box of triangle owner[k], in raster order.
+    n_candidates = size.prod(1)
+    owner = np.repeat(np.arange(len(triangles)), n_candidates)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(n_candidates) - n_candidates, n_candidates)
+    column = first[owner, 0] + place % size[owner, 0]
+    row = first[owner, 1] + place // size[owner, 0]
+
+    # Twice the signed areas of the triangles that the pixel makes with each side.
+    to_corner = corners[owner] - np.column_stack([column, row])[:, None]
+    to_next = np.roll(to_corner, -1, axis=1)
+    areas = to_corner[..., 0] * to_next[..., 1] - to_corner[..., 1] * to_next[..., 0]
+    total = areas.sum(1)
+    inside = (areas * np.sign(total)[:, None] >= -_EDGE_SLACK * np.abs(total)[:, None]).all(1)
+    inside &= total != 0
+    mask = np.zeros(grid.shape, bool)
+    mask[row[inside], column[inside]] = True
+    return mask
+
+
+STANDARD_GRID = PixelGrid(bbox=(-336.0, 336.0, -122.8, 146.0), pixel_size=1.2)
+# Half of the gap between the hemispheres, in mm.
+_HALF_GAP = 8.0
+# A vertex above the plane was cut away when the surface was flattened, in mm.
+_MAX_HEIGHT = 1e-5
+# A longer side bridges a cut of the flat surface and covers no cortex, in mm.
+_MAX_SIDE = 16.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlatMap:
+    """The map from the vertices of two hemispheres to the valid pixels of a geometry.
+
+    Attributes:
+      geometry: valid pixels and patch grid.
+      linear: (V, X) float32 CSR matrix, rows in raster order of the mask, each sums to 1.
+      nearest: (V,) int32: the kept vertex closest to each pixel.
+      left, right: number of vertices of each hemisphere; X = left + right.
+      kept: (X,) bool: the vertices that the map uses.
+    """
+
+    geometry: Geometry
+    linear: sparse.csr_matrix
+    nearest: np.ndarray
+    left: int
+    right: int
+    kept: np.ndarray
+
+    voxels_sha256 = ""
+    default_chain = "vertex"
+
+    @property
+    def n_vertices(self) -> tuple[int, int]:
+        """Of the left and the right hemisphere."""
+        return self.left, self.right
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments for the function that reads a run: none."""
+        return {}
+
+    def without(self, lost_X: np.ndarray) -> tuple[Sample, np.ndarray]:
+        """How to sample a run that lacks vertices; see `SpaceMap`.
+
+        A pixel is lost where its nearest vertex is; others are interpolated as ever.
+        """
+        return self.sample, self.sample_nearest(lost_X)
+
+    def refusal(self, space: str) -> str:
+        """What to do about a run on another mesh."""
+        return (
+            f"the flat map is '{self.geometry.space}': give the flat surfaces of {space} with "
+            "--surfaces=LEFT RIGHT."
+        )
+
+    def sample(self, series_TxX: np.ndarray) -> np.ndarray:
+        """(T, X) values at the vertices -> (T, V) linearly interpolated values at the pixels."""
+        return sample_linear(self.linear, series_TxX)
+
+    def sample_nearest(self, series_TxX: np.ndarray) -> np.ndarray:
+        """(..., X) values at the vertices -> (..., V) values of the vertex closest to a pixel."""
+        return series_TxX[..., self.nearest]
+
+
+def build_flat_map(
+    left: tuple[np.ndarray, np.ndarray],
+    right: tuple[np.ndarray, np.ndarray],
+    left_roi: np.ndarray | None = None,
+    right_roi: np.ndarray | None = None,
+    *,
+    space: str,
+    patch_size: int = 16,
+    grid: PixelGrid = STANDARD_GRID,
+) -> FlatMap:
+    """Builds the flat map of two flat surfaces.
+
+    The left hemisphere is shifted so that it ends 8 mm left of the middle, the right so that it
+    begins 8 mm right of it. This is done before the region of interest is cut out: the same surface
+    lies on the same pixels whatever the region.
+
+    Args:
+      left: points (X_left, 3) in mm and triangles (F, 3) of the left flat surface.
+      right: the same of the right.
+      left_roi: (X_left,) bool, the vertices to keep; None keeps all. A triangle is kept when all
+        of its vertices are.
+      right_roi: (X_right,) bool, the same of the right.
+      space: name of the space for the geometry.
+      patch_size: side of a patch in pixels.
+      grid: the pixel grid.
+
+    Raises:
+      InputError: a surface has no usable triangle in its region of interest, its triangles name
+        vertices that it does not have, or the region is of another mesh.
+    """
+    left_mesh = _flat_mesh(*left, left_roi, f"The left flat surface of '{space}'", side=-1)
+    right_mesh = _flat_mesh(*right, right_roi, f"The right flat surface of '{space}'", side=+1)
+    n_left, n_right = len(left_mesh[0]), len(right_mesh[0])
+    points = np.concatenate([left_mesh[0], right_mesh[0]])
+    triangles = np.concatenate([left_mesh[1], right_mesh[1] + n_left])
+    mask = rasterise(points, triangles, grid)
+    if not mask.any():
+        raise InputError(
+            f"The flat surfaces of '{space}' lie outside of the pixel grid: give surfaces in mm."
+        )
+    kept, linear, nearest = interpolation(points, triangles, grid.centres()[mask])
+    geometry = Geometry(space, mask, (patch_size, patch_size), grid.bbox, grid.pixel_size)
+    return FlatMap(geometry, linear, nearest, n_left, n_right, kept)
+
+
+def interpolation(
+    points: np.ndarray, triangles: np.ndarray, pixels: np.ndarray
+) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
+    """Weights that carry values at the vertices of a flat mesh to pixels.
+
+    Args:
+      points: (X, 2) float64 positions of the vertices; only those in a triangle are used.
+      triangles: (F, 3) indices into the points.
+      pixels: (V, 2) float64 positions of the pixels.
+
+    Returns:
+      kept: (X,) bool, the vertices in a triangle.
+      linear: (V, X) float32 CSR matrix of barycentric weights in the Delaunay triangulation of the
+        kept vertices. A pixel outside of its hull, as rounding makes of pixels on the border,
+        takes the value of the nearest vertex.
+      nearest: (V,) int32, the kept vertex closest to each pixel.
+    """
+    kept = np.zeros(len(points), bool)
+    kept[triangles] = True
+    vertices = np.flatnonzero(kept)
+    nearest = vertices[cKDTree(points[vertices]).query(pixels)[1]]
+    corners, weights = _barycentric(points[vertices], pixels)
+    outside = ~np.isfinite(weights).all(1)
+    corners = vertices[corners]
+    corners[outside] = nearest[outside, None]
+    weights[outside] = (1.0, 0.0, 0.0)
+    rows = np.repeat(np.arange(len(pixels)), 3)
+    linear = sparse.csr_matrix(
+        (weights.astype(np.float32).ravel(), (rows, corners.ravel())),
+        shape=(len(pixels), len(points)),
+    )
+    linear.eliminate_zeros()
+    return kept, linear, nearest.astype(np.int32)
+
+
+def _barycentric(points: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (V, 3) and weights (V, 3) of the Delaunay triangle of each pixel, NaN outside."""
+    try:
+        delaunay = Delaunay(points)
+    except QhullError:
+        # All vertices on one line: there is no triangle that could hold a pixel.
+        return np.zeros((len(pixels), 3), np.intp), np.full((len(pixels), 3), np.nan)
+    # SciPy solves a tiny linear system for each triangle here: threads would only wait for each
+    # other, on busy processors for most of a minute.
+    with threadpool_limits(1):
+        found = delaunay.find_simplex(pixels)
+    transform = delaunay.transform[found]
+    weights = np.einsum("vij,vj->vi", transform[:, :2], pixels - transform[:, 2])
+    weights = np.column_stack([weights, 1 - weights.sum(1)])
+    weights[found < 0] = np.nan
+    # A pixel on an edge is found with weights a rounding error below zero.
+    weights = weights.clip(0, 1)
+    return delaunay.simplices[found], weights / weights.sum(1, keepdims=True)
+
+
+def _flat_mesh(
+    points: np.ndarray, triangles: np.ndarray, roi: np.ndarray | None, name: str, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points in the plane (X, 2), shifted to their side, and the usable triangles (F, 3)."""
+    points, triangles = np.asarray(points, np.float64), np.asarray(triangles)
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(points):
+        raise InputError(f"{name} is damaged (its triangles name vertices that it lacks).")
+    if roi is not None and roi.shape != (len(points),):
+        raise InputError(
+            f"{name} has {len(points):,} vertices and its region of interest {roi.size:,}: give "
+            "both of the same mesh."
+        )
+    flat = np.isfinite(points).all(1) & (np.abs(points[:, 2]) <= _MAX_HEIGHT)
+    plane = points[:, :2].copy()
+    triangles = triangles[flat[triangles].all(1)]
+    triangles = triangles[is_usable(plane[triangles])]
+    if len(triangles):
+        used = plane[triangles, 0]
+        plane[:, 0] += side * _HALF_GAP - (used.max() if side < 0 else used.min())
+    if roi is not None:
+        triangles = triangles[roi.astype(bool)[triangles].all(1)]
+    if not len(triangles):
+        raise InputError(
+            f"{name} has no usable triangle: give a flattened surface in mm, with z = 0, and a "
+            "region of interest that holds cortex."
+        )
+    return plane, triangles
+
+
+def is_usable(corners_Fx3x2: np.ndarray) -> np.ndarray:
+    """(F,) bool: the triangles with short sides and an area. A flipped one counts as well."""
+    sides = corners_Fx3x2 - np.roll(corners_Fx3x2, 1, axis=1)
+    double_area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    return (np.linalg.norm(sides, axis=-1) < _MAX_SIDE).all(1) & (double_area > 0)

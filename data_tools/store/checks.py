@@ -1,0 +1,117 @@
+"""What a run must be to enter a store; every message names the run."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.parts import to_json
+from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE
+
+SET_BY_WRITER = frozenset({"n_frames", "shard", "first_frame", "crc32", "scale_crc32"})
+_ALWAYS_THERE = ("dataset", "subject", "session", "task")
+
+
+def checked_frames(key: str, frames: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Frames as a store holds them.
+
+    Args:
+      key: the run.
+      frames: (T, N, P) float16 or float32.
+      geometry: of the store.
+
+    Returns:
+      (T, N, P) float16, C order; not a copy if it was that already.
+
+    Raises:
+      InputError: wrong shape or dtype, no frame, values that are not finite or too large for
+        float16, or values off the cortex.
+    """
+    frames = np.asarray(frames)
+    patches = (geometry.n_patches, geometry.patch_dim)
+    if frames.ndim != 3 or frames.shape[1:] != patches or not len(frames):
+        raise InputError(
+            f"Run {key} has the shape {frames.shape} where (frames, {patches[0]}, {patches[1]}) is "
+            "needed, with at least one frame."
+        )
+    if frames.dtype not in (np.float16, np.float32):
+        raise InputError(f"Run {key} is {frames.dtype}: cast it to float16 or float32.")
+    if not np.isfinite(frames).all():
+        raise InputError(f"Run {key} has NaN or infinite values: mend the run or leave it out.")
+    with np.errstate(over="ignore"):
+        half = np.ascontiguousarray(frames, FRAME_DTYPE)
+    if frames.dtype != FRAME_DTYPE and not np.isfinite(half).all():
+        raise InputError(
+            f"Run {key} has values up to {np.abs(frames).max():.4g}, too large for float16: "
+            "z-score or scale it first."
+        )
+    if half[:, ~geometry.patch_mask].any():
+        raise InputError(f"Run {key} has values off the cortex that are not 0: set them to 0.")
+    return half
+
+
+def checked_line(
+    key: str,
+    fields: dict[str, Any],
+    missing: np.ndarray | None,
+    geometry: Geometry,
+    tr: float,
+) -> dict[str, Any]:
+    """The metadata of a run, as far as they do not depend on its frames and place.
+
+    Args:
+      key: the run.
+      fields: metadata of the caller.
+      missing: offsets into a flat N * P frame, in any order, or None.
+      geometry: of the store.
+      tr: of the store; of the run too, unless it has its own.
+
+    Raises:
+      InputError: no key, a field that the writer sets, wrong offsets, values beyond JSON.
+    """
+    if not isinstance(key, str) or not key.strip():
+        raise InputError(f"{key!r} cannot be the key of a run: give it a name.")
+    if taken := sorted(set(fields) & SET_BY_WRITER):
+        raise InputError(f"Run {key} has the field '{taken[0]}', which the store itself sets.")
+    line = dict.fromkeys(_ALWAYS_THERE, "") | fields | {"key": key}
+    line["tr"] = tr if line.get("tr") is None else float(line["tr"])
+    if not (line["tr"] > 0 and math.isfinite(line["tr"])):
+        raise InputError(f"Run {key} has the TR {line['tr']}: give the seconds between frames.")
+    events = line.get("events")
+    if not isinstance(events, list | None) or not all(isinstance(e, dict) for e in events or []):
+        raise InputError(f"Run {key} has events that are not a list of dicts.")
+    if missing is not None and np.size(missing):
+        offsets, size = np.unique(missing), geometry.patch_mask.size
+        if offsets.dtype.kind not in "iu" or offsets[0] < 0 or offsets[-1] >= size:
+            raise InputError(
+                f"Run {key} has 'missing' offsets that are not integers from 0 to {size - 1}."
+            )
+        if np.isin(np.flatnonzero(geometry.patch_mask), offsets).all():
+            raise InputError(f"Run {key} misses every pixel: leave it out.")
+        line["missing"] = offsets.tolist()
+    to_json(line, f"Run {key}")
+    return line
+
+
+def checked_scale(
+    key: str, mean: np.ndarray | None, std: np.ndarray | None, geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and std of a run, each (N, P) float32, or None if it has neither.
+
+    Raises:
+      InputError: only one is given, or one has a wrong shape or values that are not finite.
+    """
+    if mean is None and std is None:
+        return None
+    shape, scale = (geometry.n_patches, geometry.patch_dim), []
+    for name, value in (("mean", mean), ("std", std)):
+        if value is None:
+            raise InputError(f"Run {key} has no {name}: give both mean and std, or neither.")
+        if np.shape(value) != shape:
+            raise InputError(f"Run {key} has a {name} of {np.shape(value)}, not of {shape}.")
+        scale.append(np.ascontiguousarray(value, SCALE_DTYPE))
+        if not np.isfinite(scale[-1]).all():
+            raise InputError(f"Run {key} has NaN or infinite values in its {name}.")
+    return scale[0], scale[1]

@@ -1,0 +1,189 @@
+"""Laying parts out as a store: which run goes into which shard, and doing it so that kills heal.
+
+The layout is a directory that becomes the store by one rename. Its `runs.jsonl` is written first
+and is the plan; then come stats and shards, each published whole. A part is deleted only once the
+shard with its frames is durable, so the disk needs room for the store and one shard. From this it
+follows that every planned run is in its shard or in its part, whenever the job was killed.
+"""
+
+import itertools
+import operator
+import shutil
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.files.atomic import fsync_directory, publish_file, write_bytes
+from data_tools.files.npy import as_bytes, open_array, write_data, write_header
+from data_tools.store.parts import Parts, to_json
+from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_run_lines
+
+_PLACE = ("shard", "first_frame")
+
+
+def plan_runs(
+    lines: Iterable[dict[str, Any]], frame_bytes: int, shard_bytes: int
+) -> list[dict[str, Any]]:
+    """Gives every run its place: key order, shards filled up, no run across two shards.
+
+    Args:
+      lines: one for each run, as of its part.
+      frame_bytes: size of a frame.
+      shard_bytes: most data of a shard; a longer run has a shard for itself.
+
+    Returns:
+      The lines of `runs.jsonl`. The checksum of the scale stays only where all runs have one,
+      which tells that the store has stats.
+    """
+    lines = sorted(lines, key=lambda line: line["key"])
+    dropped = set() if all("scale_crc32" in line for line in lines) else {"scale_crc32"}
+    plan, shard, frame = [], 0, 0
+    for line in lines:
+        if frame and (frame + line["n_frames"]) * frame_bytes > shard_bytes:
+            shard, frame = shard + 1, 0
+        kept = {name: value for name, value in line.items() if name not in dropped}
+        plan.append(kept | {"shard": shard, "first_frame": frame})
+        frame += line["n_frames"]
+    return plan
+
+
+class Layout:
+    """A store that is being laid out in `directory` from `parts`."""
+
+    def __init__(self, directory: Path, parts: Parts, n_patches: int, patch_dim: int):
+        self.directory = directory
+        self._parts = parts
+        self._patches = (n_patches, patch_dim)
+        path = directory / "runs.jsonl"
+        self._adopt(parse_run_lines(path.read_bytes(), path) if path.is_file() else [])
+
+    def _adopt(self, plan: list[dict[str, Any]]) -> None:
+        self.plan = plan
+        self._row = {line["key"]: row for row, line in enumerate(plan)}
+        self._shard_lines = [
+            list(lines) for _, lines in itertools.groupby(plan, operator.itemgetter("shard"))
+        ]
+        self._shard_frames = [sum(x["n_frames"] for x in lines) for lines in self._shard_lines]
+
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """The planned shards as `store.json` lists them."""
+        return [
+            {"file": str(self._shard_path(shard).relative_to(self.directory)), "frames": frames}
+            for shard, frames in enumerate(self._shard_frames)
+        ]
+
+    def laid_out(self) -> dict[str, dict[str, Any]]:
+        """The planned lines of the runs that are in a durable shard, by key."""
+        return {
+            line["key"]: line
+            for shard, lines in enumerate(self._shard_lines)
+            if self._shard_path(shard).is_file()
+            for line in lines
+        }
+
+    def intact(self, line: dict[str, Any]) -> bool:
+        """Whether a run that is laid out matches its checksum."""
+        try:
+            return zlib.crc32(as_bytes(self._frames(line))) == line["crc32"]
+        except InputError:
+            return False
+
+    def replan(self, plan: list[dict[str, Any]]) -> None:
+        """Makes a plan the current one, taking apart what was laid out by another plan."""
+        text = b"".join(to_json(line, f"Run {line['key']}") for line in plan)
+        path = self.directory / "runs.jsonl"
+        if path.is_file() and path.read_bytes() == text:
+            return
+        self._take_apart()
+        # From here on everything is in parts, so that this may stop anywhere.
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+        for directory in (self.directory, self.directory / "shards"):
+            directory.mkdir()
+            fsync_directory(directory.parent)
+        write_bytes(path, text)
+        self._adopt(plan)
+
+    def write_stats(self) -> None:
+        """Writes stats/mean.npy and std.npy, if the plan has them and they are not there yet."""
+        if not all("scale_crc32" in line for line in self.plan):
+            return
+        (self.directory / "stats").mkdir(exist_ok=True)
+        fsync_directory(self.directory)
+        for i, name in enumerate(("mean", "std")):
+            path = self._stats_path(name)
+            if path.is_file():
+                continue
+            with publish_file(path) as file:
+                write_header(file, (len(self.plan), *self._patches), SCALE_DTYPE)
+                for line in self.plan:
+                    write_data(file, self._parts.scale(line)[i])
+
+    def write_shards(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Writes the shards that are not there yet, and deletes the parts behind them.
+
+        Args:
+          progress: is called after each shard with the number of frames done and in all.
+
+        Raises:
+          InputError: a part is missing or damaged; the runs before it stay laid out.
+        """
+        done, total = 0, sum(self._shard_frames)
+        for shard, lines in enumerate(self._shard_lines):
+            frames, path = self._shard_frames[shard], self._shard_path(shard)
+            if not path.is_file():
+                with publish_file(path) as file:
+                    write_header(file, (frames, *self._patches), FRAME_DTYPE)
+                    for line in lines:
+                        for piece in self._parts.pieces(line):
+                            write_data(file, piece)
+            for line in lines:
+                self._parts.remove(line["key"])
+            done += frames
+            if progress is not None:
+                progress(done, total)
+
+    def sweep(self) -> None:
+        """Deletes the unfinished files that killed processes left."""
+        for path in self.directory.rglob(".*"):
+            path.unlink(missing_ok=True)
+
+    def _take_apart(self) -> None:
+        """Turns laid-out runs back into parts, but for those that were written anew since."""
+        for shard, lines in enumerate(self._shard_lines):
+            path = self._shard_path(shard)
+            if not path.is_file():
+                continue
+            for line in lines:
+                if self._parts.line(line["key"]) is None:
+                    bare = {name: line[name] for name in line if name not in _PLACE}
+                    self._parts.write(bare, self._frames(line), self._scale(line))
+            path.unlink()
+            fsync_directory(path.parent)
+
+    def _frames(self, line: dict[str, Any]) -> np.ndarray:
+        """(T, N, P) float16 map of the frames of a run that is laid out."""
+        shard = line["shard"]
+        shape = (self._shard_frames[shard], *self._patches)
+        frames = open_array(self._shard_path(shard), shape, FRAME_DTYPE)
+        return frames[line["first_frame"] :][: line["n_frames"]]
+
+    def _scale(self, line: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+        if "scale_crc32" not in line:
+            return None
+        shape, row = (len(self.plan), *self._patches), self._row[line["key"]]
+        mean, std = (
+            open_array(self._stats_path(name), shape, SCALE_DTYPE)[row] for name in ("mean", "std")
+        )
+        return mean, std
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.directory / "shards" / f"bold-{shard:05d}.npy"
+
+    def _stats_path(self, name: str) -> Path:
+        return self.directory / "stats" / f"{name}.npy"

@@ -1,0 +1,145 @@
+"""Parts: the runs of a store that is being written, one file set a run, in any order.
+
+`HASH.npy` holds the frames, `HASH.scale.npy` the mean and std if there are any, and `HASH.json`,
+which is published last and makes the part count, the run's line of `runs.jsonl` but for its place.
+Processes that write different runs never meet in a file.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.files.atomic import publish_file
+from data_tools.files.npy import as_bytes, open_array, write_data, write_header
+from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_json, scale_checksum
+
+_PIECE_BYTES = 16 * 2**20
+
+
+class Parts:
+    """The directory of parts of a store with frames of (n_patches, patch_dim)."""
+
+    def __init__(self, directory: Path, n_patches: int, patch_dim: int):
+        self.directory = directory
+        self._patches = (n_patches, patch_dim)
+
+    def write(
+        self,
+        line: dict[str, Any],
+        frames: np.ndarray,
+        scale: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:
+        """Publishes a run durably, in place of an older part of the same key.
+
+        Args:
+          line: the run's JSON fields; `n_frames` and the checksums are added here.
+          frames: (T, N, P) float16.
+          scale: mean and std, each (N, P) float32, or None.
+        """
+        line = line | {"n_frames": len(frames), "crc32": zlib.crc32(as_bytes(frames))}
+        if scale is not None:
+            line["scale_crc32"] = scale_checksum(*scale)
+        # The old part stops counting before its files change.
+        self._path(line["key"], "json").unlink(missing_ok=True)
+        with publish_file(self._path(line["key"], "npy")) as file:
+            write_header(file, frames.shape, FRAME_DTYPE)
+            write_data(file, frames)
+        if scale is not None:
+            with publish_file(self._path(line["key"], "scale.npy")) as file:
+                write_header(file, (2, *self._patches), SCALE_DTYPE)
+                write_data(file, np.stack(scale))
+        with publish_file(self._path(line["key"], "json")) as file:
+            file.write(to_json(line, f"Run {line['key']}"))
+
+    def line(self, key: str) -> dict[str, Any] | None:
+        """The line of a part, or None if there is no such part."""
+        path = self._path(key, "json")
+        return parse_json(path.read_bytes(), path) if path.is_file() else None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of all parts, in no particular order."""
+        return [parse_json(path.read_bytes(), path) for path in self.directory.glob("*.json")]
+
+    def intact(self, line: dict[str, Any]) -> bool:
+        """Whether the files of a part are whole and match their checksums."""
+        try:
+            for _ in self.pieces(line):
+                pass
+            self.scale(line)
+        except InputError:
+            return False
+        return True
+
+    def pieces(self, line: dict[str, Any]) -> Iterator[np.ndarray]:
+        """The frames of a part in (t, N, P) pieces; InputError at the end if they are damaged."""
+        shape = (line["n_frames"], *self._patches)
+        frames = open_array(self._path(line["key"], "npy"), shape, FRAME_DTYPE)
+        step = max(1, _PIECE_BYTES // frames[0].nbytes)
+        checksum = 0
+        for start in range(0, len(frames), step):
+            piece = frames[start : start + step]
+            checksum = zlib.crc32(as_bytes(piece), checksum)
+            yield piece
+        if checksum != line["crc32"]:
+            raise self._damaged(line)
+
+    def scale(self, line: dict[str, Any]) -> np.ndarray | None:
+        """(2, N, P) float32 mean and std of a part, or None; InputError if they are damaged."""
+        if "scale_crc32" not in line:
+            return None
+        shape = (2, *self._patches)
+        scale = np.array(open_array(self._path(line["key"], "scale.npy"), shape, SCALE_DTYPE))
+        if scale_checksum(*scale) != line["scale_crc32"]:
+            raise self._damaged(line)
+        return scale
+
+    def remove(self, key: str) -> None:
+        """Deletes a part, if it is there."""
+        for suffix in ("json", "scale.npy", "npy"):
+            self._path(key, suffix).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Deletes what killed processes left: unfinished files, and files without their line."""
+        for path in self.directory.iterdir():
+            whole = (self.directory / f"{path.name.split('.')[0]}.json").exists()
+            if path.name.startswith(".") or not whole:
+                path.unlink(missing_ok=True)
+
+    def _path(self, key: str, suffix: str) -> Path:
+        return self.directory / f"{hash_key(key)}.{suffix}"
+
+    def _damaged(self, line: dict[str, Any]) -> InputError:
+        return InputError(
+            f"The part of run {line['key']} in {self.directory} does not match its checksum: run "
+            "the command that makes the store again, so that this run is written again."
+        )
+
+
+def hash_key(key: str) -> str:
+    """A file name for a run key, which may hold any character."""
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+
+
+def to_json(value: Any, what: str, indent: int | None = None) -> bytes:
+    """One JSON text with sorted keys and a newline at its end; NumPy values become plain ones.
+
+    Raises:
+      InputError: `what` holds NaN, infinity or something that JSON cannot say.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, allow_nan=False, indent=indent, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} has a field that JSON cannot hold: {error}.") from error
+    return text.encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} values are not supported")

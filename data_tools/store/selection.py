@@ -1,0 +1,222 @@
+"""Some runs of a store: the language `PATH?field=pattern&field=FILE`.
+
+hcp                               a store, all of its runs
+hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
+hcp?subject=draw:16:1             those of 16 subjects, the first ones of draw 1
+train=hcp?subject=train.txt       a name before it, where several are told apart
+"""
+
+import collections
+import dataclasses
+import fnmatch
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.files.block_cache import BlockCache
+from data_tools.store.reader import Store
+
+# What of a run is no single value, and so no field to choose by.
+_LISTS = frozenset({"confounds", "events", "missing", "qc"})
+_DRAW = re.compile(r"draw:(\d+):(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Some runs of a store.
+
+    Attributes:
+      store: the open store.
+      runs: (R,) int, places in `store.runs`.
+    """
+
+    store: Store
+    runs: np.ndarray
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of these runs in `runs.jsonl`."""
+        return [self.store.runs[run] for run in self.runs]
+
+
+def open_selection(text: str, cache: BlockCache | None = None) -> Selection:
+    """Opens the runs that `PATH[?field=pattern&field=FILE]` stands for.
+
+    Args:
+      text: the path may be a URL.
+      cache: see `Store`.
+
+    Raises:
+      InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
+    """
+    path, _, query = text.partition("?")
+    store = Store(path, cache)
+    return Selection(store, select_runs(store, query))
+
+
+def select_runs(store: Store, query: str) -> np.ndarray:
+    """The runs of a store that match every condition.
+
+    Args:
+      store: the open store.
+      query: conditions `field=pattern` joined by `&`. A pattern with `*`, `?` or `[...]` is
+        matched to the whole value; where it is the path of a file, the value must be one of the
+        words in that file. `draw:N:D` keeps N values of those that conditions before it have left:
+        the first ones of random order number D, so that sets of one draw are nested. "" keeps
+        every run.
+
+    Returns:
+      (R,) int, ascending places in `store.runs`.
+
+    Raises:
+      InputError: no condition, an unknown field, no run matches, or fewer values than to draw.
+    """
+    keep = np.ones(len(store.runs), bool)
+    for condition in filter(None, query.split("&")):
+        field, equals, pattern = condition.partition("=")
+        if not equals:
+            raise InputError(f"'{condition}' is no filter: write ?{condition}=PATTERN.")
+        if not any(field in run for run in store.runs):
+            raise InputError(
+                f"No run of {store.path} has a field '{field}': choose one of "
+                f"{', '.join(field_names(store.runs))}."
+            )
+        values = np.array([str(run.get(field, "")) for run in store.runs])
+        if match := _DRAW.fullmatch(pattern):
+            drawn = _draw(values[keep], int(match[1]), match[2])
+            if drawn is None:
+                raise InputError(
+                    f"'{condition}' asks for {match[1]} of the {len(set(values[keep]))} values of "
+                    f"'{field}' in {store.path}: choose from 1 to that many."
+                )
+            keep &= np.isin(values, drawn)
+        else:
+            wanted = chooser(pattern)
+            keep &= [wanted(value) for value in values]
+    if not keep.any():
+        raise InputError(f"No run of {store.path} matches '?{query}': loosen the filter.")
+    return np.flatnonzero(keep)
+
+
+def _draw(values: np.ndarray, count: int, draw: str) -> list[str] | None:
+    """So many of the distinct values, the first ones of an order; None if there are too few."""
+    # By checksums: a value keeps its place whatever other values the store has.
+    order = sorted(set(values), key=lambda x: hashlib.sha256(f"{draw}/{x}".encode()).digest())
+    return order[:count] if 0 < count <= len(order) else None
+
+
+def is_known(value: Any) -> bool:
+    """Whether a field of a run or an event says something."""
+    return value not in (None, "")
+
+
+def field_names(records: Iterable[dict[str, Any]]) -> list[str]:
+    """The fields in which runs or events say something, sorted, but for those that are lists."""
+    names = {name for record in records for name, value in record.items() if is_known(value)}
+    return sorted(names - _LISTS)
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """("train", "hcp?task=REST1") of "train=hcp?task=REST1"; None where there is no name."""
+    match = re.fullmatch(r"([\w.-]+)=(.*)", text)
+    return (match[1], match[2]) if match else (None, text)
+
+
+def chooser(text: str | None) -> Callable[[str], bool]:
+    """Tells which names are meant.
+
+    Args:
+      text: names or patterns with `*`, `?` and `[...]`, separated by commas; or the path of a file
+        with one name a word; None means all names.
+    """
+    if text is None:
+        return lambda name: True
+    if os.path.isfile(text):
+        listed = frozenset(Path(text).read_text().split())
+        return lambda name: name in listed
+    patterns = [pattern.strip() for pattern in text.split(",")]
+    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+Subject = tuple[str, str]  # dataset and label
+
+
+def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> list[list[Subject]]:
+    """Subjects that must stay together.
+
+    Two subjects of a dataset do if some of their runs have the same value of the field, or if
+    others link them so. A subject without a value is a group of its own.
+
+    Args:
+      runs: lines of run tables, in any order.
+      field: of the run table, or None to keep every subject apart.
+
+    Returns:
+      Groups of (dataset, subject), sorted within and among themselves.
+
+    Raises:
+      InputError: a run has no subject, a label means somebody in two datasets or cannot stand in
+        a list, or no run has the field.
+    """
+    runs = list(runs)
+    subjects = sorted({_subject(run) for run in runs})
+    _check_labels(subjects)
+    if field is None:
+        return [[subject] for subject in subjects]
+    pairs = {(_subject(run), str(run[field])) for run in runs if is_known(run.get(field))}
+    if not pairs:
+        raise InputError(
+            f"No run has a '{field}' to group subjects by: choose one of "
+            f"{', '.join(field_names(runs))}."
+        )
+    return _connected(subjects, [(subject, (subject[0], value)) for subject, value in pairs])
+
+
+def _connected(subjects: list[Subject], links: list[tuple[Subject, Any]]) -> list[list[Subject]]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Nodes are the subjects, then what links them.
+    nodes = {node: i for i, node in enumerate(subjects)}
+    ties = {tie: len(nodes) + i for i, tie in enumerate(dict.fromkeys(tie for _, tie in links))}
+    ends = [nodes[subject] for subject, _ in links], [ties[tie] for _, tie in links]
+    size = len(nodes) + len(ties)
+    graph = coo_array((np.ones(len(links), bool), ends), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    groups = collections.defaultdict(list)
+    for subject, label in zip(subjects, component, strict=False):
+        groups[label].append(subject)
+    return sorted(groups.values())
+
+
+def _subject(run: dict[str, Any]) -> Subject:
+    if not is_known(run.get("subject")):
+        raise InputError(
+            f"Run {run['key']} has no subject, so nobody knows where it belongs: give "
+            "'STORE?subject=?*' to leave such runs out."
+        )
+    return str(run.get("dataset") or ""), str(run["subject"])
+
+
+def _check_labels(subjects: list[Subject]) -> None:
+    # None of these messages shows a label: reports of restricted data must not.
+    owners = collections.defaultdict(list)
+    for dataset, label in subjects:
+        owners[label].append(dataset)
+    if unfit := sum(len(label.split()) != 1 for label in owners):
+        raise InputError(
+            f"Some subject labels ({unfit}) hold spaces, which lists of subjects cannot: convert "
+            "the runs with other labels."
+        )
+    if twice := [datasets for datasets in owners.values() if len(datasets) > 1]:
+        a, b = twice[0][:2]
+        raise InputError(
+            f"Some subject labels ({len(twice)}) stand for different people, in the datasets "
+            f"'{a}' and '{b}' for one, and lists hold only labels: split these datasets apart."
+        )

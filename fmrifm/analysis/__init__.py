@@ -1,1 +1,0 @@
-"""What sets of finished runs say: scaling laws and tables."""

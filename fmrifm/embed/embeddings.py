@@ -1,0 +1,168 @@
+"""Embeddings of runs, as a table: what the encoder says of each, beside what is known of it.
+
+Letters: R runs, D width, W windows of a run, M tokens of a window.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_tools.files.atomic import write_bytes
+from data_tools.inspect.facts import shown_runs
+from data_tools.inspect.typical import far_from_typical, median_figures
+from data_tools.timeseries.quality import frame_figures
+from fmrifm.input.preprocess import cut_geometry
+from fmrifm.input.sources import Source, union_geometry
+from fmrifm.model.files import ModelFiles
+from fmrifm.model.mae import MaskedAutoencoder
+from fmrifm.model.objective import Objective
+from fmrifm.probe.features.encode import DTYPES, encode
+from fmrifm.probe.features.representations import vector
+from fmrifm.probe.samples.compatibility import check_compatible, clip_length
+from fmrifm.probe.samples.labels import parse_target
+from fmrifm.probe.samples.samples import Samples, make_samples
+
+_FIRST = ("key", "dataset", "subject", "session", "task", "run", "tr", "source_tr", "n_frames")
+# Of a store, which say nothing of a run.
+_LEFT_OUT = {"shard", "first_frame", "crc32", "qc"}
+_RUNS_LOOKED_AT = 8
+_BYTES_OF_A_VALUE = np.dtype(DTYPES["patch"]).itemsize
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedded:
+    """Runs and their embeddings.
+
+    Attributes:
+      runs: of each what the run table tells and may show, quality figures as qc_NAME, and how many
+        windows it has and how many frames at its end fill none.
+      cls_RxD: float32 class tokens, mean over windows; None of a model without.
+      patch_RxD: float32, mean of all tokens with data.
+      tokens: (W, M, D) float16 of each run; None unless they were asked for.
+      has_data: (W, M) bool of each run, which tokens have any; None likewise.
+      token_ids_M: where tokens are, counted over the full grid, slot by slot.
+      starts: (W,) first frame of each window, of each run.
+    """
+
+    runs: list[dict[str, Any]]
+    cls_RxD: np.ndarray | None
+    patch_RxD: np.ndarray
+    tokens: list[np.ndarray] | None
+    has_data: list[np.ndarray] | None
+    token_ids_M: np.ndarray
+    starts: list[np.ndarray]
+
+
+def embed_runs(
+    files: ModelFiles,
+    sources: Sequence[Source],
+    cache: Path,
+    with_tokens: bool = False,
+    windows: int = 0,
+    most_tokens: int = 0,
+) -> Embedded:
+    """Embeds every run of some stores.
+
+    A run is cut into windows of the model's length, one after another; a shorter run is one window
+    of the frames it has.
+
+    Args:
+      files: the model.
+      sources: the stores.
+      cache: directory for features, where a killed job goes on.
+      with_tokens: whether all tokens are kept too.
+      windows: at most so many of a run, evenly spread over it; 0 for all.
+      most_tokens: bytes of tokens that may lie in the cache unasked, for a probe of the same clips.
+
+    Raises:
+      InputError: the model takes images, a store lies on another grid than it, or features are not
+        finite.
+    """
+    sources, num_frames = list(sources), clip_length(files)
+    samples = make_samples(
+        sources, parse_target("run:key"), unit="run", num_frames=num_frames, windows=windows
+    )
+    geometry = cut_geometry(union_geometry(sources), files.geometry.patch_shape)
+    places_M = Objective(MaskedAutoencoder(files.options), geometry).places
+    kinds = {"cls", "avg_patch", "has_data"}
+    size = len(samples.clips) * len(places_M) * files.options.embed_dim * _BYTES_OF_A_VALUE
+    kinds |= {"patch"} if with_tokens or size <= most_tokens else set()
+    features = encode(files, sources, samples, kinds, cache, "runs")
+    parts = [slice(*x) for x in zip(samples.first_S1[:-1], samples.first_S1[1:], strict=True)]
+    return Embedded(
+        runs=_known(sources, samples),
+        cls_RxD=vector("cls", features, samples) if "cls" in features else None,
+        patch_RxD=vector("avg_patch", features, samples),
+        tokens=[features["patch"][part] for part in parts] if with_tokens else None,
+        has_data=[np.asarray(features["has_data"][x]) for x in parts] if with_tokens else None,
+        token_ids_M=places_M,
+        starts=[samples.clips.start[part] for part in parts],
+    )
+
+
+def write_embeddings(output: Path, embedded: Embedded) -> None:
+    """Writes embeddings.csv, a row a run, and tokens/KEY.npz where there are tokens."""
+    if embedded.tokens is not None:
+        for r, run in enumerate(tqdm(embedded.runs, "tokens", unit="run")):
+            arrays = {
+                "tokens": embedded.tokens[r],
+                "has_data": embedded.has_data[r],
+                "token_ids": embedded.token_ids_M,
+                "start": embedded.starts[r],
+            }
+            buffer = io.BytesIO()
+            np.savez(buffer, **arrays)
+            (output / "tokens").mkdir(exist_ok=True)
+            write_bytes(output / "tokens" / f"{run['key']}.npz", buffer.getvalue())
+    text = io.StringIO()
+    names = list(dict.fromkeys([*_FIRST, *(name for run in embedded.runs for name in run)]))
+    names = [name for name in names if any(name in run for run in embedded.runs)]
+    parts = {"cls": embedded.cls_RxD, "patch": embedded.patch_RxD}
+    parts = {name: x_RxD for name, x_RxD in parts.items() if x_RxD is not None}
+    columns = [f"{name}_{d}" for name, x_RxD in parts.items() for d in range(x_RxD.shape[1])]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *columns])
+    for r, run in enumerate(embedded.runs):
+        values = [f"{value:.9g}" for x_RxD in parts.values() for value in x_RxD[r]]
+        writer.writerow([*(run.get(name, "") for name in names), *values])
+    write_bytes(output / "embeddings.csv", text.getvalue().encode())
+
+
+def remarks(files: ModelFiles, sources: Sequence[Source]) -> list[str]:
+    """In what the input is unlike what the model was trained on, or unlike fMRI, in sentences.
+
+    Raises:
+      InputError: a store lies on another grid than the model.
+    """
+    told = check_compatible(files, list(sources), strict=False)
+    for source in sources:
+        step = max(1, -(-len(source.runs) // _RUNS_LOOKED_AT))
+        figures = [frame_figures(source.store, int(run)) for run in source.runs[::step]]
+        told += far_from_typical(median_figures(figures), source.store.tr)
+    return told
+
+
+def _known(sources: list[Source], samples: Samples) -> list[dict[str, Any]]:
+    """What may be shown of each run."""
+    shown = [shown_runs(source.store) for source in sources]
+    first, clips = samples.first_S1, samples.clips
+    found = []
+    for start, stop in zip(first[:-1], first[1:], strict=True):
+        run = shown[clips.source[start]][clips.run[start]]
+        used = int(samples.n_frames_C[start:stop].sum())
+        plain = {
+            name: value
+            for name, value in run.items()
+            if name not in _LEFT_OUT and not isinstance(value, list | dict)
+        }
+        figures = {f"qc_{name}": value for name, value in (run.get("qc") or {}).items()}
+        counts = {"n_windows": int(stop - start), "unused_frames": run["n_frames"] - used}
+        everything = plain | counts | figures
+        found.append({k: "" if v is None else v for k, v in everything.items()})
+    return found

@@ -1,0 +1,224 @@
+"""A cohort: one set of labelled samples, who belongs together, and what else is known of them."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from data_tools.inspect.facts import skipped_runs
+from data_tools.store.selection import group_subjects
+from fmrifm.input.sources import Source, parse_sources
+from fmrifm.model.files import ModelFiles
+from fmrifm.probe.cohort.confound_removal import Confound, association, read_confounds
+from fmrifm.probe.cohort.cross_fit import settled
+from fmrifm.probe.cohort.scores import Repeats, Truth
+from fmrifm.probe.features.encode import are_within
+from fmrifm.probe.samples.compatibility import check_compatible, clip_length
+from fmrifm.probe.samples.labels import parse_target
+from fmrifm.probe.samples.samples import Samples, make_samples
+from fmrifm.probe.samples.splits import Splits, label_samples
+from fmrifm.probe.scores.permutation import exchange_kind
+
+COHORT = "cohort"  # the one set of its `splits`
+_MOST_UNUSED = 2  # times as many clips as have a label are encoded at most
+_MOST_LISTED = 200
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cohort:
+    """Samples of one set of stores.
+
+    Attributes:
+      splits: the set, called COHORT.
+      groups: (S,) str, of which none may be both learned from and tested on.
+      confounds: what is known of the samples.
+      left_out: {"who", "why"} of runs and people.
+      whole: samples that have all clips of the stores, whatever their labels; None where those of
+        the cohort start with events or are few of them.
+      is_shown: whether reports may show the labels of single people.
+    """
+
+    splits: Splits
+    groups: np.ndarray
+    confounds: list[Confound]
+    left_out: list[dict[str, str]]
+    whole: Samples | None
+    is_shown: bool
+
+    @property
+    def samples(self) -> Samples:
+        return self.splits.samples[COHORT]
+
+    @property
+    def sources(self) -> list[Source]:
+        return self.splits.sources[COHORT]
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        return self.splits.classes
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(S,) int classes, or (S, E) float32."""
+        return self.splits.targets(COHORT)
+
+    @property
+    def datasets(self) -> str:
+        """Names of the datasets, a + between them."""
+        names = {str(run["dataset"]) for source in self.sources for run in source.lines}
+        return "+".join(sorted(names))
+
+    def confound(self, name: str) -> Confound | None:
+        """The one of that name, if it is known."""
+        return next((c for c in self.confounds if c.name == name), None)
+
+
+def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
+    """The cohort of a config; says aloud in what its stores are unlike the model's training data.
+
+    Raises:
+      InputError: a store, a label or a table is missing, or they do not go together.
+    """
+    if not config.data.path:
+        raise InputError("A cohort needs a store: set data.path.")
+    sources = parse_sources(config.data.path)
+    for warning in check_compatible(files, sources, config.data.strict):
+        print(warning)
+    samples, classes = label_samples(
+        {COHORT: sources}, config, clip_length(files), config.data.windows
+    )
+    some, settings = samples[COHORT], config.confounds
+    fields = tuple(dict.fromkeys([*settings.fields, settings.site]))
+    target_field = config.target.partition(":")[2].partition(";")[0].rpartition(":")[2]
+    fields = tuple(field for field in fields if field not in ("", target_field))
+    confounds = read_confounds(sources, some, fields, settings.table, settings.site)
+    groups = _groups(sources, some, config.splits.family)
+    left_out = _left_out(sources, some, config.target)
+    hidden = {field for source in sources for field in source.store.restricted}
+    whole = make_samples(
+        sources,
+        parse_target("run:key"),
+        unit="run",
+        num_frames=clip_length(files),
+        windows=config.data.windows,
+    )
+    few = len(whole.clips) <= _MOST_UNUSED * len(some.clips)
+    return Cohort(
+        splits=Splits({COHORT: sources}, samples, classes, []),
+        groups=groups,
+        confounds=confounds,
+        left_out=left_out,
+        whole=whole if few and are_within(whole, some) else None,
+        is_shown=target_field not in hidden,
+    )
+
+
+def _groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
+    """(S,) str: "dataset/subject", or the first of those that a family keeps together."""
+    if not family:
+        return samples.subjects
+    group = {}
+    for members in group_subjects((run for x in sources for run in x.lines), family):
+        names = [f"{dataset}/{subject}" for dataset, subject in members]
+        group |= dict.fromkeys(names, names[0])
+    return np.array([group[subject] for subject in samples.subjects.tolist()])
+
+
+def _left_out(sources: list[Source], samples: Samples, target: str) -> list[dict[str, str]]:
+    told, there = [], set(samples.subjects.tolist())
+    for path in dict.fromkeys(source.store.path for source in sources):
+        store = next(source.store for source in sources if source.store.path == path)
+        told += [
+            {"who": run["key"] or Path(run["path"]).name, "why": f"not converted: {run['reason']}"}
+            for run in skipped_runs(store)
+        ]
+        chosen = {int(r) for x in sources if x.store.path == path for r in x.runs}
+        told += [
+            {"who": run["key"], "why": "not chosen by data.path"}
+            for r, run in enumerate(store.runs)
+            if r not in chosen
+        ]
+    subjects = {f"{run['dataset']}/{run['subject']}" for x in sources for run in x.lines}
+    told += [
+        {"who": subject.strip("/"), "why": f"no value of {target}"}
+        for subject in sorted(subjects - there)
+    ]
+    if samples.n_unlabelled and not subjects - there:
+        told.append({"who": f"{samples.n_unlabelled} samples", "why": f"no value of {target}"})
+    if len(told) > _MOST_LISTED:
+        rest = len(told) - _MOST_LISTED
+        told = [*told[:_MOST_LISTED], {"who": f"{rest:,} more", "why": "for the same reasons"}]
+    return told
+
+
+def describe(confound: Confound, cohort: Cohort) -> dict[str, Any]:
+    """A confound of all samples and of each class.
+
+    Returns:
+      {"name", "label", "p", "groups": {"all" or class: {"mean", "std", "unknown"} or {"counts"}}};
+      p is of whether it goes with the label, None where that is no matter of people. There are no
+      groups of what must not be shown.
+    """
+    labels, classes = cohort.samples.labels, cohort.classes
+    parts = {"all": np.ones(len(labels), bool)}
+    if classes is not None:
+        parts |= {name: labels == name for name in classes.tolist()}
+    place = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    subjects = cohort.samples.subjects
+    is_trait = exchange_kind(settled(place, subjects), subjects) == "across"
+    return {
+        "name": confound.name,
+        "label": confound.label,
+        "p": association(confound, labels, subjects) if is_trait else None,
+        "groups": {name: _summary(confound, rows) for name, rows in parts.items()}
+        if confound.is_shown
+        else {},
+    }
+
+
+def _summary(confound: Confound, rows: np.ndarray) -> dict[str, Any]:
+    values = confound.values[rows]
+    if not confound.is_number:
+        return {"counts": dict(Counter(values.tolist()))}
+    known = values[~np.isnan(values)]
+    return {
+        "mean": float(known.mean()) if len(known) else None,
+        "std": float(known.std()) if len(known) else None,
+        "unknown": int(np.isnan(values).sum()),
+    }
+
+
+def list_people(cohort: Cohort, truth: Truth, repeats: Repeats) -> list[dict[str, Any]]:
+    """What is known of each sample and may be shown, and what a row of the table says of it.
+
+    Returns:
+      {"who", "subject", "label", "predicted"} and confounds; of classes also "probability", that of
+      the true class, and "right", the share of fits that hit it.
+    """
+    samples, values_SxK, lines = cohort.samples, repeats.mean, []
+    shown = [confound for confound in cohort.confounds if confound.is_shown]
+    for s in range(len(samples)):
+        line = {"who": str(samples.keys[s]).strip("/"), "subject": str(samples.subjects[s])}
+        if truth.classes is None:
+            line |= {"label": samples.labels[s].tolist(), "predicted": values_SxK[s].tolist()}
+        else:
+            right = repeats.values[:, :, s].argmax(-1) == truth.labels[s]
+            line |= {
+                "label": str(samples.labels[s]),
+                "predicted": str(truth.classes[values_SxK[s].argmax()]),
+                "probability": float(values_SxK[s, truth.labels[s]]),
+                "right": float(right.mean()),
+            }
+        lines.append(line | {c.name: _plain(c, s) for c in shown})
+    return lines
+
+
+def _plain(confound: Confound, s: int) -> float | str | None:
+    value = confound.values[s]
+    if confound.is_number:
+        return None if np.isnan(value) else float(value)
+    return str(value) or None

@@ -1,0 +1,229 @@
+"""Predictions of every sample by a model that has not seen its group, from closed-form heads.
+
+All that is fitted (scaling, what takes confounds out, components, the head and its strength) is
+fitted on the training samples of a fold, and the strength is chosen by folds within them. Letters:
+S samples, F of them in a training set, D columns, R directions, K classes or columns of targets.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import joblib
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import r2_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from data_tools.errors import InputError
+from fmrifm.probe.cohort.folds import Fold, inner_folds
+from fmrifm.probe.cohort.scores import Truth
+from fmrifm.probe.heads.logistic import C_GRID, coordinates
+from fmrifm.probe.heads.ridge import ALPHA_GRID, check_finite
+from fmrifm.probe.scores.metrics import distinct_rows
+from fmrifm.probe.scores.permutation import exchange
+
+STRENGTHS = C_GRID[::2]
+_LOGISTIC = {"solver": "newton-cholesky", "class_weight": "balanced", "max_iter": 200}
+_WIDE = 600  # weights, from which on a Newton step takes too long
+
+# From features (S, D) and the places of the training samples (F,) to features of all samples, by
+# what the training samples say.
+Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be predicted, of whom.
+
+    Attributes:
+      targets: (S,) int classes, or (S, K) float32 numbers.
+      groups: (S,) str, of which none is both learned from and tested on.
+      n_classes: 0 for numbers.
+      n_inner: folds that the strength of a head is chosen by.
+    """
+
+    targets: np.ndarray
+    groups: np.ndarray
+    n_classes: int
+    n_inner: int
+
+    @property
+    def n_out(self) -> int:
+        return self.n_classes or self.targets.shape[1]
+
+
+def cross_fit(
+    x_SxD: np.ndarray,
+    question: Question,
+    folds: Sequence[Fold],
+    prepare: Sequence[Prepare] = (),
+    seed: int = 0,
+    is_constant: bool = False,
+) -> tuple[np.ndarray, list[float]]:
+    """Predicts the test samples of every fold.
+
+    Logistic regression with balanced class weights, its strength C by the mean balanced accuracy of
+    inner folds; or ridge regression, its alpha by the r2 of all their test
+    samples; the strongest penalty on ties.
+
+    Args:
+      x_SxD: features; may have NaN only if `prepare` takes them out.
+      question: see there.
+      folds: of the samples.
+      prepare: what is done to the features first, in this order.
+      seed: of the inner folds.
+      is_constant: predict the shares of the classes, or the mean, of the whole cohort: those of
+        training sets are lower for whatever the test set has more of.
+
+    Returns:
+      (S, K) float32 probabilities of classes, or numbers, NaN for samples that no fold tests; and
+      the strength chosen in each fold.
+
+    Raises:
+      InputError: features are NaN or infinite.
+    """
+    values, chosen = np.full((len(x_SxD), question.n_out), np.nan, np.float32), []
+    fit = _fit_logistic if question.n_classes else _fit_ridge
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of solvers that stop early on separable classes
+        for k, fold in enumerate(folds):
+            if is_constant:
+                values[fold.test] = _typical(question)
+                continue
+            z_SxD = x_SxD
+            for step in prepare:
+                z_SxD = step(z_SxD, fold.train)
+            check_finite(z_SxD, "cohort")
+            z_SxR = coordinates(z_SxD, fold.train)[0]
+            if not z_SxR.shape[1]:  # the training samples are all the same
+                z_SxR = np.zeros((len(z_SxD), 1))
+            inner = inner_folds(
+                fold.train, question.targets, question.groups, question.n_inner, seed + k
+            )
+            values[fold.test], strength = fit(z_SxR, question, fold, inner)
+            chosen.append(float(strength))
+    return values, chosen
+
+
+def _typical(question: Question) -> np.ndarray:
+    targets = question.targets
+    if question.n_classes:
+        return np.bincount(targets, minlength=question.n_classes) / len(targets)
+    return targets.mean(0)
+
+
+def _fit_logistic(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
+    y, train, settings = question.targets, fold.train, dict(_LOGISTIC)
+    if z_SxR.shape[1] * question.n_classes > _WIDE:
+        settings["solver"] = "lbfgs"
+    if inner:
+        # Places of the folds among the training samples.
+        folds = [
+            (np.searchsorted(train, part.train), np.searchsorted(train, part.test))
+            for part in inner
+        ]
+        model = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring=_balanced_accuracy, **settings)
+    else:
+        model = LogisticRegression(C=STRENGTHS[len(STRENGTHS) // 2], **settings)
+    model.fit(z_SxR[train], y[train])
+    values = np.zeros((len(fold.test), question.n_classes), np.float32)
+    values[:, model.classes_] = model.predict_proba(z_SxR[fold.test])
+    return values, np.ravel(model.C_ if inner else model.C)[0]
+
+
+def _balanced_accuracy(model: LogisticRegression, z_SxR: np.ndarray, y: np.ndarray) -> float:
+    """As scikit-learn's, whose checks take longer than all else in a fold."""
+    right = np.bincount(y, model.predict(z_SxR) == y)
+    counts = np.bincount(y)
+    return float(np.mean(right[counts > 0] / counts[counts > 0]))
+
+
+def _fit_ridge(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
+    y_SxK = question.targets
+    solved: dict[int, tuple] = {}
+
+    def predict(part: Fold, alpha: float) -> np.ndarray:
+        if id(part) not in solved:
+            mean_R, mean_K = z_SxR[part.train].mean(0), y_SxK[part.train].mean(0, np.float64)
+            z = (z_SxR[part.train] - mean_R).astype(np.float64)
+            values, vectors = eigh(z.T @ z)
+            aims = vectors.T @ (z.T @ (y_SxK[part.train] - mean_K))
+            seen = (z_SxR[part.test] - mean_R) @ vectors
+            solved[id(part)] = seen, aims, np.maximum(values, 0)[:, None], mean_K
+        seen, aims, values, mean_K = solved[id(part)]
+        return seen @ (aims / (values + alpha)) + mean_K
+
+    if not inner:
+        alpha = ALPHA_GRID[len(ALPHA_GRID) // 2]
+        return predict(fold, alpha), alpha
+    # The strongest first; equal scores are equal means only up to rounding.
+    alphas = ALPHA_GRID[::-1]
+    truth = np.concatenate([y_SxK[part.test] for part in inner])
+    scores = [
+        r2_score(truth, np.concatenate([predict(part, alpha) for part in inner]))
+        for alpha in alphas
+    ]
+    alpha = alphas[np.round(scores, 9).argmax()]
+    return predict(fold, alpha), alpha
+
+
+Deal = Callable[[np.ndarray], list[Fold]]  # folds of labels
+
+
+def permuted_scores(
+    x_SxD: np.ndarray,
+    question: Question,
+    truth: Truth,
+    deal: Deal,
+    prepare: Sequence[Prepare],
+    n: int,
+    seed: int,
+    name: str,
+) -> np.ndarray:
+    """(N,) main metric of one repeat for arrangements of the labels, folds and choices made anew.
+
+    Where most groups have one label, whole groups exchange theirs (of a group with several, the
+    commonest counts); else labels are exchanged within groups. Arrangements that cannot be dealt
+    into folds are left out.
+
+    Args:
+      x_SxD, question, prepare, seed: as for `cross_fit`.
+      truth: the labels and whose they are.
+      deal: makes folds of labels.
+      n: arrangements.
+      name: for the progress bar.
+    """
+    first, place_S = distinct_rows(truth.labels)
+    drawn = exchange(
+        settled(place_S, truth.subjects), truth.subjects, n, np.random.default_rng(seed)
+    )
+    work = (
+        joblib.delayed(_score)(
+            x_SxD, dataclasses.replace(question, targets=truth.labels[first[places]]), truth,
+            deal, prepare, seed + k,
+        )
+        for k, places in enumerate(drawn)
+    )  # fmt: skip
+    found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(work)
+    scores = np.array(list(tqdm(found, f"chance of {name}", total=n, unit="labelling")))
+    return scores[np.isfinite(scores)]
+
+
+def settled(label_S: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(S,) int labels, the commonest of its group for each where most groups have one only."""
+    group_S = np.unique(groups, return_inverse=True)[1]
+    counts_GxK = np.zeros((group_S.max() + 1, label_S.max() + 1), int)
+    np.add.at(counts_GxK, (group_S, label_S), 1)
+    several = (counts_GxK > 0).sum(1) > 1
+    return label_S if several.mean() > 0.5 else counts_GxK.argmax(1)[group_S]
+
+
+def _score(x_SxD, question: Question, truth: Truth, deal: Deal, prepare, seed: int) -> float:
+    try:
+        values, _ = cross_fit(x_SxD, question, deal(question.targets), prepare, seed)
+    except InputError:
+        return float("nan")
+    return dataclasses.replace(truth, labels=question.targets).measure(values)[truth.metric]

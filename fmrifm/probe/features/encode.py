@@ -1,0 +1,316 @@
+"""Frozen features: what the encoder says of clips with every cortical token visible.
+
+They are computed once and kept as memory-mapped arrays, a directory for each model and list of
+clips, so that tokens of many clips need not fit in memory and the next probe finds them made. A
+killed job continues; several processes each encode their share into the same files. Letters: B
+clips of a batch, C clips in all, M tokens, V values of a token, D width, R registers.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from data_tools.errors import InputError
+from data_tools.spaces.geometry import Geometry
+from fmrifm.input.pipeline import ClipReader, EvalBatches, host_batches, on_devices
+from fmrifm.input.preprocess import Tokenizer
+from fmrifm.input.sources import Source, check_grid, union_geometry
+from fmrifm.model.files import ModelFiles
+from fmrifm.model.mae import MaskedAutoencoder
+from fmrifm.model.objective import Objective, Pixels
+from fmrifm.probe.samples.samples import Samples
+from fmrifm.trainer.mesh import batch_sharding, make_mesh, to_devices
+
+BATCH_PER_DEVICE = 16
+# What is kept of tokens is half as precise: there are many.
+DTYPES = {
+    "cls": np.float32,  # (C, D)
+    "avg_patch": np.float32,  # (C, D), mean over the tokens with data
+    "reg": np.float32,  # (C, R, D)
+    "patch": np.float16,  # (C, M, D), zero where there are no data
+    "input": np.float32,  # (C, M), no model's work: the mean of each token's values
+    "tokens": np.float16,  # (C, M, V), no model's work: its values
+    "has_data": np.bool_,  # (C, M), which tokens have any
+}
+KINDS = tuple(DTYPES)
+_FLUSH_EVERY = 64  # batches
+
+
+def encode(
+    files: ModelFiles,
+    sources: list[Source],
+    samples: Samples,
+    kinds: Collection[str],
+    cache: Path,
+    name: str = "",
+    geometry: Geometry | None = None,
+    whole: Samples | None = None,
+) -> dict[str, np.ndarray]:
+    """Features of the clips of samples, in their order.
+
+    Args:
+      files: the model.
+      sources: the stores of the clips.
+      samples: whose clips are encoded.
+      kinds: which arrays are wanted, of KINDS; those that the model does not have are left out.
+      cache: directory for the arrays of all models and lists of clips.
+      name: of the split, for the progress bar.
+      geometry: whose patches the tokens are; that of the sources unless given.
+      whole: samples that have all these clips, and are what is encoded: so labels that come, go or
+        change leave the features of a store as they are.
+
+    Returns:
+      Arrays of `DTYPES`, memory-mapped, read only; those of a part of `whole` in memory.
+
+    Raises:
+      InputError: the stores lie on another grid than the model, or features are not finite.
+    """
+    if whole is not None:
+        arrays = encode(files, sources, whole, kinds, cache, name, geometry)
+        place = {clip: c for c, clip in enumerate(_names(whole))}
+        index_C = np.array([place[clip] for clip in _names(samples)])
+        if np.array_equal(index_C, np.arange(len(place))):
+            return arrays
+        return {kind: array[index_C] for kind, array in arrays.items()}
+    options = files.options
+    lacks = {"cls": not options.class_token, "reg": not options.reg_tokens}
+    wanted = [kind for kind in KINDS if kind in kinds and not lacks.get(kind)]
+    geometry = geometry or union_geometry(sources)
+    directory = Path(cache) / fingerprint(files, sources, samples, geometry)
+    missing = [kind for kind in wanted if not (directory / f"{kind}.npy").is_file()]
+    if missing:
+        program = _program(files, sources, samples, missing, geometry)
+        _fill(directory, missing, program, len(samples.clips), name)
+    return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
+
+
+def are_within(whole: Samples, samples: Samples) -> bool:
+    """Whether all clips of samples are among those of `whole`, and none is played backwards."""
+    return samples.reversed_C is None and set(_names(samples)) <= set(_names(whole))
+
+
+def _names(samples: Samples) -> list[tuple[int, int, int]]:
+    """Source, run and start of each clip."""
+    clips = samples.clips
+    columns = (clips.source.tolist(), clips.run.tolist(), clips.start.tolist())
+    return list(zip(*columns, strict=True))
+
+
+def keep_blocks(files: ModelFiles, depth: int) -> ModelFiles:
+    """The model with the first blocks of its encoder only, then its final norm."""
+    encoder = dict(files.params["encoder"])
+    encoder["blocks"] = jax.tree.map(lambda x: x[:depth], encoder["blocks"])
+    if not depth:
+        del encoder["blocks"]
+    options = dataclasses.replace(files.options, depth=depth)
+    return dataclasses.replace(files, options=options, params={**files.params, "encoder": encoder})
+
+
+def fingerprint(
+    files: ModelFiles, sources: list[Source], samples: Samples, geometry: Geometry | None = None
+) -> str:
+    """Names all that features depend on: weights, options, runs by checksum, and clips."""
+    sha = hashlib.sha256()
+    told = {"options": dataclasses.asdict(files.options), "preprocessing": files.preprocessing}
+    sha.update(json.dumps(told, sort_keys=True, default=str).encode())
+    sha.update(files.geometry.sha256().encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(files.params["encoder"]):
+        sha.update(jax.tree_util.keystr(path).encode())
+        sha.update(np.ascontiguousarray(leaf).data)
+    clips = samples.clips
+    for stored in (geometry or union_geometry(sources), *(x.store.geometry for x in sources)):
+        sha.update(stored.sha256().encode())
+    for s, r in sorted({*zip(clips.source.tolist(), clips.run.tolist(), strict=True)}):
+        run = sources[s].store.runs[r]
+        sha.update(f"{s}/{r}/{run['key']}/{run['crc32']}/{run.get('missing')}".encode())
+    for array in (clips.source, clips.run, clips.start, samples.n_frames_C):
+        sha.update(np.ascontiguousarray(array, np.int64).data)
+    sha.update(b"" if samples.reversed_C is None else np.packbits(samples.reversed_C).data)
+    return sha.hexdigest()[:24]
+
+
+def make_tokenizer(files: ModelFiles, geometry: Geometry) -> Tokenizer:
+    """From the bytes of clips on a geometry to the tokens that a model takes."""
+    return Tokenizer(
+        geometry,
+        files.options.num_frames,
+        files.options.t_patch,
+        files.geometry.patch_shape,
+        files.preprocessing["normalize"],
+    )
+
+
+def open_reader(files: ModelFiles, sources: list[Source], geometry: Geometry) -> ClipReader:
+    """Reads the clips that a model takes, with their scale where it wants that."""
+    scaled = files.preprocessing.get("no_coord_normalize", False)
+    return ClipReader(sources, geometry, files.options.num_frames, scaled)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """How batches are made and encoded.
+
+    Attributes:
+      batches: random access to batches of clips on the host.
+      step: {kind: array} of a batch.
+      shapes: of one clip, by kind.
+    """
+
+    batches: Callable[[tuple[int, int]], "_ClipBatches"]
+    step: Callable[[dict], dict[str, jax.Array]]
+    shapes: dict[str, tuple[int, ...]]
+    batch_size: int
+    mesh: jax.sharding.Mesh
+
+
+class _ClipBatches:
+    """`EvalBatches` that know how long each clip is, and play some backwards."""
+
+    def __init__(self, reader: ClipReader, sources, samples: Samples, size: int, rows: slice):
+        self._length, self._reversed = samples.n_frames_C[rows], samples.reversed_C
+        self._reversed = None if self._reversed is None else self._reversed[rows]
+        self._size = size
+        self._batches = EvalBatches(reader, sources, samples.clips[rows], size, np.arange(size))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch = self._batches[index]
+        rows = int(index) * self._size + np.arange(self._size)
+        rows = np.where(rows < len(self._length), rows, 0)
+        if self._reversed is not None:
+            for row in np.flatnonzero(self._reversed[rows]):
+                real = batch["bold"][row, : self._length[rows[row]]]
+                real[:] = real[::-1].copy()
+        return batch | {"length": self._length[rows].astype(np.int32)}
+
+
+def _program(files: ModelFiles, sources, samples: Samples, kinds, geometry: Geometry) -> _Program:
+    options, tokenizer = files.options, make_tokenizer(files, geometry)
+    check_grid(tokenizer.geometry, files.geometry, "The data", "the model")
+    objective = Objective(MaskedAutoencoder(options), tokenizer.geometry)
+    n_tokens, n_patches = len(objective.places), tokenizer.geometry.n_patches
+    # The frame of each value of each token.
+    slot_M, frame_V = np.arange(n_tokens) // n_patches, np.arange(options.token_dim)
+    frame_MxV = slot_M[:, None] * options.t_patch + frame_V // tokenizer.patch_dim
+
+    def encode_batch(params, batch):
+        length_B = batch.pop("length")
+        values, valid = tokenizer(batch)
+        valid &= frame_MxV < length_B[:, None, None]
+        values = values * valid
+        has_data = valid.any(-1)
+        out = {"input": masked_mean(values, valid, 2), "tokens": values, "has_data": has_data}
+        if {"cls", "avg_patch", "reg", "patch"} & {*kinds}:
+            index_BxM = jnp.broadcast_to(jnp.arange(n_tokens), values.shape[:2])
+            seen = objective.see(Pixels(values, valid, valid, valid), index_BxM)
+            cls, reg, patch = objective.model.apply({"params": params}, seen, method="encode")
+            patch = patch * has_data[:, :, None]
+            out |= {"patch": patch, "avg_patch": masked_mean(patch, has_data[:, :, None], 1)}
+            out |= {} if cls is None else {"cls": cls[:, 0]}
+            out |= {} if reg is None else {"reg": reg}
+        return {kind: out[kind].astype(DTYPES[kind]) for kind in kinds}
+
+    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
+    size = BATCH_PER_DEVICE * mesh.size
+    reader = open_reader(files, sources, geometry)
+    step, params = jax.jit(encode_batch), files.params
+    one = _ClipBatches(reader, sources, samples, size, slice(0, 1))[0]
+    shapes = jax.eval_shape(encode_batch, params, one)
+    return _Program(
+        lambda rows: _ClipBatches(reader, sources, samples, size, slice(*rows)),
+        lambda batch: step(params, batch),
+        {kind: shape.shape[1:] for kind, shape in shapes.items()},
+        size,
+        mesh,
+    )
+
+
+def _fill(directory: Path, kinds: list[str], program: _Program, n_clips: int, name: str) -> None:
+    """Writes arrays, this process its share of the rows, and publishes them when all are done."""
+    n_hosts, host = jax.process_count(), jax.process_index()
+    half = directory / f"partial-{'-'.join(kinds)}-{n_hosts}"
+    if host == 0 and not half.is_dir():
+        _make_arrays(half, {kind: (n_clips, *program.shapes[kind]) for kind in kinds})
+    _sync("features made")
+    bounds = [n_clips * h // n_hosts for h in (host, host + 1)]
+    mark = half / f"rows-{host}"
+    done = int(mark.read_text()) if mark.is_file() else 0
+    arrays = {kind: np.load(half / f"{kind}.npy", mmap_mode="r+") for kind in kinds}
+    bar = tqdm(
+        total=bounds[1] - bounds[0], initial=done, unit="clip", desc=f"encode {name}".strip()
+    )
+    with bar:
+        first = bounds[0] + done
+        for i, features in enumerate(_encoded(program, (first, bounds[1])), 1):
+            rows = slice(first, min(first + program.batch_size, bounds[1]))
+            for kind, array in arrays.items():
+                array[rows] = features[kind][: rows.stop - rows.start]
+                if not np.isfinite(array[rows]).all():
+                    shutil.rmtree(half)
+                    raise InputError(
+                        f"{kind} of clips {rows.start} to {rows.stop - 1} of {name or 'a split'} "
+                        "is NaN or infinite: look at the loss of the model, and at the stores with "
+                        "data_tools.inspect --verify."
+                    )
+            bar.update(rows.stop - rows.start)
+            first = rows.stop
+            if i % _FLUSH_EVERY == 0:
+                _flush(arrays)
+                mark.write_text(str(first - bounds[0]))
+    _flush(arrays)
+    _sync("features written")
+    if host == 0:
+        for kind in kinds:
+            os.replace(half / f"{kind}.npy", directory / f"{kind}.npy")
+        for path in half.iterdir():
+            path.unlink()
+        half.rmdir()
+    _sync("features published")
+
+
+def _encoded(program: _Program, rows: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
+    if rows[0] >= rows[1]:
+        return
+    sharding = batch_sharding(program.mesh)
+    host = host_batches(program.batches(rows), 0, threads=2, workers=0)
+    with contextlib.closing(host), jax.set_mesh(program.mesh):
+        for batch in on_devices(host, lambda batch: to_devices(batch, sharding)):
+            yield jax.device_get(program.step(batch))
+
+
+def _make_arrays(half: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Empty arrays in a directory that appears with all of them."""
+    new = half.with_name(f"{half.name}.new")
+    new.mkdir(parents=True, exist_ok=True)
+    for kind, shape in shapes.items():
+        np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
+    os.replace(new, half)
+
+
+def _flush(arrays: dict[str, np.ndarray]) -> None:
+    for array in arrays.values():
+        array.flush()
+
+
+def _sync(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def masked_mean(x: jax.Array, keep: jax.Array, axis: int) -> jax.Array:
+    """Mean over an axis of what is kept, zero where nothing is."""
+    total = jnp.sum(x * keep, axis)
+    return total / jnp.maximum(jnp.sum(keep, axis, dtype=jnp.float32), 1)

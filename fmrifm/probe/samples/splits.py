@@ -1,0 +1,185 @@
+"""Training, validation and test sets of a probe: opened, checked, and labelled."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from data_tools.overlap import Overlap, check_overlap
+from data_tools.spaces.geometry import Geometry
+from data_tools.store.selection import field_names
+from fmrifm.input.sources import Source, parse_named_sources, parse_sources, union_geometry
+from fmrifm.probe.samples.labels import Binning, Target, parse_target
+from fmrifm.probe.samples.samples import Samples, make_samples
+from fmrifm.probe.scores.metrics import class_numbers
+
+# Names of splits of published datasets that are for choosing hyperparameters.
+_VALIDATION = ("validation", "val")
+# What is compared between splits where runs or events tell it, besides what must not be shared.
+_COUNTED = ("subject", "family", "session", "site", "nsd_id")
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Sources, samples and targets by the name of their split; "train" and "val" come first.
+
+    Attributes:
+      sources: the stores of each.
+      samples: the samples of each, labelled with the names of classes, or with values.
+      classes: (K,) str, all that labels can be; None in regression.
+      overlaps: what the splits share.
+    """
+
+    sources: dict[str, list[Source]]
+    samples: dict[str, Samples]
+    classes: np.ndarray | None
+    overlaps: list[Overlap]
+
+    @property
+    def tests(self) -> list[str]:
+        """The names of the test splits."""
+        return list(self.sources)[2:]
+
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """Every pixel of any of them: so that a token is the same place in all."""
+        return union_geometry([source for some in self.sources.values() for source in some])
+
+    @property
+    def datasets(self) -> str:
+        """The names of the datasets of the test splits, a + between them."""
+        sources = [source for name in self.tests for source in self.sources[name]]
+        names = {str(run["dataset"]) for source in sources for run in source.lines}
+        return "+".join(sorted(names))
+
+    @property
+    def n_out(self) -> int:
+        """Number of classes, or of columns of the targets."""
+        if self.classes is None:
+            return self.samples["train"].labels.shape[1]
+        return len(self.classes)
+
+    def targets(self, name: str) -> np.ndarray:
+        """(S,) int, the places of a split's labels among the classes; or (S, E) float32."""
+        labels = self.samples[name].labels
+        return labels if self.classes is None else class_numbers(labels, self.classes)
+
+
+def open_splits(config: ConfigDict, num_frames: int) -> Splits:
+    """The splits of a probe's config.
+
+    Raises:
+      InputError: a store or label is missing, splits share what they must not, a class is not in
+        the training set, or there is one class only.
+    """
+    sources = open_sources(config.data)
+    samples, classes = label_samples(sources, config, num_frames)
+    return Splits(sources, samples, classes, find_leaks(sources, tuple(config.leak_keys)))
+
+
+def label_samples(
+    sources: dict[str, list[Source]], config: ConfigDict, num_frames: int, windows: int = 0
+) -> tuple[dict[str, Samples], np.ndarray | None]:
+    """The labelled samples of each set; and (K,) the classes, None in regression.
+
+    Args:
+      sources: by set; classes and quantiles are those of the first.
+      config: with target, unit, task, bins, quantiles and data.hrf_delay of a probe.
+      num_frames: of a clip.
+      windows: at most so many of a run; 0 for all.
+
+    Raises:
+      InputError: as `open_splits`.
+    """
+    target, first = parse_target(config.target), next(iter(sources))
+    if target.table is not None:
+        check_people(sources, target)
+    binned = len(config.bins) > 0 or config.quantiles != 0
+    if binned and config.task == "regression":
+        raise InputError("bins and quantiles make classes: set task=classification, or no bins.")
+    samples = {
+        name: make_samples(
+            some,
+            target,
+            unit=config.unit,
+            num_frames=num_frames,
+            hrf_delay=config.data.hrf_delay,
+            task="regression" if binned else config.task,
+            windows=windows,
+        )
+        for name, some in sources.items()
+    }
+    if binned:
+        bins = Binning(tuple(config.bins), config.quantiles).fit(samples[first].labels)
+        samples = {
+            name: dataclasses.replace(some, labels=bins.cut(some.labels))
+            for name, some in samples.items()
+        }
+    if config.task == "regression":
+        return samples, None
+    return samples, _classes(samples, target, bins if binned else target)
+
+
+def find_leaks(sources: dict[str, list[Source]], refuse: tuple[str, ...]) -> list[Overlap]:
+    """What splits share: refused in some fields, counted in others that there are."""
+    runs = [run for some in sources.values() for source in some for run in source.lines]
+    events = [event for run in runs for event in run.get("events") or []]
+    known = {*field_names(runs), *field_names(events)}
+    count = [field for field in _COUNTED if field in known and field not in refuse]
+    return check_overlap(sources, refuse, count)
+
+
+def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
+    """The sources of "train", "val" and the test splits, as the config or a folder names them."""
+    train, val, test = data.train, data.val, data.test
+    if data.folder:
+        folder = Path(data.folder)
+        names = sorted(path.parent.name for path in folder.glob("*/store.json"))
+        held = next((name for name in _VALIDATION if name in names), None)
+        if "train" not in names or held is None:
+            raise InputError(
+                f"{folder} holds no stores train and validation: import a dataset there, or set "
+                "data.train, data.val and data.test."
+            )
+        train, val = train or f"{folder}/train", val or f"{folder}/{held}"
+        others = [name for name in names if name not in ("train", held)]
+        test = test or ",".join(f"{name}={folder}/{name}" for name in others)
+    if not (train and val and test):
+        raise InputError("A probe needs data.train, data.val and data.test: set them to stores.")
+    first = test.split("?")[0].split(",")[0]
+    tests = parse_named_sources(test) if "=" in first else {"test": parse_sources(test)}
+    if taken := {"train", "val"} & tests.keys():
+        raise InputError(f"A test split is called '{taken.pop()}': give it another name.")
+    return {"train": parse_sources(train), "val": parse_sources(val), **tests}
+
+
+def check_people(sources: dict[str, list[Source]], target: Target) -> None:
+    """Raises InputError where a table, which knows no datasets, could mean either of two people."""
+    known, datasets = {subject for subject, *_ in target.table}, {}
+    for run in (run for some in sources.values() for source in some for run in source.lines):
+        subject = str(run["subject"]).removeprefix("sub-")
+        other = datasets.setdefault(subject, run["dataset"])
+        if subject in known and other != run["dataset"]:
+            raise InputError(
+                f"{other} and {run['dataset']} both have a subject {run['subject']}, and "
+                f"{target.text} does not say whose values it has: keep one of the datasets with "
+                "'?dataset=NAME'."
+            )
+
+
+def _classes(samples: dict[str, Samples], target: Target, order: Target | Binning) -> np.ndarray:
+    """The classes of the first set, in order; others must not have more."""
+    first = next(iter(samples))
+    classes = order.order(samples[first].labels.tolist())
+    if len(classes) < 2:
+        raise InputError(f"{target.text} has one class only in {first}: choose another target.")
+    for name, some in samples.items():
+        if strange := sorted(set(some.labels.tolist()) - set(classes)):
+            fix = "filter it"
+            if target.kind == "run" and target.field == "subject":
+                fix = "make train, val and test of runs of the same people, with '?run=01' or so"
+            raise InputError(f"{target.text} '{strange[0]}' is in {name} and not in train: {fix}.")
+    return np.array(classes)

@@ -1,0 +1,251 @@
+"""Scores with their uncertainty, and the difference of two models.
+
+Uncertainty is that of the bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993):
+of samples within their class, which says how far the number of samples carries, and of whole
+subjects (Field & Welsh, Bootstrapping clustered data, JRSS B 69, 2007), which says what to expect
+of other subjects. Samples of one subject are alike: where subjects repeat, trust the second.
+
+Letters: S samples, R resamples, K classes, E columns of a regression, U units that are drawn.
+"""
+
+import numpy as np
+
+from data_tools.errors import InputError
+from fmrifm.probe.scores.metrics import (
+    CLASSIFICATION,
+    REGRESSION,
+    Measure,
+    class_numbers,
+    classification,
+    regression,
+)
+
+RESAMPLES = 500
+# A comparison's p is at least 2 / (1 + this).
+_RESAMPLES_OF_COMPARISON = 2000
+# With fewer resamples that have a value, none lies in a tail of 2.5 %.
+_FEWEST = 40
+_MOST_CONFUSED = 100  # classes; the matrix of more is too large for a results.json
+_CELLS_AT_ONCE = 2_000_000
+
+
+def score(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    scores_SxK: np.ndarray,
+    classes: np.ndarray,
+    seed: int = 0,
+    subjects: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """Scores of a classifier on a whole split.
+
+    Args:
+      labels, predictions: (S,) of the classes.
+      scores_SxK: probabilities, columns in the order of `classes`.
+      classes: (K,).
+      seed: of the resamples.
+      subjects: (S,) str, whose sample each is.
+
+    Returns:
+      {metric: {"value", "std", "low", "high"}} for accuracy, balanced_accuracy, f1_macro (the
+      means over the classes of the split) and auroc (one against the rest, mean over classes): the
+      value, and the standard deviation and 95 % interval over stratified bootstrap resamples.
+      auroc is left out where a class is missing from the split. Where there are two subjects or
+      more and some have several samples, also "subject_std", "subject_low" and "subject_high" over
+      resamples of whole subjects: a class missing from a resample is left out of its means, and the
+      resample out of auroc's spread, which is left out where hardly any resample has all classes.
+
+    Raises:
+      InputError: a label or a prediction is none of the classes, or scores are not finite.
+    """
+    truth_S, guess_S = class_numbers(labels, classes), class_numbers(predictions, classes)
+    measure = classification(truth_S, guess_S, len(classes), scores_SxK)
+    return _with_spread(measure, truth_S, subjects, seed)
+
+
+def score_regression(
+    targets_SxE: np.ndarray,
+    predictions_SxE: np.ndarray,
+    seed: int = 0,
+    subjects: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """Scores of predicted values on a whole split.
+
+    Args:
+      targets_SxE, predictions_SxE: (S, E) float, or (S,).
+      seed, subjects: as in `score`.
+
+    Returns:
+      {metric: {...}} as `score`, for
+
+      - r2: mean over the columns that are not constant in the split (there is none: left out);
+      - pearson: for E = 1 the correlation over samples (left out where targets are constant), for
+        E > 1 the correlation of each sample's target and prediction over columns, mean over
+        samples; with a constant it is 0;
+      - cosine (E > 1): mean over samples, 0 with zeros;
+      - top1, top5 (E > 1): the share of samples whose own target is among the 1 or 5 nearest to the
+        prediction by cosine, among all different targets of the split; ties go against it.
+
+    Raises:
+      InputError: predictions are not finite.
+    """
+    targets_SxE, predictions_SxE = _columns(targets_SxE), _columns(predictions_SxE)
+    several = targets_SxE.shape[1] > 1
+    metrics = (*REGRESSION, "top1", "top5") if several else ("r2", "pearson")
+    measure = regression(targets_SxE, predictions_SxE, metrics)
+    return _with_spread(measure, np.zeros(len(targets_SxE), int), subjects, seed)
+
+
+def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.ndarray) -> dict:
+    """What is taken for what.
+
+    Args:
+      labels, predictions: (S,) of the classes.
+      classes: (K,).
+
+    Returns:
+      {"confusion": K lists of K ints, how many samples of the row's class are taken for the
+      column's, None of more than 100 classes; "recall": {class: the share of its samples that are
+      recognised, None without any}}.
+
+    Raises:
+      InputError: a label or a prediction is none of the classes.
+    """
+    k = len(classes)
+    cell_S = class_numbers(labels, classes) * k + class_numbers(predictions, classes)
+    confusion = np.bincount(cell_S, minlength=k * k).reshape(k, k)
+    rows = zip(classes.tolist(), confusion.diagonal(), confusion.sum(1), strict=True)
+    recall = {name: float(right / n) if n else None for name, right, n in rows}
+    return {"confusion": confusion.tolist() if k <= _MOST_CONFUSED else None, "recall": recall}
+
+
+def compare_paired(
+    labels: np.ndarray,
+    predictions_a: np.ndarray,
+    predictions_b: np.ndarray,
+    subjects: np.ndarray | None = None,
+    metric: str = "accuracy",
+    seed: int = 0,
+) -> dict[str, float]:
+    """How much better one model is than another on the same samples.
+
+    Both are scored on the same bootstrap resamples: of whole subjects where there are several and
+    some have several samples, else of samples within their class.
+
+    Args:
+      labels, predictions_a, predictions_b: (S,) classes; or (S, E) or (S,) float for r2, pearson
+        and cosine.
+      subjects: (S,) str, whose sample each is.
+      metric: accuracy, balanced_accuracy, f1_macro, r2, pearson or cosine.
+      seed: of the resamples.
+
+    Returns:
+      "difference", the metric of a less that of b; "low" and "high", its 95 % interval; "p",
+      two-sided: twice (1 + n) / (1 + R) where n of R resamples lie on the other side of zero or on
+      it, and at most 1; so p is never 0, and near 0.05 where an end of the interval is zero. Of U
+      subjects (or samples) it is 2 ** (1 - U) or more, as in a sign test: two that agree prove
+      nothing, and resamples of them cannot tell.
+
+    Raises:
+      InputError: the metric is unknown, these samples have none, or predictions are not finite.
+    """
+    measures = [_metric_of(metric, labels, some) for some in (predictions_a, predictions_b)]
+
+    def difference(counts_SxR: np.ndarray) -> dict[str, np.ndarray]:
+        a, b = (measure(counts_SxR)[metric] for measure in measures)
+        return {metric: a - b}
+
+    everything = np.ones((len(labels), 1), np.int32)
+    value = difference(everything)[metric][0]
+    if np.isnan(value):
+        raise InputError(f"{metric} of targets that are all the same is not defined: choose more.")
+    unit_S, stratum_U = _whole_subjects(subjects)
+    if unit_S is None:
+        strata = labels if metric in CLASSIFICATION else np.zeros(len(labels), int)
+        unit_S, stratum_U = np.arange(len(labels)), np.unique(strata, return_inverse=True)[1]
+    values = _resampled(difference, unit_S, stratum_U, seed, _RESAMPLES_OF_COMPARISON)[metric]
+    values = values[~np.isnan(values)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    beyond = min((values <= 0).sum(), (values >= 0).sum())
+    least = 2.0 ** (1 - len(stratum_U))
+    p = min(1.0, max(least, 2 * (1 + beyond) / (1 + len(values))))
+    return {"difference": float(value), "low": float(low), "high": float(high), "p": float(p)}
+
+
+def _metric_of(metric: str, labels: np.ndarray, predictions: np.ndarray) -> Measure:
+    """The metric of that name."""
+    if metric in CLASSIFICATION:
+        classes, numbers = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
+        return classification(numbers[: len(labels)], numbers[len(labels) :], len(classes))
+    if metric not in REGRESSION:
+        known = ", ".join((*CLASSIFICATION, *REGRESSION))
+        raise InputError(f"There is no metric '{metric}' to compare by: choose of {known}.")
+    targets, predictions = _columns(labels), _columns(predictions)
+    if metric == "cosine" and targets.shape[1] == 1:
+        raise InputError("cosine of single values is not defined: choose r2.")
+    return regression(targets, predictions, (metric,))
+
+
+def _columns(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
+
+
+def _with_spread(
+    measure: Measure, stratum_S: np.ndarray, subjects: np.ndarray | None, seed: int
+) -> dict[str, dict[str, float]]:
+    """Values on all samples, and the spread over resamples of samples and of subjects."""
+    found = measure(np.ones((len(stratum_S), 1), np.int32))
+    scores = {name: {"value": float(v[0])} for name, v in found.items() if not np.isnan(v[0])}
+    spreads = {"": _resampled(measure, np.arange(len(stratum_S)), stratum_S, seed, RESAMPLES)}
+    unit_S, stratum_U = _whole_subjects(subjects)
+    if unit_S is not None:
+        spreads["subject_"] = _resampled(measure, unit_S, stratum_U, seed, RESAMPLES)
+    for prefix, values in spreads.items():
+        for name, result in scores.items():
+            some = values[name][~np.isnan(values[name])]
+            if not prefix or _tells(some, len(stratum_U)):
+                low, high = np.percentile(some, [2.5, 97.5])
+                spread = {"std": some.std(), "low": low, "high": high}
+                result |= {prefix + key: float(v) for key, v in spread.items()}
+    return scores
+
+
+def _tells(values: np.ndarray, n_subjects: int) -> bool:
+    """Whether the resamples that have a value are enough.
+
+    Of two subjects, those may all be the one resample that has both.
+    """
+    return len(values) >= _FEWEST and (n_subjects > 2 or len(values) == RESAMPLES)
+
+
+def _whole_subjects(subjects: np.ndarray | None) -> tuple:
+    """Number of each sample's subject and the one stratum of all; None where that tells nothing."""
+    if subjects is None:
+        return None, None
+    names, unit_S = np.unique(subjects, return_inverse=True)
+    if not 1 < len(names) < len(subjects):
+        return None, None
+    return unit_S, np.zeros(len(names), int)
+
+
+def _resampled(
+    measure: Measure, unit_S: np.ndarray, stratum_U: np.ndarray, seed: int, resamples: int
+) -> dict[str, np.ndarray]:
+    """Values (R,) over resamples of units, block by block."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _CELLS_AT_ONCE // len(unit_S))
+    blocks = []
+    for first in range(0, resamples, step):
+        counts_UxR = _draw(stratum_U, min(step, resamples - first), rng)
+        blocks.append(measure(counts_UxR[unit_S]))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _draw(stratum_U: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """(U, R) int32: how often each unit is drawn, from every stratum as many as it has."""
+    order = np.argsort(stratum_U, kind="stable")
+    _, first, size = np.unique(stratum_U[order], return_index=True, return_counts=True)
+    first_U, size_U = np.repeat(first, size)[:, None], np.repeat(size, size)[:, None]
+    shape = (len(stratum_U), resamples)
+    cell = order[first_U + rng.integers(size_U, size=shape)] * resamples + np.arange(resamples)
+    return np.bincount(cell.ravel(), minlength=cell.size).reshape(shape).astype(np.int32)

@@ -1,0 +1,178 @@
+"""Could a score have come about by chance?
+
+Labels are exchanged as they could have been if they had nothing to do with the brain, and the
+predictions are scored again. p is that of Phipson & Smyth (Permutation P-values should never be
+zero, Stat. Appl. Genet. Mol. Biol. 9, 2010).
+
+Letters: N arrangements of the labels, S samples, G subjects, K classes, E columns of a regression.
+"""
+
+import numpy as np
+
+from data_tools.errors import InputError
+from fmrifm.probe.scores.metrics import (
+    CLASSIFICATION,
+    check_finite,
+    class_numbers,
+    distinct_rows,
+    macro_metrics,
+    r2,
+    unit_rows,
+)
+
+_CELLS_AT_ONCE = 2_000_000
+# The same arrangement summed in another order may fall this far short of itself.
+_ROUNDING = 1e-9
+
+
+def permutation_test(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    classes: np.ndarray,
+    subjects: np.ndarray,
+    metric: str = "balanced_accuracy",
+    n: int = 1000,
+    seed: int = 0,
+) -> dict[str, float | str]:
+    """Scores predictions against labels that are exchanged.
+
+    Where labels vary within subjects (a state), each subject's samples exchange theirs; subjects
+    that have one label only keep it. Where every subject has one label (a trait), whole subjects
+    exchange theirs, since that is how many independent labels there are.
+
+    Args:
+      labels, predictions: (S,) of the classes.
+      classes: (K,).
+      subjects: (S,) str, whose sample each is.
+      metric: accuracy, balanced_accuracy or f1_macro.
+      n: how many arrangements are drawn.
+      seed: of the arrangements.
+
+    Returns:
+      "metric"; "p" = (1 + how many arrangements score as well as the labels) / (1 + n), and 1 where
+      the labels can be arranged in one way only; "kind", "within" or "across" subjects; "null_mean"
+      and "null_high", mean and 95th percentile of the arrangements' scores.
+
+    Raises:
+      InputError: the metric is unknown, or a label or a prediction is none of the classes.
+    """
+    if metric not in CLASSIFICATION:
+        raise InputError(f"There is no metric '{metric}': choose of {', '.join(CLASSIFICATION)}.")
+    truth_S, guess_S = class_numbers(labels, classes), class_numbers(predictions, classes)
+
+    def values(truth_NxS: np.ndarray) -> np.ndarray:
+        return _macro_values(truth_NxS, guess_S, len(classes))[metric]
+
+    return {"metric": metric} | _test(values, truth_S, subjects, n, seed)
+
+
+def permutation_test_regression(
+    targets_SxE: np.ndarray,
+    predictions_SxE: np.ndarray,
+    subjects: np.ndarray,
+    metric: str = "r2",
+    n: int = 1000,
+    seed: int = 0,
+) -> dict[str, float | str]:
+    """Scores predicted values against targets that are exchanged, as `permutation_test` does.
+
+    Args:
+      targets_SxE, predictions_SxE: (S, E) float, or (S,).
+      subjects, n, seed: as there.
+      metric: r2, or cosine (E > 1).
+
+    Returns:
+      As there.
+
+    Raises:
+      InputError: the metric is unknown or not defined for these targets, or predictions are not
+        finite.
+    """
+    targets, guess = (x.reshape(len(x), -1) for x in (targets_SxE, predictions_SxE))
+    if metric not in ("r2", "cosine"):
+        raise InputError(f"There is no metric '{metric}': choose r2 or cosine.")
+    if metric == "cosine" and targets.shape[1] == 1:
+        raise InputError("cosine of single values is not defined: choose r2.")
+    check_finite(guess)
+    first, place_S = distinct_rows(targets)
+    if metric == "r2" and len(first) == 1:
+        raise InputError("r2 of targets that are all the same is not defined: choose more.")
+    if metric == "cosine":
+        targets, guess = unit_rows(targets), unit_rows(guess)
+    different, once = targets[first], np.ones((len(targets), 1))
+
+    def value(place_S: np.ndarray) -> float:
+        if metric == "r2":
+            return r2(different[place_S], guess, once)[0]
+        return np.einsum("se,se->", different[place_S], guess) / len(guess)
+
+    def values(place_NxS: np.ndarray) -> np.ndarray:
+        return np.array([value(place_S) for place_S in place_NxS])
+
+    return {"metric": metric} | _test(values, place_S, subjects, n, seed)
+
+
+def _test(values, label_S: np.ndarray, subjects: np.ndarray, n: int, seed: int) -> dict:
+    """The test, of labels that are numbers; `values` scores arrangements (N, S)."""
+    observed, kind = values(label_S[None])[0], exchange_kind(label_S, subjects)
+    rng, step = np.random.default_rng(seed), max(1, _CELLS_AT_ONCE // len(label_S))
+    blocks = [min(step, n - first) for first in range(0, n, step)]
+    null = np.concatenate([values(exchange(label_S, subjects, size, rng)) for size in blocks])
+    return {**compare_with_null(observed, null), "kind": kind}
+
+
+def exchange_kind(label_S: np.ndarray, subjects: np.ndarray) -> str:
+    """ "across" where every subject has one label only, else "within"."""
+    subject_S = np.unique(subjects, return_inverse=True)[1]
+    return "across" if _one_each(label_S, subject_S) else "within"
+
+
+def exchange(
+    label_S: np.ndarray, subjects: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(N, S) arrangements of labels (S,) int, as `permutation_test` exchanges them."""
+    subject_S = np.unique(subjects, return_inverse=True)[1]
+    arrange = _across if _one_each(label_S, subject_S) else _within
+    return arrange(label_S, subject_S, n, rng)
+
+
+def compare_with_null(observed: float, null_N: np.ndarray) -> dict[str, float]:
+    """ "p", "null_mean" and "null_high" of `permutation_test`, of a score and those by chance."""
+    as_good = (null_N >= observed - _ROUNDING * max(1, abs(observed))).sum()
+    return {
+        "p": float((1 + as_good) / (1 + len(null_N))),
+        "null_mean": float(null_N.mean()),
+        "null_high": float(np.percentile(null_N, 95)),
+    }
+
+
+def _one_each(label_S: np.ndarray, subject_S: np.ndarray) -> bool:
+    """Whether every subject has one label only."""
+    return len(np.unique(np.stack([subject_S, label_S]), axis=1).T) == subject_S.max() + 1
+
+
+def _within(label_S, subject_S, n: int, rng: np.random.Generator) -> np.ndarray:
+    """(N, S) labels in a random order within each subject."""
+    shuffled = np.argsort(subject_S + rng.random((n, len(label_S))), axis=1)
+    labels_NxS = np.empty((n, len(label_S)), label_S.dtype)
+    labels_NxS[:, np.argsort(subject_S, kind="stable")] = label_S[shuffled]
+    return labels_NxS
+
+
+def _across(label_S, subject_S, n: int, rng: np.random.Generator) -> np.ndarray:
+    """(N, S) labels of the subjects in a random order, all samples of a subject with the same."""
+    label_G = label_S[np.unique(subject_S, return_index=True)[1]]
+    return rng.permuted(np.tile(label_G, (n, 1)), axis=1)[:, subject_S]
+
+
+def _macro_values(truth_NxS: np.ndarray, guess_S: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """The metrics (N,) of each arrangement."""
+    n = len(truth_NxS)
+    cell = truth_NxS + k * np.arange(n)[:, None]
+    present, right = (
+        np.bincount(some, minlength=n * k).reshape(n, k).T
+        for some in (cell.ravel(), cell[truth_NxS == guess_S])
+    )
+    guessed = np.bincount(guess_S, minlength=k)[:, None]
+    # Every label of the split is in every arrangement.
+    return macro_metrics(right, present, guessed, present[:, 0] > 0)

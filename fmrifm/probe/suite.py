@@ -1,0 +1,305 @@
+"""A probe, from its config to its results: what representation decodes what, how sure, and
+whether it beats what is simple."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fmrifm.model.files import ModelFiles
+from fmrifm.probe.check_config import FINETUNE, check_choices, check_model, grid_settings
+from fmrifm.probe.features.baselines import Parcels
+from fmrifm.probe.features.representations import standardise
+from fmrifm.probe.features.table_rows import GRID, Entry, find_entries
+from fmrifm.probe.heads.finetune import finetune
+from fmrifm.probe.heads.grid import fit_grid
+from fmrifm.probe.heads.knn import fit_knn
+from fmrifm.probe.heads.logistic import (
+    check_random_splits,
+    fit_logistic,
+    fit_majority,
+    fit_mean,
+    random_splits,
+)
+from fmrifm.probe.heads.ridge import fit_ridge
+from fmrifm.probe.heads.settings import FinetuneSettings
+from fmrifm.probe.results.results import (
+    Results,
+    check_output,
+    describe_probe,
+    main_metric,
+    pack_predictions,
+    publish,
+    record_probe,
+)
+from fmrifm.probe.samples.compatibility import check_compatible, clip_length, count_seen
+from fmrifm.probe.samples.splits import Splits, open_splits
+from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score, score_regression
+from fmrifm.probe.scores.metrics import regression
+from fmrifm.probe.scores.permutation import permutation_test, permutation_test_regression
+from fmrifm.published.open_model import open_model
+
+# Heads that a seed changes: weights and batches, or the splits that C is chosen by.
+_SEEDED = (*GRID, "logistic")
+
+
+def probe(
+    config: ConfigDict, output: Path, files: ModelFiles | None = None, records: bool = True
+) -> Results:
+    """Reads a target from frozen features, and from what baselines see of the same samples.
+
+    Args:
+      config: as in configs/probe.py.
+      output: directory for results.json, results.csv, provenance.json, predictions_*.npz and
+        features/.
+      files: the model, where it is not to be opened by its name in the config.
+      records: whether provenance.json gets an entry; that of a training run speaks for its probes.
+
+    Returns:
+      What results.json holds; without rows on all processes but the first.
+
+    Raises:
+      InputError: the config makes no sense, splits share what they must not, or one has no sample.
+    """
+    check_choices(config)
+    check_output(output, config.target, config.unit, config.task)
+    files = files or open_model(config.model)
+    splits = open_probe(config, files)
+    parcels = Parcels(config.data.parcels) if config.data.parcels else None
+    if parcels is not None:
+        for name, some in splits.sources.items():
+            parcels.check(some, splits.samples[name])
+    cache = Path(config.cache_dir) if config.cache_dir else output / "features"
+    table, first = _Table(config, files, splits), jax.process_index() == 0
+    if first and records:
+        stores = [source.store for some in splits.sources.values() for source in some]
+        record_probe(output, config, stores + (parcels.stores if parcels else []))
+    for entry in find_entries(config, files, splits, parcels, cache):
+        if first:  # all processes encode, one fits
+            table.add_entry(entry)
+    if first and FINETUNE in config.heads:
+        table.add_finetuned()
+    results = table.results()
+    if first:
+        publish(output, results, table.predictions)
+    return results
+
+
+def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
+    """The splits of a probe, once all is checked that can be before any work.
+
+    Args:
+      config: of `probe`; representations that the model lacks are taken out of it.
+      files: the model; it needs no weights.
+
+    Raises:
+      InputError: as `probe`.
+    """
+    check_choices(config)
+    num_frames = clip_length(files)
+    check_model(config, files)
+    splits = open_splits(config, num_frames)
+    stores = {str(s.store.path): s for some in splits.sources.values() for s in some}
+    for warning in check_compatible(files, list(stores.values()), config.data.strict):
+        print(warning)
+    if config.random_splits:
+        pool = [splits.samples[name].labels for name in _pool(splits)]
+        check_random_splits(np.concatenate(pool), *map(len, pool))
+    return splits
+
+
+class _Table:
+    """The rows of the results, and the predictions behind them."""
+
+    def __init__(self, config: ConfigDict, files: ModelFiles, splits: Splits):
+        self._config, self._files, self._splits = config, files, splits
+        self._rows: list[dict] = []
+        self._values: list[dict[str, np.ndarray]] = []  # predictions of each row by split
+        self.predictions: dict[str, bytes] = {}
+
+    def add_entry(self, entry: Entry) -> None:
+        """Fits a head and scores it."""
+        if entry.head == "linear" and self._config.grid.standardize:
+            entry = dataclasses.replace(entry, features=standardise(entry.features))
+        values, hparams, diverged = self._fit(entry, self._config.seed)
+        row = self._add(entry.name, entry.head, entry.baseline, hparams, diverged, values)
+        if entry.head == "logistic" and self._config.random_splits:
+            row["random_splits"] = self._random_splits(entry)
+        if self._config.n_seeds > 1 and entry.head in _SEEDED:
+            self._add_seeds(row, entry, values)
+
+    def add_finetuned(self) -> None:
+        """Trains the encoder with a head and scores it."""
+        splits, config = self._splits, self._config
+        settings = FinetuneSettings(**config.finetune)
+        train, val = (
+            (splits.sources[name], splits.samples[name], splits.targets(name))
+            for name in ("train", "val")
+        )
+        tuned = finetune(self._files, train, val, settings=settings, seed=config.seed)
+        values = {
+            name: tuned.predict(splits.sources[name], splits.samples[name]) for name in splits.tests
+        }
+        hparams = {"epoch": int(tuned.best_epoch) + 1, **dataclasses.asdict(settings)}
+        name = f"{settings.mode}_{settings.representation}_{settings.head}"
+        self._add(name, FINETUNE, False, hparams, 0, values)
+
+    def results(self) -> Results:
+        """What results.json holds."""
+        config, splits = self._config, self._splits
+        results = {
+            **describe_probe(config, self._files.step, splits.classes),
+            "overlap": [
+                {"a": o.a, "b": o.b, "field": o.field, "shared": o.shared} for o in splits.overlaps
+            ],
+            "left_out": {
+                name: {"unlabelled": some.n_unlabelled, "dropped_frames": some.n_dropped_frames}
+                for name, some in splits.samples.items()
+            },
+            "results": self._rows,
+        }
+        if self._rows:
+            self._compare(main_metric(results))
+        return results
+
+    def _add_seeds(self, row: dict, entry: Entry, values: dict[str, np.ndarray]) -> None:
+        """Says how far the main metric depends on the seed of the head, and on who is tested."""
+        seeds = range(self._config.seed + 1, self._config.seed + self._config.n_seeds)
+        every = [values, *(self._fit(entry, seed)[0] for seed in seeds)]
+        for test, split in row["splits"].items():
+            metric = next(iter(split["metrics"]))
+            scores = [self._score(test, some[test])["metrics"][metric]["value"] for some in every]
+            told = split["metrics"][metric]
+            split["seeds"] = {
+                "n": len(scores),
+                "metric": metric,
+                "mean": float(np.mean(scores)),
+                "seed_std": float(np.std(scores, ddof=1)),
+                "sampling_std": told.get("subject_std", told["std"]),
+            }
+
+    def _fit(self, entry: Entry, seed: int) -> tuple[dict[str, np.ndarray], dict, int]:
+        """Predictions of the test splits, hyperparameters, how many heads of a grid diverged."""
+        fitted, hparams, diverged = self._fit_head(entry, seed)
+        values = {
+            name: fitted.predict_values(_input(entry, entry.features[name]))
+            for name in self._splits.tests
+        }
+        return values, hparams, diverged
+
+    def _fit_head(self, entry: Entry, seed: int):
+        """The fitted head, its hyperparameters, and how many of its grid diverged."""
+        config, splits = self._config, self._splits
+        train, val = (
+            (_input(entry, entry.features[name]), splits.targets(name)) for name in ("train", "val")
+        )
+        if entry.head == "majority":
+            return (fit_mean if splits.classes is None else fit_majority)(train), {}, 0
+        if entry.head == "knn":
+            return *fit_knn(train, val, config.task, seed), 0
+        if entry.head in GRID:
+            settings = grid_settings(config)
+            settings = dataclasses.replace(settings, inner=settings.inner or entry.inner)
+            fitted = fit_grid(entry.head, train, val, splits.n_out, settings, seed)
+            return fitted, fitted.hparams, fitted.diverged
+        return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, seed), 0
+
+    def _random_splits(self, entry: Entry) -> dict:
+        names, config = _pool(self._splits), self._config
+        x_SxD = np.concatenate([entry.features[name].x_SxD for name in names])
+        labels = [self._splits.targets(name) for name in names]
+        return random_splits(
+            x_SxD, np.concatenate(labels), *map(len, labels), config.random_splits, config.seed
+        )
+
+    def _add(self, name, head, baseline, hparams, diverged, values) -> dict:
+        splits = self._splits
+        row = {
+            "dataset": splits.datasets,
+            "representation": name,
+            "head": head,
+            "baseline": baseline,
+            "hparams": hparams,
+            "diverged": diverged,
+            "splits": {test: self._score(test, values[test]) for test in splits.tests},
+        }
+        self._rows.append(row)
+        self._values.append(values)
+        parts = [self._columns(test, values[test]) for test in splits.tests]
+        self.predictions[f"predictions_{name}_{head}.npz"] = pack_predictions(parts)
+        return row
+
+    def _score(self, test: str, values: np.ndarray) -> dict:
+        samples, classes = self._splits.samples[test], self._splits.classes
+        subjects, seed = samples.subjects, self._config.seed
+        people = set(subjects.tolist())
+        about = {
+            "n": len(samples),
+            "n_subjects": len(people),
+            "seen_in_pretraining": count_seen(self._files, people),
+        }
+        if classes is None:
+            metrics = score_regression(samples.labels, values, seed, subjects)
+            metric = "cosine" if "cosine" in metrics else "r2"  # the main one stands first
+            if metric not in metrics:  # a target that does not vary has neither
+                return about | {"metrics": metrics, "chance": None}
+            chance = permutation_test_regression(
+                samples.labels, values, subjects, metric=metric, seed=seed
+            )
+            typical = np.broadcast_to(self._splits.samples["train"].labels.mean(0), values.shape)
+            once = np.ones((len(samples), 1), np.int32)
+            reached = regression(samples.labels, typical, (metric,))(once)[metric][0]
+            chance |= {"majority": float(reached), "uniform": None}
+            return about | {"metrics": {metric: metrics[metric], **metrics}, "chance": chance}
+        guesses = classes[values.argmax(1)]
+        chance = permutation_test(samples.labels, guesses, classes, subjects, seed=seed)
+        commonest = classes[np.bincount(self._splits.targets("train")).argmax()]
+        recalled = float((samples.labels == commonest).any() / len(np.unique(samples.labels)))
+        return about | {
+            "metrics": score(samples.labels, guesses, values, classes, seed, subjects),
+            "chance": chance | {"majority": recalled, "uniform": 1 / len(classes)},
+            **describe_errors(samples.labels, guesses, classes),
+        }
+
+    def _columns(self, test: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        samples, classes = self._splits.samples[test], self._splits.classes
+        return {
+            "key": samples.keys,
+            "start": samples.starts,
+            "split": np.full(len(samples), test),
+            "subject": samples.subjects,
+            "target": samples.labels,
+            "prediction": values if classes is None else classes[values.argmax(1)],
+            "score": values,
+        }
+
+    def _compare(self, metric: str) -> None:
+        """Says of every row of the model how much better it is than each baseline."""
+        classes, seed = self._splits.classes, self._config.seed
+        rows = list(zip(self._rows, self._values, strict=True))
+        for row, values in rows:
+            for test, result in row["splits"].items():
+                samples = self._splits.samples[test]
+                if row["baseline"] or metric not in result["metrics"]:
+                    continue
+                told = [
+                    x[test] if classes is None else classes[x[test].argmax(1)]
+                    for x in (values, *(v for r, v in rows if r["baseline"]))
+                ]
+                names = [f"{r['representation']}/{r['head']}" for r, _ in rows if r["baseline"]]
+                labels, subjects = samples.labels, samples.subjects
+                result["versus"] = {
+                    name: compare_paired(labels, told[0], other, subjects, metric, seed)
+                    for name, other in zip(names, told[1:], strict=True)
+                }
+
+
+def _pool(splits: Splits) -> list[str]:
+    """The splits that random ones are drawn from."""
+    return ["train", "val", splits.tests[0]]
+
+
+def _input(entry: Entry, features):
+    return features if entry.head in GRID else features.x_SxD

@@ -1,0 +1,297 @@
+"""Checkpoints: the only file that knows orbax.
+
+A checkpoint holds the train state and a little JSON, no iterator state: batch k is a function of k.
+Saves are asynchronous; a checkpoint appears whole or not at all.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import flax.struct
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+from data_tools.errors import InputError
+from data_tools.files.remote import file_system, is_url, remote_errors
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Arrays only; what is static stays outside.
+
+    Attributes:
+      step: int32, updates done.
+      params: float32 tree.
+      opt_state: the optimizer's tree.
+      first_bad_step: int32, the first update whose loss or gradient was not finite, else -1.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    first_bad_step: jax.Array
+
+
+def quiet() -> None:
+    """Leaves speaking to exceptions: orbax logs every file, and a failed write a hundred times."""
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    # gcsfs warns of buckets whose kind it may not ask for, at every call.
+    for name in ("absl", "asyncio", "gcsfs"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def hook(problem) -> None:
+        if str(problem.exc_value) != "Event loop is closed":  # a write after the one that failed
+            usual(problem)
+
+    sys.unraisablehook = hook
+
+
+def as_path(place: str | os.PathLike) -> Path:
+    """A place, absolute; a URL as something that has the methods of a path.
+
+    Raises:
+      InputError: it cannot be opened, as a package is missing.
+    """
+    if not is_url(place):
+        return Path(place).absolute()
+    file_system(str(place))
+    import fsspec
+
+    # Else what other processes save and delete would not be seen.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    return epath.Path(str(place).rstrip("/"))
+
+
+class _KeepOne(keep.PreservationPolicy):
+    """Keeps one step, another one when told."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of a run: the newest, every n-th, and the one called best."""
+
+    def __init__(self, directory: Path, newest: int, every: int):
+        """
+        Args:
+          directory: absolute, see `as_path`.
+          newest: how many of the newest stay.
+          every: steps that are multiples of this stay for good; 0 for none.
+        """
+        # Not orbax's own BestN: it fixes the metric with the save, but a run stopped at an
+        # evaluation saves first and evaluates when it continues.
+        self._directory, self._best = directory, _KeepOne()
+        policies: list = [keep.LatestN(newest), self._best]
+        if every:
+            policies.append(keep.EveryNSteps(every))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,  # of a killed run
+        )
+        with _reading(directory):
+            self._manager = ocp.CheckpointManager(directory, options=options)
+
+    @property
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def keep_best(self, step: int) -> None:
+        """From now on this step stays, be it saved already or next."""
+        self._best.step = step
+
+    def save(self, state: TrainState, step: int, meta: dict) -> None:
+        """Starts saving; returns as soon as the state may be donated.
+
+        Raises:
+          OSError: this or the last save could not be written; InputError in a bucket.
+        """
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with self._disk_errors():
+            self._manager.save(step, args=args, force=True)
+
+    def restore(self, abstract: TrainState) -> TrainState:
+        """The newest state, laid out as `abstract` (shapes with shardings) says."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._restore(args).state
+
+    def meta(self) -> dict:
+        """The JSON saved beside the newest state."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._restore(args).meta
+
+    def _restore(self, args):
+        with _damage_named(self._directory, self.latest_step):
+            return self._manager.restore(self.latest_step, args=args)
+
+    def wait(self) -> None:
+        """Returns when the last save is durable; OSError if it could not be written."""
+        with self._disk_errors():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        with self._disk_errors():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Failed writes as OSError; what they left is removed.
+
+        In a bucket they are of many kinds, and what they left does not count as a checkpoint.
+        """
+        try:
+            yield
+        except Exception as error:
+            if is_url(self._directory):
+                raise InputError(
+                    f"No checkpoint could be written to {self._directory} ({_reason(error)}): "
+                    "check the network and who may write there; the same command continues from "
+                    "the last one that is whole."
+                ) from error
+            told = re.search(r"os_error_code='(\d+)'", str(error))  # by tensorstore
+            number = error.errno if isinstance(error, OSError) else told and int(told[1])
+            if not number:
+                raise
+            if jax.process_index() == 0:
+                for half in self._directory.glob("*.orbax-checkpoint-tmp"):
+                    _remove(half)
+            raise OSError(number, os.strerror(number), str(self._directory)) from error
+
+
+def _remove(directory: Path) -> None:
+    """Removes a directory that threads may still write to."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.05)
+
+
+def find_checkpoint(path: str | os.PathLike) -> tuple[Path, int] | None:
+    """The checkpoint directory and step behind a workdir, its `checkpoints/`, or one step in it.
+
+    Args:
+      path: a path, or a URL.
+
+    Raises:
+      InputError: a URL cannot be read.
+    """
+    with _reading(path):
+        path = as_path(path)
+        if path.name.isdigit() and (path / "state").is_dir():
+            return path.parent, int(path.name)
+        for directory in (path / "checkpoints", path):
+            if directory.is_dir() and (steps := _steps(directory)):
+                return directory, max(steps)
+    return None
+
+
+def list_steps(path: str | os.PathLike) -> list[int]:
+    """The steps that are saved behind a workdir, ascending; none where there is no checkpoint."""
+    found = find_checkpoint(path)
+    if found is None:
+        return []
+    with _reading(found[0]):
+        return sorted(_steps(found[0]))
+
+
+def _steps(directory: Path) -> list[int]:
+    if is_url(directory):  # where a checkpoint grows under its own name until it is whole
+        return ocp.utils.checkpoint_steps(directory)
+    return [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
+
+
+def restore_params(path: str | os.PathLike, abstract_params: Any) -> Any:
+    """The parameters alone of a checkpoint, for a warm start or a probe.
+
+    Args:
+      path: a workdir, its `checkpoints/`, or one step in it.
+      abstract_params: shapes with shardings.
+
+    Raises:
+      InputError: no checkpoint there, or one of another model.
+    """
+    wanted = {"params": abstract_params}
+    with _opened(path) as (manager, step):
+        stored = manager.item_metadata(step).state.tree["params"]
+        _check_shapes(stored, abstract_params, f"{manager.directory}/{step}")
+        args = ocp.args.PyTreeRestore(
+            wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+        return manager.restore(step, args=ocp.args.Composite(state=args)).state["params"]
+
+
+def _check_shapes(stored, wanted, where: str) -> None:
+    def shapes(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {
+            jax.tree_util.keystr(p, simple=True, separator="/"): tuple(x.shape) for p, x in leaves
+        }
+
+    found, needed = shapes(stored), shapes(wanted)
+    for name in sorted(found.keys() | needed.keys()):
+        if found.get(name) != needed.get(name):
+            raise InputError(
+                f"{where} is of another model: {name} has shape {found.get(name, 'none')}, this "
+                f"model's {needed.get(name, 'none')}."
+            )
+
+
+def restore_meta(path: str | os.PathLike) -> dict:
+    """The JSON saved beside the newest checkpoint behind `path`."""
+    with _opened(path) as (manager, step):
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return manager.restore(step, args=args).meta
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """Orbax's manager and the step behind a path; InputError if there is none."""
+    found = find_checkpoint(path)
+    if found is None:
+        raise InputError(f"{path} holds no checkpoint: check the path.")
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    with _damage_named(*found), ocp.CheckpointManager(found[0], item_handlers=handlers) as manager:
+        yield manager, found[1]
+
+
+@contextlib.contextmanager
+def _damage_named(directory: Path, step: int) -> Iterator[None]:
+    try:
+        with _reading(directory):
+            yield
+    except (OSError, ValueError, KeyError) as error:
+        why = f" or cannot be read ({_reason(error)})" if is_url(directory) else ""
+        raise InputError(
+            f"Checkpoint {step} of {directory} is damaged{why}: move {directory / str(step)} away "
+            "to use an earlier one."
+        ) from error
+
+
+@contextlib.contextmanager
+def _reading(place: str | os.PathLike) -> Iterator[None]:
+    """Of a URL, what the network refuses is told in a sentence."""
+    with remote_errors(str(place)) if is_url(place) else contextlib.nullcontext():
+        yield
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

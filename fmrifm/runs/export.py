@@ -1,0 +1,116 @@
+"""A checkpoint as a model: what a run has learned so far, without the run."""
+
+import base64
+import dataclasses
+import os
+import secrets
+import zlib
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from data_tools.spaces.geometry import Geometry
+from fmrifm.input.data import Data
+from fmrifm.input.preprocess import CLAMP
+from fmrifm.model.files import ModelFiles, hash_subject, read_options
+from fmrifm.model.mae import param_shapes
+from fmrifm.model.options import ModelOptions
+from fmrifm.runs.checkpoint import find_checkpoint, restore_meta, restore_params
+
+
+def origin_of(facts: dict) -> dict:
+    """Where weights come from: subjects they have seen, published weights they descend from, and
+    the licence that goes with them.
+    """
+    nothing = {"subjects_seen": [], "sources": [], "license": ""}
+    return {name: facts.get(name, default) for name, default in nothing.items()}
+
+
+def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
+    """What a checkpoint says of its model, as JSON; `geometry` in the model's patches."""
+    arrays = {name: _pack(getattr(geometry, name)) for name in ("picture", "columns")}
+    arrays |= {"mask": _pack(np.packbits(geometry.mask)), "shape": geometry.mask.shape}
+    if geometry.picture is not None:
+        arrays["picture_shape"] = geometry.picture.shape
+    return {
+        "options": dataclasses.asdict(options),
+        "geometry": dataclasses.asdict(geometry) | arrays,
+    }
+
+
+def model_of(meta: dict) -> tuple[ModelOptions, Geometry]:
+    """The reverse of `describe_model`, from what lies beside a checkpoint."""
+    geometry = dict(meta["model"]["geometry"])
+    shape = geometry.pop("shape")
+    bits = _unpack(geometry["mask"], np.uint8)
+    geometry["mask"] = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape) == 1
+    shapes = {"columns": shape, "picture": geometry.pop("picture_shape", None)}
+    for name, size in shapes.items():
+        if geometry.get(name) is not None:
+            geometry[name] = _unpack(geometry[name], np.int32).reshape(size)
+    for name in ("patch_shape", "bbox", "regions"):
+        geometry[name] = tuple(geometry.get(name, ()))
+    geometry = Geometry(**geometry)
+    return read_options(meta["model"]["options"], geometry, "The checkpoint"), geometry
+
+
+def describe_data(config: ConfigDict, data: Data) -> dict:
+    """What a user of the model must do to the data, and what was done to the stores."""
+    return {
+        "normalize": config.data.normalize,
+        "no_coord_normalize": config.data.no_coord_normalize,
+        "clamp": CLAMP,
+        "tr": data.train[0].store.tr,
+        "stores": [source.store.preprocessing for source in data.train],
+    }
+
+
+def hashed_subjects(data: Data) -> dict:
+    """The training subjects as salted hashes."""
+    salt = secrets.token_hex(8)
+    names = {
+        f"{run['dataset']}/{run['subject']}"
+        for source in data.train
+        for run in (source.store.runs[r] for r in source.runs)
+    }
+    return {"salt": salt, "hashes": sorted(hash_subject(salt, name) for name in names)}
+
+
+def _pack(array: np.ndarray | None) -> str | None:
+    return None if array is None else base64.b64encode(zlib.compress(array.tobytes())).decode()
+
+
+def _unpack(text: str, dtype: type) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
+
+
+def export_checkpoint(path: str | os.PathLike) -> ModelFiles:
+    """The model of a checkpoint: a workdir (its newest), its checkpoints/, or one step in it.
+
+    Raises:
+      InputError: no checkpoint there, or a damaged one.
+    """
+    found = find_checkpoint(path)
+    if found is None:
+        raise InputError(f"{path} holds no checkpoint: check the path.")
+    # Once: a run that is saving may have a newer one by the time of the weights.
+    directory, step = found
+    path = directory / str(step)
+    meta = restore_meta(path)
+    options, geometry = model_of(meta)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), param_shapes(options)
+    )
+    # Runs of earlier versions tell less.
+    known = {"normalize": meta["config"]["data"]["normalize"]}
+    return ModelFiles(
+        options=options,
+        params=jax.device_get(restore_params(path, shapes)),
+        geometry=geometry,
+        preprocessing=meta.get("preprocessing", known),
+        **origin_of(meta),
+        step=step,
+    )

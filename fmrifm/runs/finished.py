@@ -1,0 +1,179 @@
+"""Finished runs: what was asked of each, how large it was, and how it scored.
+
+A run is the workdir of `fmrifm.pretrain`, with the probes in its probes/, or that of a probe.
+Scores are of one checkpoint, the last or the best; a probe counts if it was of that one. The best
+was chosen on one of the evaluation sets (keep_best), and so its loss there is no fair score and is
+not given.
+"""
+
+import dataclasses
+import glob
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from fmrifm.input.data import open_data
+from fmrifm.reporting import shorten_paths
+from fmrifm.runs.config import flatten
+from fmrifm.runs.metrics_writer import read_metrics
+from fmrifm.runs.provenance import measure, read_starts
+
+CHECKPOINTS = ("auto", "last", "best")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      path: its workdir.
+      name: the path without the directories that all runs of the set share.
+      config: its fields, "optim.lr" and so on.
+      scores: "eval/NAME/loss", "probe/NAME/..." and so on, of one checkpoint.
+      step: of that checkpoint; None for a probe.
+      chosen_on: the evaluation set by which it was chosen; None for the last one.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    scores: dict[str, float]
+    step: int | None
+    chosen_on: str | None
+
+    @property
+    def checkpoint(self) -> str:
+        return "last" if self.chosen_on is None else f"best on {self.chosen_on}"
+
+    def losses(self) -> dict[str, float]:
+        """Masked loss of each evaluation set."""
+        ends = ("eval/", "/loss")
+        return {
+            key.removeprefix(ends[0]).removesuffix(ends[1]): value
+            for key, value in self.scores.items()
+            if key.startswith(ends[0]) and key.endswith(ends[1])
+        }
+
+    def sizes(self) -> dict[str, Any]:
+        """See `provenance.measure`; of runs that did not record it, by opening their stores.
+
+        Raises:
+          InputError: the run is a probe, its stores are not there any more, or it is too old.
+        """
+        if self.step is None:
+            raise InputError(f"{self.path} is a probe, which has no sizes: give pretraining runs.")
+        starts = read_starts(self.path)
+        if starts and starts[-1]["sizes"]:
+            return starts[-1]["sizes"]
+        config = ConfigDict(json.loads((self.path / "config.json").read_text()))
+        try:
+            return measure(config, open_data(config))
+        except (AttributeError, KeyError) as error:
+            raise InputError(
+                f"The config of {self.path} is of an older version ({error}): leave it out."
+            ) from error
+
+
+def read_runs(patterns: Sequence[str], checkpoint: str = "auto") -> list[Run]:
+    """The finished runs behind globs, each once, in the order of their names.
+
+    Args:
+      patterns: directories of runs, or globs; a directory of a sweep stands for its points.
+      checkpoint: last, best, or auto: best where a run has keep_best.
+
+    Raises:
+      InputError: nothing there, a run that is damaged or not complete, or best without keep_best.
+    """
+    paths = {}
+    for pattern in patterns:
+        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+        found = [path for match in matches for path in _runs_in(Path(match))]
+        if not found:
+            raise InputError(f"{pattern} holds no run: give workdirs of finished runs, or a glob.")
+        paths |= {path.resolve(): path for path in found}
+    # Without "..", which absolute() keeps: names become paths below an output.
+    places = {path: os.path.abspath(path) for path in paths.values()}
+    names = shorten_paths(list(places.values()))
+    return [_read(path, names[place], checkpoint) for path, place in places.items()]
+
+
+def _runs_in(place: Path) -> list[Path]:
+    if _is_run(place):
+        return [place]
+    if (place / "sweep.json").is_file():  # other runs may lie beside its points
+        points = json.loads((place / "sweep.json").read_text())["points"]
+        return [place / point["name"] for point in points]
+    return sorted(path for path in place.glob("*") if _is_run(path)) if place.is_dir() else []
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "metrics.jsonl").is_file() or (path / "results.json").is_file()
+
+
+def _read(path: Path, name: str, checkpoint: str) -> Run:
+    if not _is_run(path):
+        raise InputError(f"The run {path} has not begun: finish the sweep, or leave it out.")
+    try:
+        if not (path / "metrics.jsonl").is_file():
+            results = json.loads((path / "results.json").read_text())
+            return Run(path, name, flatten(results["config"]), _probe_scores(results), None, None)
+        config = flatten(json.loads((path / "config.json").read_text()))
+        lines = read_metrics(path / "metrics.jsonl")
+        step, chosen_on = _choose(path, config, lines, checkpoint)
+        scores = {
+            key: value
+            for line in lines
+            if line["step"] == step
+            for key, value in line.items()
+            if key.startswith(("eval/", "probe/"))
+        }
+        for file in sorted((path / "probes").glob("*/results.json")):
+            results = json.loads(file.read_text())
+            probed = results.get("step") or lines[-1]["step"]
+            # Those of step-... were made amid the training, and are in metrics.jsonl.
+            if probed == step and not file.parent.name.startswith("step-"):
+                prefix = f"probe/{file.parent.name}/"
+                scores |= {prefix + key: value for key, value in _probe_scores(results).items()}
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise InputError(f"The run {path} is damaged ({error}): leave it out.") from error
+    if chosen_on is not None:
+        scores = {k: v for k, v in scores.items() if not k.startswith(f"eval/{chosen_on}/")}
+    elif not scores:
+        raise InputError(f"The run {path} was never evaluated: probe it, or leave it out.")
+    return Run(path, name, config, scores, step, chosen_on)
+
+
+def _choose(
+    path: Path, config: dict[str, Any], lines: list[dict], checkpoint: str
+) -> tuple[int, str | None]:
+    """The step whose scores count, and the set it was chosen on."""
+    last = lines[-1]["step"] if lines else 0
+    if last < config["total_steps"]:
+        raise InputError(
+            f"The run {path} is at step {last} of {config['total_steps']}: finish it, or leave it "
+            "out."
+        )
+    name = config.get("keep_best")
+    if checkpoint == "last" or (checkpoint == "auto" and not name):
+        return last, None
+    key = f"eval/{name}/loss"
+    losses = [(line[key], line["step"]) for line in lines if key in line]
+    if not losses:
+        raise InputError(f"The run {path} has no keep_best to choose by: report the last step.")
+    return min(losses)[1], name
+
+
+def _probe_scores(results: dict[str, Any]) -> dict[str, float]:
+    """ "REPRESENTATION_HEAD/SPLIT/METRIC" -> value; baselines are left out."""
+    return {
+        f"{row['representation']}_{row['head']}/{split}/{metric}": float(figures["value"])
+        for row in results["results"]
+        if not row["baseline"]
+        for split, told in row["splits"].items()
+        for metric, figures in told["metrics"].items()
+    }

@@ -1,0 +1,154 @@
+"""Where numbers go: metrics.jsonl always, TensorBoard events, Weights & Biases if asked for."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from data_tools.errors import InputError
+from data_tools.files.atomic import write_bytes
+
+
+class LineFile:
+    """A file of JSON objects, one a line, that grows by whole lines."""
+
+    def __init__(self, path: Path, lines: Iterable[Mapping]):
+        """
+        Args:
+          lines: what the file shall hold to begin with, whatever is there.
+        """
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        # Unbuffered: a full disk is noticed by the write that fails, and only by that one.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+
+    def write(self, values: Mapping) -> None:
+        line = (json.dumps(values) + "\n").encode()
+        with self.naming_it():
+            while line:  # on a full disk the first write may be short, the next one says why
+                line = line[self._file.write(line) :]
+
+    def sync(self) -> None:
+        """Makes everything written durable."""
+        with self.naming_it():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+    @contextlib.contextmanager
+    def naming_it(self) -> Iterator[None]:
+        """A failed write does not say where it was."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._file.name)
+            raise
+
+
+class MetricsWriter:
+    """Appends metrics of steps; opening at a step drops what a killed run wrote after it.
+
+    Only one process of a run makes one.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        first_step: int,
+        wandb_project: str | None,
+        config: Mapping,
+        place: str | None = None,
+    ):
+        """
+        Args:
+          first_step: lines of later steps are removed, so that a resumed run neither repeats nor
+            skips a step.
+          wandb_project: name of a Weights & Biases project, None for none.
+          config: what Weights & Biases shows as the run's configuration.
+          place: what the run is called there, by default the workdir.
+        """
+        path = workdir / "metrics.jsonl"
+        before = read_metrics(path) if path.exists() else []
+        self._file = LineFile(path, [line for line in before if line["step"] <= first_step])
+        self._tensorboard = _TensorBoard(workdir, first_step + 1)
+        self._wandb = None
+        if wandb_project:
+            self._wandb = _start_wandb(workdir, wandb_project, config, place or str(workdir))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write({"step": step, **values})
+        with self._file.naming_it():
+            self._tensorboard.write(step, values)
+        if self._wandb:
+            self._wandb.log(dict(values), step=step)
+
+    def sync(self) -> None:
+        """Makes everything written durable, before a checkpoint that relies on it."""
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+        with self._file.naming_it():
+            self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+class _TensorBoard:
+    """Scalars as TensorBoard events.
+
+    Not tensorboardX's SummaryWriter: its thread dies of a full disk and then blocks the run.
+    """
+
+    def __init__(self, directory: Path, first_step: int):
+        """Events from first_step on that an earlier process wrote are hidden."""
+        self._events = EventsWriter(str(directory / "events"))
+        restart = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=first_step, session_log=restart))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+            self._events.write_event(event)
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut off by a kill is left out."""
+    lines = []
+    for line in Path(path).read_text().split("\n"):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def check_wandb(project: str | None) -> None:
+    """Raises InputError if Weights & Biases is wanted but not installed."""
+    if project and not importlib.util.find_spec("wandb"):
+        raise InputError(
+            f"wandb_project={project!r} needs Weights & Biases: pip install 'fmrifm[wandb]'."
+        )
+
+
+def _start_wandb(workdir: Path, project: str, config: Mapping, place: str):
+    import wandb  # an extra
+
+    # One id a workdir: a resumed run continues its curve.
+    run_id = f"{place.rsplit('/', 1)[-1]}-{zlib.crc32(place.encode()):08x}"
+    return wandb.init(
+        project=project, dir=str(workdir), config=dict(config), id=run_id, resume="allow"
+    )

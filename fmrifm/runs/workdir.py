@@ -1,0 +1,307 @@
+"""Where the files of a run lie: in a directory, or here first and then in a bucket.
+
+Orbax writes checkpoints into buckets itself. All else is appended to or replaced, which buckets
+cannot do: it is written to a local mirror, and copied into the bucket by the first process.
+"""
+
+import os
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from data_tools.errors import InputError
+from data_tools.files.atomic import write_bytes
+from data_tools.files.remote import file_system, is_absence, is_url, remote_errors
+from fmrifm.runs.checkpoint import as_path
+from fmrifm.runs.metrics_writer import read_metrics
+
+CHECKPOINTS = "checkpoints"
+_PAUSE = 5.0  # seconds between copies at least
+_REMOVED = ("non_finite.json", "model/")
+_WHOLE = 2**25  # bytes: smaller files are read at once, as they may grow meanwhile
+
+
+class Workdir:
+    """The place of a run.
+
+    Attributes:
+      place: as the user calls it, absolute.
+      local: the directory that files are written to; the place itself, but for buckets.
+      checkpoints: where orbax writes.
+    """
+
+    def __init__(self, place: str | os.PathLike):
+        path = as_path(place)
+        self.place, self.checkpoints = str(path), path / CHECKPOINTS
+        self.local: Path = mirror_of(self.place) if is_url(self.place) else path
+        self._mirror: Mirror | None = None
+
+    def open(self) -> None:
+        """Makes the directory; from a bucket comes what an earlier start left there.
+
+        Raises:
+          InputError: the bucket cannot be read.
+        """
+        if is_url(self.place) and jax.process_index() == 0:
+            mirror = Mirror(self.place, self.local)
+            mirror.fetch()
+            self._mirror = mirror
+        self.local.mkdir(parents=True, exist_ok=True)
+
+    def check_shared(self, wanted_by: str) -> None:
+        """Raises InputError where several processes do not all have the files."""
+        if is_url(self.place) and jax.process_count() > 1:
+            raise InputError(
+                f"{wanted_by} of several processes needs a --workdir on a disk that all of them "
+                f"share, and {self.place} is a bucket: set it to 0 or choose such a directory."
+            )
+
+    def upload_soon(self) -> None:
+        """Has files copied into the bucket in the background."""
+        if self._mirror is not None:
+            self._mirror.upload_soon()
+
+    def upload(self) -> None:
+        """Returns when all files are in the bucket, or after a few tries, which it tells."""
+        if self._mirror is not None:
+            self._mirror.upload(tries=2)
+
+    def finish(self) -> None:
+        """As `upload`, at the end of a run.
+
+        Raises:
+          InputError: the files could not be copied; names the directory that has them.
+        """
+        if self._mirror is not None and not self._mirror.upload(tries=5):
+            mirror, self._mirror = self._mirror, None
+            mirror.stop()
+            raise InputError(mirror.complaint())
+
+    def close(self) -> None:
+        """Copies what is new, once more, and ends the thread."""
+        if self._mirror is not None:
+            self._mirror.close()
+
+
+def check_workdir(place: str | os.PathLike) -> None:
+    """Raises InputError unless the workdir is there or can be made, before long work begins."""
+    if is_url(place):
+        _check_bucket(str(place))
+        return
+    workdir = Path(place).absolute()
+    there = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file, where --workdir={workdir} needs a directory.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"No permission to write in {there}: choose another --workdir.")
+
+
+def _check_bucket(place: str) -> None:
+    if not place.startswith("gs://"):
+        raise InputError(
+            f"--workdir={place}: checkpoints can be written to directories and to gs:// only, so "
+            "choose one of these (a bucket of another kind may be mounted as a directory)."
+        )
+    bucket = "/".join(place.split("/")[:3])
+    with remote_errors(bucket):
+        files, path = file_system(bucket)
+        if not files.exists(path):
+            raise InputError(f"The bucket {bucket} does not exist: make it, or check --workdir.")
+        files.exists(place)
+
+
+def mirror_of(place: str) -> Path:
+    """The local directory that stands for a URL, the same one at every start."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    name = place.split("://")[1].strip("/").replace("/", "_")[-80:]
+    return cache / "fmrifm" / "workdirs" / f"{name}-{zlib.crc32(place.encode()):08x}"
+
+
+class Mirror:
+    """A local directory whose files are copied to a URL as they change."""
+
+    def __init__(self, place: str, local: Path):
+        self._place, self._local = place, local
+        self._sent: dict[str, tuple[int, int]] = {}  # name -> size and time of what is there
+        self._error: Exception | None = None
+        self._one_at_a_time = threading.Lock()
+        self._wanted, self._closing = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def fetch(self) -> None:
+        """Brings the mirror to the state of the place.
+
+        Files of figures and models are not read by runs, and not fetched. A mirror may have what
+        could not be copied any more: that is kept, and copied from now on. But a place with
+        nothing in it is a new run, whatever the mirror has of another.
+
+        Raises:
+          InputError: the place cannot be read.
+        """
+        with remote_errors(self._place):
+            files, root = file_system(self._place)
+            files.invalidate_cache()
+            try:
+                found = files.ls(root, detail=True)
+            except FileNotFoundError as error:
+                if not is_absence(error):
+                    raise
+                found = []
+            if not found and self._local.exists():
+                # Aside, not away: of the run that it belonged to it may have what nobody else has.
+                self._local.rename(self._local.with_name(f"{self._local.name}.{time.time_ns()}"))
+            self._local.mkdir(parents=True, exist_ok=True)
+            for entry in found:
+                name = _below(root, entry["name"])
+                if entry["type"] == "directory" and name != CHECKPOINTS:
+                    sizes = files.find(entry["name"], detail=True)
+                    self._note({_below(root, k): v["size"] for k, v in sizes.items()})
+                elif entry["type"] == "file" and name and not name.startswith("events."):
+                    self._fetch_file(name, files.cat_file(entry["name"]))
+                elif name:
+                    self._note({name: entry["size"]})
+
+    def _note(self, sizes: dict[str, int]) -> None:
+        """What is in the place already, as far as the mirror has it too."""
+        for name, size in sizes.items():
+            state = _state(self._local / name)
+            self._sent[name] = state if state and state[0] == size else (size, 0)
+
+    def _fetch_file(self, name: str, data: bytes) -> None:
+        path = self._local / name
+        if name.endswith(".jsonl") and path.exists():
+            beside = path.with_name(f".{name}")
+            write_bytes(beside, data)
+            # The rest could not be copied; but the mirror may be of another run in this place.
+            same_run = _begin(beside) in (None, _begin(path))
+            if same_run and _end(path) > _end(beside):
+                beside.unlink()
+                self._sent[name] = (len(data), 0)
+                return
+            beside.unlink()
+        write_bytes(path, data)
+        self._sent[name] = _state(path)
+
+    def upload_soon(self) -> None:
+        """Asks for a copy of what has changed; several requests may become one copy."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep_copying, daemon=True)
+            self._thread.start()
+        self._wanted.set()
+
+    def _keep_copying(self) -> None:
+        failures = 0
+        while not self._closing.is_set():
+            self._wanted.wait()
+            if self._closing.is_set():
+                return
+            self._wanted.clear()
+            begin = time.monotonic()
+            failures = 0 if self._copy() else failures + 1
+            if failures:
+                self._wanted.set()
+            # Copying takes at most a tenth of the time.
+            took = time.monotonic() - begin
+            self._closing.wait(max(_PAUSE, 9 * took, min(2.0**failures, 300) * (failures > 0)))
+
+    def upload(self, tries: int) -> bool:
+        """Copies now what has changed, with pauses of 1, 2, 4 ... seconds between the tries."""
+        for i in range(tries):
+            if self._copy():
+                return True
+            if i < tries - 1:
+                time.sleep(2.0**i)
+        return False
+
+    def _copy(self) -> bool:
+        """One try; the first one of several that fail is told."""
+        with self._one_at_a_time:
+            try:
+                self._send_changes()
+            except Exception as error:  # whatever it is, no training should end for it
+                if self._error is None:
+                    tqdm.write(f"{_why(self._place, error)}; training goes on.", file=sys.stderr)
+                self._error = error
+                return False
+            if self._error is not None:
+                tqdm.write(f"Files are copied to {self._place} again.", file=sys.stderr)
+            self._error = None
+            return True
+
+    def _send_changes(self) -> None:
+        with remote_errors(self._place):
+            files, root = file_system(self._place)
+            states = {str(p.relative_to(self._local)): _state(p) for p in _files_in(self._local)}
+            for name, state in states.items():
+                if state is None or self._sent.get(name) == state:
+                    continue
+                path, target = self._local / name, f"{root}/{name}"
+                if state[0] < _WHOLE:
+                    files.pipe_file(target, path.read_bytes())
+                else:
+                    files.put_file(str(path), target)
+                self._sent[name] = state
+            # Only what runs remove themselves: a mirror that somebody clears is no reason to.
+            for name in [n for n in self._sent if n.startswith(_REMOVED) and n not in states]:
+                if "config.json" in states and files.exists(f"{root}/{name}"):
+                    files.rm_file(f"{root}/{name}")
+                    del self._sent[name]
+
+    def complaint(self) -> str:
+        """What to say when the last copy failed."""
+        return (
+            f"{_why(self._place, self._error)}: they are in {self._local}, and the same command "
+            "copies them."
+        )
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._closing.set()
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Ends the thread and copies what is new, once more."""
+        self.stop()
+        if not self._copy():
+            tqdm.write(f"error: {self.complaint()}", file=sys.stderr)
+
+
+def _why(place: str, error: Exception) -> str:
+    reason = " ".join(str(error.__cause__ or error).split())[:300] or type(error).__name__
+    return f"Files of this run could not be copied to {place} ({reason})"
+
+
+def _below(root: str, name: str) -> str:
+    return name.removeprefix(root.rstrip("/")).strip("/")
+
+
+def _files_in(directory: Path) -> Iterator[Path]:
+    """Files that are whole: one being written begins with a dot, or lies in such a directory."""
+    for folder, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file; None if it is gone."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _begin(path: Path) -> dict | None:
+    """The first line, which tells one run from another."""
+    return next(iter(read_metrics(path)), None)
+
+
+def _end(path: Path) -> float:
+    """How far lines reach: a time where they have one, else a step."""
+    return max((line.get("time", line["step"]) for line in read_metrics(path)), default=-1)

@@ -1,0 +1,92 @@
+"""Scaling laws as text."""
+
+from collections.abc import Sequence
+
+from fmrifm.scaling.analyse import IsoFlop, Scaling
+from fmrifm.scaling.laws import FEWEST, FLOOR, POWER, Choice, Fit
+
+DISTRIBUTIONS = {
+    "in": "in distribution",
+    "out": "out of distribution",
+    "partly": "in distribution for some runs",
+    "unknown": "distribution unknown",
+}
+SIZE_NAMES = {
+    "frames": "distinct training frames",
+    "params": "encoder parameters",
+    "flops": "training compute (FLOPs)",
+}
+_LAWS = {POWER: "(N/a)^b", FLOOR: "E + (N/a)^b"}
+_ABOUT = (
+    "Laws of the masked loss, fitted to log L by robust least squares; in brackets 95 % intervals "
+    "of a bootstrap. Held-out error: RMS of log L of larger runs as predicted from smaller ones; "
+    "the law with the smaller one is best. Losses are those of ended schedules."
+)
+
+
+def describe(found: Sequence[Scaling], title: str = "") -> str:
+    """All laws in Markdown, a section for each set and size."""
+    heading = [f"# {title}\n"] if title else []
+    return "\n".join([*heading, f"{_ABOUT}\n", *map(_section, found)])
+
+
+def show_interval(values: tuple[float, float]) -> str:
+    low, high = values
+    return f"[{low:.3g}, {high:.3g}]"
+
+
+def _section(scaling: Scaling) -> str:
+    group, choice = scaling.group, scaling.choice
+    kind = DISTRIBUTIONS[scaling.distribution]
+    checkpoints = sorted({point.checkpoint for point in group.points})
+    about = [f"N: {SIZE_NAMES[group.x]}", f"{len(group.points)} runs", *filter(None, [group.alike])]
+    about.append(f"checkpoint: {', '.join(checkpoints)}")
+    lines = [f"## {group.set} ({kind}), {group.x}\n", f"{'; '.join(about)}.\n"]
+    if scaling.iso_flop:
+        lines += _budgets(scaling.iso_flop)
+    if choice is None:
+        lines.append("Fewer than three budgets have a best loss: no law of it.\n")
+    else:
+        lines += _table(choice, len(scaling.x))
+    return "\n".join(lines)
+
+
+def _table(choice: Choice, n: int) -> list[str]:
+    lines = [
+        "| law | a | b | E | held-out error | best | n |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(law, fit, choice, n) for law, fit in choice.fits.items()),
+        "",
+    ]
+    if FLOOR not in choice.fits:
+        lines.append(f"Three levels of N are too few for a floor: {FEWEST[FLOOR]} are needed.\n")
+    elif choice.errors[FLOOR] is None:
+        lines.append(
+            f"{FEWEST[FLOOR]} levels of N are too few to tell which law is best: one more is "
+            "needed. The one without a floor stands.\n"
+        )
+    return lines
+
+
+def _row(law: str, fit: Fit, choice: Choice, n: int) -> str:
+    ci = fit.intervals()
+    cells = [f"{fit.a:.3g} {show_interval(ci['a'])}", f"{fit.b:.3g} {show_interval(ci['b'])}"]
+    cells.append("-" if fit.E is None else f"{fit.E:.3g} {show_interval(ci['E'])}")
+    error = choice.errors[law]
+    cells += ["-" if error is None else f"{error:.2g}", "yes" if law == choice.best else ""]
+    return f"| {_LAWS[law]} | {' | '.join(cells)} | {n} |"
+
+
+def _budgets(iso_flop: IsoFlop) -> list[str]:
+    """Minima of the parabolas, and the law of the best size."""
+    lines = [f"- {budget.describe()}" for budget in iso_flop.budgets]
+    if iso_flop.law is None:
+        return [*lines, "", "Fewer than three budgets have a minimum: no law of the best size.\n"]
+    ci = iso_flop.law.intervals()
+    return [
+        *lines,
+        "",
+        f"Best size for a budget of C FLOPs: (C/k)^g with k = {iso_flop.law.a:.3g} "
+        f"{show_interval(ci['a'])}, g = {iso_flop.law.b:.3g} {show_interval(ci['b'])}, in encoder "
+        "parameters. Laws of the best loss:\n",
+    ]

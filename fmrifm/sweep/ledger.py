@@ -1,0 +1,249 @@
+"""The state of a sweep on disk, shared by launchers, jobs and whoever looks on.
+
+    WORKDIR/sweep.json          what there is to do: points and their commands
+    WORKDIR/NAME/point.json     how far a point is, written by whoever runs it
+    WORKDIR/sweep.jsonl         all of them, a line each, rewritten whenever one changes
+
+Whoever runs a point holds a lock in its directory. A kill sets the lock free, so that a point which
+calls itself running, and which nobody runs, is known.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+from data_tools.files.atomic import write_bytes
+from fmrifm.sweep.sweep_file import Experiment, Sweep
+
+PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
+_LOCK, _LAUNCHER = ".lock", ".launcher.lock"
+_SILENCE = 3600  # seconds without a sign of life after which nobody is thought to be at work
+
+
+class Ledger:
+    """The points of the sweep in a workdir."""
+
+    def __init__(self, workdir: str | os.PathLike):
+        """
+        Raises:
+          InputError: there is no sweep.
+        """
+        self.workdir = Path(workdir)
+        try:
+            plan = json.loads((self.workdir / "sweep.json").read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"{workdir} holds no sweep: check --workdir.") from error
+        self.directory: str = plan["directory"]  # where commands are given
+        self.reports: list[str] = plan["reports"]
+        self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
+
+    def commands(self, name: str) -> list[list[str]]:
+        """Of a point.
+
+        Raises:
+          InputError: the sweep has no such point any more.
+        """
+        if name not in self.experiments:
+            raise InputError(f"The sweep in {self.workdir} has no point {name} any more.")
+        return self.experiments[name].commands
+
+    def state(self, name: str) -> dict[str, Any]:
+        """status, returncode, error, and done: the commands of stages that have ended well."""
+        path = self._place(name) / "point.json"
+        state = {"status": PENDING, "returncode": None, "error": None, "done": []}
+        with contextlib.suppress(FileNotFoundError):
+            state |= json.loads(path.read_text())
+        if state["status"] == DONE and len(state["done"]) < len(self.commands(name)):
+            state["status"] = PENDING  # the sweep file asks for one more probe
+        if state["status"] == RUNNING and not _is_at_work(path, state):
+            state["status"] = PENDING  # a kill ended it
+        return state
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        return {name: self.state(name) for name in self.experiments}
+
+    def note(self, name: str, wait: bool = True, **changes: Any) -> None:
+        """Changes the state of a point, and sweep.jsonl with it.
+
+        Args:
+          wait: for others who write sweep.jsonl. Signal handlers must not: they may be inside.
+        """
+        place = self._place(name)
+        place.mkdir(parents=True, exist_ok=True)
+        state = {**self.state(name), **changes, "time": time.time()}
+        write_bytes(place / "point.json", json.dumps(state).encode())
+        self.publish(wait)
+
+    def publish(self, wait: bool = True) -> None:
+        """Writes sweep.jsonl."""
+        with _locked(self.workdir / ".publish.lock", wait) as lock:
+            if lock is None:
+                return
+            lines = []
+            for experiment in self.experiments.values():
+                state = self.state(experiment.name)
+                line = {x: getattr(experiment, x) for x in ("name", "overrides", "workdir")}
+                line |= {x: state[x] for x in ("status", "returncode", "error")}
+                lines.append(json.dumps(line) + "\n")
+            write_bytes(self.workdir / "sweep.jsonl", "".join(lines).encode())
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[int | None]:
+        """Holds the lock of a point, or gives None where another process has it.
+
+        The file descriptor is for the processes that do the work: it is held as long as they live.
+        """
+        self._place(name).mkdir(parents=True, exist_ok=True)
+        with _locked(self._place(name) / _LOCK, wait=False) as handle:
+            yield handle
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody runs the point."""
+        return _is_held(self._place(name) / _LOCK)
+
+    def is_launched(self) -> bool:
+        """Whether a launcher is at work here."""
+        return _is_held(self.workdir / _LAUNCHER)
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[bool]:
+        """Whether to make reports, which one process at a time does."""
+        with _locked(self.workdir / ".report.lock", wait=False) as handle:
+            yield handle is not None
+
+    def _place(self, name: str) -> Path:
+        return self.workdir / name
+
+
+def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
+    """Whether somebody runs a point that calls itself running, by its point.json."""
+    held = _is_held(path.with_name(_LOCK))
+    if held or state.get("host") == platform.node():
+        return held
+    # Some file systems hide the locks of other machines.
+    newest = 0.0
+    for file in path.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            newest = max(newest, file.stat().st_mtime)
+    return time.time() - newest < _SILENCE
+
+
+@contextlib.contextmanager
+def launching(workdir: str | os.PathLike) -> Iterator[None]:
+    """Holds the lock of the launcher; the directory is made if it is not there.
+
+    Raises:
+      InputError: another one is at work.
+    """
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    with _locked(Path(workdir) / _LAUNCHER, wait=False) as handle:
+        if handle is None:
+            raise InputError(
+                f"Another process launches the sweep in {workdir}: wait for it (see --status), or "
+                "end it."
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[int | None]:
+    """Holds the lock of a file, or gives None where another process has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        held = _lock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), path)
+        yield handle if held else None
+    finally:
+        os.close(handle)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process has the lock of a file; who looks hinders no other, and may be a guest."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int, path: Path) -> bool:
+    """Locks an open file; returns whether it could."""
+    try:
+        fcntl.flock(handle, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system without locks does not say where it was asked
+        error.filename = str(path)
+        raise
+    return True
+
+
+def check_directory(workdir: str) -> None:
+    """Raises InputError for a workdir in a bucket."""
+    if "://" in workdir:
+        raise InputError(f"--workdir={workdir}: a sweep lives in a directory, so give one.")
+
+
+def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
+    """Begins a sweep in a workdir, or goes on with the one that is there, which may have grown.
+
+    Raises:
+      InputError: a stage of a point that is done, or at work, was another command.
+    """
+    workdir = Path(workdir)
+    points = [dataclasses.asdict(experiment) for experiment in sweep.experiments]
+    plan = {
+        "version": 1,
+        "config": sweep.config_file,
+        "directory": os.getcwd(),
+        "reports": sweep.reports,
+        "points": points,
+    }
+    _check_unchanged(workdir, {point["name"]: point["commands"] for point in points})
+    write_bytes(workdir / "sweep.json", json.dumps(plan, indent=1).encode())
+    ledger = Ledger(workdir)
+    ledger.publish()
+    return ledger
+
+
+def _check_unchanged(workdir: Path, new: dict[str, list[list[str]]]) -> None:
+    if (workdir / "sweep.json").exists():
+        for name in Ledger(workdir).experiments.keys() - new.keys():
+            print(f"The sweep has no point {name} any more; its directory stays.")
+    for name, commands in new.items():
+        path = workdir / name / "point.json"
+        try:
+            state = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue
+        running = state["status"] == RUNNING and _is_at_work(path, state)
+        then = [*state["done"], *([state["current"]] if running else [])]
+        before = [_spelled_out(command, state["directory"]) for command in then]
+        if before != [_spelled_out(command, os.getcwd()) for command in commands[: len(then)]]:
+            raise InputError(
+                f"The point {name} in {workdir} was run with another command: use another "
+                "--workdir, or give the same flags."
+            )
+
+
+def _spelled_out(command: list[str], directory: str) -> list[str]:
+    """A command with whole paths where ours stand, so that other spellings are the same."""
+    ours = ("--workdir=", "--config=", "--config.model=")
+    whole = []
+    for argument in command:
+        flag = next((flag for flag in ours if argument.startswith(flag)), None)
+        path = argument.removeprefix(flag) if flag else ""
+        whole.append(
+            f"{flag}{os.path.abspath(os.path.join(directory, path))}" if flag else argument
+        )
+    return whole

@@ -1,0 +1,123 @@
+"""How far a sweep is, as a table."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import InputError
+from fmrifm.sweep.ledger import DONE, FAILED, RUNNING, STATUSES, Ledger
+
+_EVERY = 2.0  # seconds between two looks
+
+
+def show_status(ledger: Ledger) -> None:
+    """Prints the table; on a terminal again and again while points run or are launched."""
+    live = sys.stdout.isatty()
+    with contextlib.suppress(OSError):  # who may only look cannot mend it
+        ledger.publish()  # a kill leaves it behind
+    while True:
+        states = ledger.states()
+        text = describe_sweep(ledger, states)
+        print(("\x1b[H\x1b[J" if live else "") + text, flush=True)
+        running = any(state["status"] == RUNNING for state in states.values())
+        if not live or not (running or ledger.is_launched()):
+            return
+        time.sleep(_EVERY)
+
+
+def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
+    """A line a point, and how many are in which state."""
+    rows = [("point", "status", "step", "stage", "score")]
+    for name, state in states.items():
+        last = _last_values(ledger.workdir / name)
+        stages = len(ledger.experiments[name].commands)
+        code = f" ({state['returncode']})" if state["status"] == FAILED else ""
+        rows.append(
+            (
+                name,
+                state["status"] + code,
+                f"{last['step']:,}" if last else "",
+                f"{len(state['done'])} of {stages}" if stages > 1 else "",
+                _score(last),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
+    found = [state["status"] for state in states.values()]
+    counts = ", ".join(f"{found.count(x)} {x}" for x in STATUSES if x in found)
+    return "\n".join([line.rstrip() for line in lines] + [f"{len(found)} points: {counts}"])
+
+
+def describe_failures(ledger: Ledger) -> str:
+    """Points that failed, each with its last lines; "" where there is none."""
+    parts = []
+    for name, state in ledger.states().items():
+        if state["status"] == FAILED:
+            told = "\n".join(f"    {line}" for line in (state["error"] or "").splitlines())
+            parts.append(f"{name} failed (exit {state['returncode']}):\n{told}")
+    return "\n".join(parts)
+
+
+def describe_score(ledger: Ledger, name: str) -> str:
+    """The last evaluation of a point."""
+    return _score(_last_values(ledger.workdir / name))
+
+
+def all_done(ledger: Ledger) -> bool:
+    return all(state["status"] == DONE for state in ledger.states().values())
+
+
+def _score(last: dict[str, float]) -> str:
+    losses = {k[5:-5]: v for k, v in last.items() if k.startswith("eval/") and k.endswith("/loss")}
+    return "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+
+
+def _last_values(workdir: Path) -> dict[str, float]:
+    """The newest value of each metric, as far as the end of metrics.jsonl tells."""
+    try:
+        with open(workdir / "metrics.jsonl", "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 2**16))
+            lines = file.read().decode(errors="replace").split("\n")
+    except FileNotFoundError:
+        return {}
+    last: dict[str, float] = {}
+    for line in lines:
+        try:
+            last |= json.loads(line)
+        except (json.JSONDecodeError, TypeError):
+            continue  # the first one is cut, the last one may be
+    return last
+
+
+def make_reports(ledger: Ledger) -> None:
+    """Makes the reports that the sweep file asks for, and prints them.
+
+    What cannot be reported is said; the points keep their results.
+    """
+    # Only here: launchers and --status start in a moment, and no accelerator is needed.
+    import jax
+
+    from fmrifm.runs.finished import read_runs
+    from fmrifm.scaling.fit_scaling import fit_scaling
+    from fmrifm.table.write_table import write_table
+
+    jax.config.update("jax_platforms", "cpu")
+    places = [
+        os.path.join(ledger.directory, experiment.workdir)
+        for experiment in ledger.experiments.values()
+    ]
+    makers = {
+        "table": lambda: write_table(read_runs(places), ledger.workdir),
+        "scaling": lambda: fit_scaling(places, ledger.workdir / "scaling"),
+    }
+    with ledger.reporting() as mine:
+        for name in ledger.reports if mine else ():
+            try:
+                print(makers[name]())
+            except (InputError, OSError) as error:
+                print(f"No {name} was made: {error}", file=sys.stderr)

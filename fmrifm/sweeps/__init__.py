@@ -1,1 +1,0 @@
-"""Many runs from one config file: their points, checks, launchers and states."""

@@ -1,0 +1,87 @@
+"""A table as a picture: every seed of every row, and which rows differ from the reference."""
+
+import math
+
+from matplotlib.figure import Figure
+
+from fmrifm.table.formats import field_columns, field_titles, metric_titles
+from fmrifm.table.rows import LIMIT, Table, direction
+
+_GREY, _INK, _MARKED = "0.62", "0.15", "#d55e00"
+_PANELS = 3  # side by side
+_BETTER = {1: "(higher is better)", -1: "(lower is better)", 0: ""}
+_LONG = 20  # characters of a title beside which there is room for this
+
+
+def draw_table(table: Table) -> Figure:
+    """A panel for each metric: seeds grey, means with deviations, the reference's band."""
+    columns = min(_PANELS, len(table.metrics))
+    lines = math.ceil(len(table.metrics) / columns)
+    labels = _labels(table)
+    width = 0.075 * len(labels[0]) + 0.2
+    height = 0.25 * len(labels) + 0.6
+    figure = Figure(figsize=(width + 2.9 * columns, lines * height + 0.4), layout="constrained")
+    every_axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    titles = metric_titles(table)
+    for i, axes in enumerate(every_axes):
+        if i >= len(table.metrics):
+            axes.set_visible(False)
+            continue
+        _draw_panel(axes, table, table.metrics[i])
+        gap = " " if len(titles[i]) <= _LONG else "\n"
+        axes.set_xlabel(titles[i] + gap + _BETTER[direction(table.metrics[i])], fontsize=8)
+        axes.set_yticks(range(-1, len(table.rows)), labels, family="monospace", fontsize=7.5)
+        if i % columns == 0:  # the others show none
+            axes.get_yticklabels()[0].set_color("0.45")
+        axes.set_ylim(len(table.rows) - 0.5, -1.4)
+    figure.supxlabel(_legend(table), fontsize=7, color="0.3")
+    return figure
+
+
+def _draw_panel(axes, table: Table, metric: str) -> None:
+    pooled = table.pooled(metric)[0]
+    centre = table.reference.mean(metric)
+    if len(table.rows) > 1:
+        axes.axvline(centre, color="0.75", linewidth=0.8, zorder=0)
+        if math.isfinite(pooled):
+            axes.axvspan(centre - LIMIT * pooled, centre + LIMIT * pooled, color="0.93", zorder=-1)
+    for y, row in enumerate(table.rows):
+        colour = _MARKED if table.differs(row, metric) else _INK
+        values = row.values(metric)
+        if len(values) > 1:
+            places = [y + 0.27] * len(values)
+            axes.plot(values, places, "o", color=_GREY, markersize=3.2, alpha=0.7, mew=0)
+            axes.errorbar(
+                row.mean(metric), y, xerr=row.std(metric), color=colour, capsize=2.5, linewidth=1.1
+            )
+        axes.plot(row.mean(metric), y, "D", color=colour, markersize=4, mew=0)
+    axes.tick_params(labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92", linewidth=0.5, zorder=-2)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.locator_params(axis="x", nbins=5)
+
+
+def _labels(table: Table) -> list[str]:
+    """What the fields are, and those of each row, in columns."""
+    columns = [
+        [title, *texts]
+        for title, (texts, _) in zip(field_titles(table), field_columns(table), strict=True)
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    padded = [[x.rjust(w) for x in column] for column, w in zip(columns, widths, strict=True)]
+    lines = [""] * (1 + len(table.rows))
+    return ["  ".join(texts) for texts in zip(*padded, strict=True)] or lines
+
+
+def _legend(table: Table) -> str:
+    told = ["diamonds: means"]
+    if any(len(row.runs) > 1 for row in table.rows):
+        told = ["grey: seeds", "diamonds: means ± standard deviation"]
+    if len(table.rows) > 1:
+        told.append("line: reference")
+        if any(table.pooled(metric)[1] for metric in table.metrics):
+            told[-1] += f" ± {LIMIT} pooled deviations of a run"
+            told.append("orange: further away")
+    return ";  ".join(told)

@@ -1,0 +1,317 @@
+"""From a config and a geometry to what a run computes with: model, mesh and compiled functions.
+
+Nothing is written here and no array is made before all checks have passed.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_tools.errors import InputError
+from data_tools.spaces.geometry import Geometry
+from fmrifm.input.augment import Augmentation
+from fmrifm.input.clips import list_clips, pick_evenly
+from fmrifm.input.data import Data
+from fmrifm.input.pipeline import (
+    ClipReader,
+    EvalBatches,
+    TrainBatches,
+    batch_shapes,
+    local_rows,
+    make_sampler,
+)
+from fmrifm.input.preprocess import Tokenizer, cut_geometry
+from fmrifm.input.sources import Source
+from fmrifm.model.attention import choose_form
+from fmrifm.model.blocks import Compute
+from fmrifm.model.mae import MaskedAutoencoder, init_params
+from fmrifm.model.objective import Objective
+from fmrifm.model.options import ModelOptions, options_from_config
+from fmrifm.published.space_geometry import load_components
+from fmrifm.runs.checkpoint import TrainState
+from fmrifm.trainer.mesh import (
+    RULES,
+    batch_sharding,
+    check_batch,
+    make_mesh,
+    replicated,
+    state_shardings,
+)
+from fmrifm.trainer.optimizer import make_optimizer, make_schedule, peak_learning_rate
+from fmrifm.trainer.step import (
+    Task,
+    init_state,
+    make_eval_step,
+    make_reconstruct,
+    make_train_step,
+    make_update,
+    stream_key,
+)
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises InputError for numbers that make no sense."""
+    counts = ("batch_size", "total_steps", "log_every", "checkpoint_every", "keep_checkpoints")
+    least = dict.fromkeys(counts, 1) | {"eval_every": 0, "figures": 0}
+    least |= {"data.num_frames": 1, "data.eval_clips": 0, "data.stride": 0, "model.patch": 0}
+    least |= {"data.requests": 1, "data.window": 0, "data.clips_per_window": 1}
+    for name, bound in least.items():
+        section, _, field = name.rpartition(".")
+        value = (config[section] if section else config)[field]
+        if value < bound:
+            raise InputError(f"{name}={value} must be at least {bound}.")
+    if config.compute_dtype not in DTYPES:
+        raise InputError(
+            f"compute_dtype={config.compute_dtype!r} is unknown: choose one of {', '.join(DTYPES)}."
+        )
+
+
+class Program:
+    """The model on a mesh: shapes, shardings and jitted functions of one config and geometry.
+
+    Attributes:
+      config, mesh: what it was made from.
+      options: of the model.
+      geometry: as stored, that of training batches.
+      shapes, shardings: trees of the train state.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        geometry: Geometry,
+        devices: Sequence[jax.Device] | None = None,
+        unroll: bool = False,
+    ):
+        """
+        Args:
+          devices: of the mesh; all by default.
+          unroll: see `Compute`.
+        """
+        check_config(config)
+        self.config, self.geometry = config, geometry
+        self.augmentation = Augmentation(**config.augment)
+        self.mesh: Mesh = make_mesh(config.mesh, devices)
+        check_batch(config.batch_size, config.optim.accumulation, self.mesh)
+        self.options: ModelOptions = options_from_config(
+            config.model, cut_geometry(geometry, config.model.patch), config.data.num_frames
+        )
+        if self.options.decoding == "none":
+            raise InputError("model.decoding='none' has nothing to train: choose another.")
+        self._check_components()
+        if self.mesh.shape["tensor"] > 1:
+            self._check_heads()
+        form = choose_form(config.attention, self.mesh.devices.flat[0].platform)
+        if form == "cudnn" and config.compute_dtype != "bfloat16":
+            raise InputError(
+                "attention=cudnn takes compute_dtype=bfloat16 only: change one of them."
+            )
+        how = Compute(DTYPES[config.compute_dtype], form, unroll)
+        self.model = MaskedAutoencoder(self.options, how)
+        self.task = self.make_task(geometry)
+        self._tx = make_optimizer(config.optim)
+        boxed = jax.eval_shape(self._init, jax.random.key(0))
+        self.shapes = nn.unbox(boxed)
+        self.shardings = state_shardings(boxed, self.mesh)
+        self.batch_sharding = batch_sharding(self.mesh)
+        self.train_step = self._jit_train_step()
+
+    def make_task(self, geometry: Geometry) -> Task:
+        """The task on another mask of the same grid; checks that something is predicted."""
+        config, options = self.config, self.options
+        tokenizer = Tokenizer(
+            geometry,
+            options.num_frames,
+            options.t_patch,
+            config.model.patch,
+            config.data.normalize,
+            self.augmentation,
+        )
+        units = tokenizer.geometry.n_patches * (1 if options.masking == "tube" else options.slots)
+        if not 0 < options.visible_count < units:
+            raise InputError(
+                f"model.mask_ratio={options.mask_ratio} leaves {options.visible_count} visible of "
+                f"{units} with cortex, so nothing is seen or nothing predicted: change it."
+            )
+        return Task(tokenizer, Objective(self.model, tokenizer.geometry))
+
+    def _check_heads(self) -> None:
+        tensor = self.mesh.shape["tensor"]
+        for name in ("num_heads", "decoder_num_heads"):
+            if getattr(self.options, name) % tensor:
+                raise InputError(
+                    f"mesh.tensor={tensor} does not divide model.{name}="
+                    f"{getattr(self.options, name)}: choose a divisor."
+                )
+
+    def _check_components(self) -> None:
+        wanted, source = self.options.target_norm == "pca", self.config.model.pca_components
+        if source and not wanted:
+            raise InputError("model.pca_components is for model.target_norm='pca': leave it out.")
+        if wanted and not source and not self.config.init_from:
+            raise InputError(
+                "model.target_norm='pca' needs components: set model.pca_components to a file of "
+                "them, or to cortex_mae for those of the installed package."
+            )
+
+    @functools.cached_property
+    def components(self) -> np.ndarray | None:
+        """Those that targets are freed of; None where there are none or a warm start has them."""
+        model = self.config.model
+        if not model.pca_components:
+            return None
+        return load_components(model.pca_components, model.pca_norm_nc, self.geometry.mask.shape)
+
+    @staticmethod
+    def learned(params: dict) -> dict:
+        """Parameters without what is given, the components."""
+        return {name: part for name, part in params.items() if name != "target_norm"}
+
+    def _init(self, key: jax.Array) -> TrainState:
+        return init_state(init_params(self.model, key), self._tx)
+
+    def initial_state(self, seed: int) -> TrainState:
+        """A fresh state, made already sharded."""
+        components = self.components
+
+        def make(key: jax.Array) -> TrainState:
+            state = nn.unbox(self._init(key))
+            if components is None:
+                return state
+            given = {"target_norm": {"components": jnp.asarray(components)}}
+            return state.replace(params={**state.params, **given})
+
+        with self.scope():
+            make = jax.jit(make, out_shardings=self.shardings)
+            return make(stream_key(seed, "init"))
+
+    def state_with_params(self, params) -> TrainState:
+        """A fresh state around given parameters (a tree of host arrays or of device arrays)."""
+        params = jax.device_put(params, self.shardings.params)
+        make = jax.jit(lambda p: init_state(p, self._tx), out_shardings=self.shardings)
+        with self.scope():
+            return make(params)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes with shardings, to restore into."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            self.shapes,
+            self.shardings,
+        )
+
+    def scope(self):
+        """The mesh and the axis rules; jitted functions are called inside it."""
+        return _Scope(self.mesh)
+
+    def _jit_train_step(self) -> Callable:
+        config = self.config
+        peak = peak_learning_rate(config.optim, config.batch_size)
+        schedule = make_schedule(peak, config.optim.warmup_steps, config.total_steps)
+        step = make_train_step(
+            self.task,
+            make_update(self._tx, schedule, config.optim.clip_norm, self.shardings.params),
+            self.shardings.params,
+            seed=config.seed,
+            accumulation=config.optim.accumulation,
+        )
+        return jax.jit(
+            step,
+            in_shardings=(self.shardings, self.batch_sharding),
+            out_shardings=(self.shardings, replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of a global training batch, with its sharding."""
+        rows, data = self.config.batch_size, self.config.data
+        frames = self.augmentation.frames_read(data.num_frames)
+        shapes = batch_shapes(self.geometry, frames, rows, data.no_coord_normalize)
+        return {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.batch_sharding)
+            for name, x in shapes.items()
+        }
+
+    def lower_train_step(self) -> jax.stages.Lowered:
+        """The training step, traced and not yet compiled."""
+        with self.scope():
+            return self.train_step.lower(self.abstract_state(), self.batch_shapes())
+
+    def eval_functions(self, geometry: Geometry, pictures: int) -> tuple[Callable, Callable]:
+        """Jitted (params, batch) -> loss sums, and -> reconstructions of the first clips."""
+        task = self.make_task(geometry)
+        reconstruct = make_reconstruct(task)
+
+        def reconstruct_first(params, batch):
+            return reconstruct(params, jax.tree.map(lambda x: x[:pictures], batch))
+
+        shardings = {
+            "in_shardings": (self.shardings.params, self.batch_sharding),
+            "out_shardings": replicated(self.mesh),
+        }
+        return (
+            jax.jit(make_eval_step(task), **shardings),
+            jax.jit(reconstruct_first, **shardings),
+        )
+
+    def train_batches(self, data: Data) -> TrainBatches:
+        """This host's rows of every training batch."""
+        config = self.config
+        frames_read = self.augmentation.frames_read(config.data.num_frames)
+        sampler = make_sampler(
+            data.train,
+            frames_read,
+            config.seed,
+            config.data.sampling,
+            config.data.stride or config.data.num_frames,
+            config.data.hrf_delay,
+            config.data.window,
+            config.data.clips_per_window,
+        )
+        return TrainBatches(
+            self._reader(data.train, data.geometry, frames_read),
+            sampler,
+            config.batch_size,
+            local_rows(self.batch_sharding, config.batch_size),
+            config.total_steps,
+        )
+
+    def _reader(self, sources: list[Source], geometry: Geometry, num_frames: int) -> ClipReader:
+        data = self.config.data
+        return ClipReader(sources, geometry, num_frames, data.no_coord_normalize, data.requests)
+
+    def eval_batches(self, sources: list[Source], geometry: Geometry) -> EvalBatches:
+        """This host's rows of the batches that score every clip, side by side, once."""
+        data = self.config.data
+        clips = pick_evenly(list_clips(sources, data.num_frames), data.eval_clips)
+        batch_size = self.config.batch_size
+        return EvalBatches(
+            self._reader(sources, geometry, data.num_frames),
+            sources,
+            clips,
+            batch_size,
+            local_rows(self.batch_sharding, batch_size),
+        )
+
+
+class _Scope:
+    """`jax.set_mesh` and the logical axis rules as one context."""
+
+    def __init__(self, mesh: Mesh):
+        self._contexts = (jax.set_mesh(mesh), nn.logical_axis_rules(RULES))
+
+    def __enter__(self):
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *error):
+        for context in reversed(self._contexts):
+            context.__exit__(*error)
