@@ -2,6 +2,41 @@
 
 from setuptools import find_namespace_packages, find_packages, setup
 
+# fsspec and the file systems built on it are released together, and each admits only a few versions
+# of the others; with wider ranges pip tries hundreds of combinations.
+REMOTE = [
+    "aiobotocore>=3.10,<3.11",
+    "aiohttp>=3.14",
+    "fsspec>=2026.9,<2026.10",
+    "gcsfs>=2026.9,<2026.11",
+    "s3fs>=2026.9,<2026.10",
+]
+EXTRAS = {
+    # A real resting-state run; only its files are read, the package is never imported.
+    "demo": ["brainspace==0.3.0"],
+    # Published models: to download them, and to read those that are PyTorch pickles.
+    "hub": ["huggingface-hub>=0.34"],
+    "torch": ["torch>=2.13"],
+    # Published datasets: Arrow folders; files and stores on web servers and in buckets.
+    "arrow": ["pyarrow>=26.0"],
+    "remote": REMOTE,
+    "combat": ["combatlearn>=2.3"],  # removes site effects from the features of a cohort
+    "slurm": ["submitit>=1.5"],  # sweeps as jobs of a cluster
+    "dask": ["distributed>=2025.1"],  # conversion spread over machines
+    "tpu": ["jax[tpu]>=0.10.2"],
+    "gpu": ["jax[cuda12]>=0.10.2"],
+    "wandb": ["wandb>=0.19"],
+    # Tools of the tests, by what they test.
+    "test-core": ["hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.15"],
+    "test-s3": ["boto3>=1.43", "flask>=3.1", "flask-cors>=6.0", "moto[s3]>=5.2"],
+    "test-published": ["datasets>=5.2,<5.3", "webdataset>=1.0,<1.1"],
+    "test-tpu": ["libtpu>=0.0.52"],
+}
+# PyTorch is not among them: from most indexes it brings gigabytes of CUDA. The tests of .pth files
+# are skipped without it, and CI installs its CPU build.
+TESTED = ("arrow", "combat", "dask", "hub", "remote", "slurm")
+TEST = [name for extra in EXTRAS if extra.startswith("test-") for name in EXTRAS[extra]]
+
 setup(
     name="fmrifm",
     version="0.1.0",
@@ -40,40 +75,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        # A real resting-state run; only its files are read, the package is never imported.
-        "demo": ["brainspace==0.3.0"],
-        # Published models: to download them, and to read those that are PyTorch pickles.
-        "hub": ["huggingface-hub>=0.34"],
-        "torch": ["torch>=2.13"],
-        # Published datasets: Arrow folders; files and stores on web servers and in buckets.
-        "arrow": ["pyarrow>=26.0"],
-        "remote": ["aiohttp>=3.14", "fsspec>=2026.9", "gcsfs>=2026.9", "s3fs>=2026.9"],
-        # Sites taken out of a cohort's features.
-        "combat": ["combatlearn>=2.3"],
-        "test": [
-            "aiohttp>=3.14",
-            "combatlearn>=2.3",
-            "datasets>=5.2",
-            "distributed>=2025.1",
-            "fsspec>=2026.9",
-            "gcsfs>=2026.9",
-            "huggingface-hub>=0.34",
-            "hypothesis>=6.100",
-            "libtpu>=0.0.52",
-            "moto[server]>=5.2",
-            "pyarrow>=26.0",
-            "pytest>=8.4",
-            "pytest-xdist>=3.6",
-            "ruff>=0.15",
-            "s3fs>=2026.9",
-            "submitit>=1.5",
-            "torch>=2.13",
-            "webdataset>=1.0",
-        ],
-        "slurm": ["submitit>=1.5"],  # sweeps as jobs of a cluster
-        "dask": ["distributed>=2025.1"],  # conversion spread over machines
-        "tpu": ["jax[tpu]>=0.10.2"],
-        "gpu": ["jax[cuda12]>=0.10.2"],
-        "wandb": ["wandb>=0.19"],
+        **EXTRAS,
+        "test": sorted({*TEST, *(name for extra in TESTED for name in EXTRAS[extra])}),
     },
 )

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import to_reference
 from fmrifm.published.weights import load_published
 from tests.published.models import assert_same_params, write_older
+
+torch = pytest.importorskip("torch")
 
 
 def timm_state(prefix=1, own=True, patches=16, width=8, depth=2, seed=0):

@@ -7,7 +7,6 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
@@ -25,6 +24,8 @@ from tests.published.models import (
     tiny_model,
     write_older,
 )
+
+torch = pytest.importorskip("torch")
 
 USUAL = {"normalize": "frame", "no_coord_normalize": False, "clamp": 3.0, "tr": 1.0}
 CASES = ["cm_tiny_default_like", "cm_tiny_attn_sep", "cm_tiny_cross", "fm_tiny_norm_frame"]
