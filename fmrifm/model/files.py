@@ -9,13 +9,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import publish_directory, write_bytes
@@ -69,19 +70,12 @@ def hash_subject(salt: str, subject: str) -> str:
 def to_reference(params: Mapping[str, Any], options: ModelOptions) -> dict[str, np.ndarray]:
     """Our tree -> {published name: array}; fixed position tables are written out."""
     state = {}
-    for path, value in _leaves(params):
+    for path, value in flatten_dict(params).items():
         value = np.asarray(value)
-        *names, kind = path
-        if kind == "kernel":
-            value, kind = np.swapaxes(value, -1, -2), "weight"
-        elif kind == "scale":
-            kind = "weight"
-        if "layers" in names:
-            place = names.index("layers")
-            for i, layer in enumerate(value):
-                state[".".join([*names[:place], str(i), *names[place + 1 :], kind])] = layer
-        else:
-            state[".".join([*names, kind])] = value
+        if path[-1] == "kernel":
+            value = np.swapaxes(value, -1, -2)
+        layers = value if "layers" in path else [value]
+        state.update(zip(_published_names(path, len(layers)), layers, strict=True))
     state.update(_fixed_tables(options))
     prefix = _prefix(options)
     return {name.removeprefix(prefix): np.ascontiguousarray(x) for name, x in state.items()}
@@ -94,59 +88,50 @@ def from_reference(state: Mapping[str, np.ndarray], options: ModelOptions) -> di
       InputError: a tensor is missing, left over, of another shape, or a position table that is
         fixed holds other values; names the first ones.
     """
-    left = {_prefix(options) + name: value for name, value in state.items()}
-    problems = []
+    prefix, problems, tree = _prefix(options), [], {}
+    left = {prefix + name: value for name, value in state.items()}
 
-    def take(name, shape):
-        told = name.removeprefix(_prefix(options))
+    def take(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         if name not in left:
-            problems.append(f"{told} is missing")
-            return np.zeros(shape, np.float32)
+            problems.append(f"{name.removeprefix(prefix)} is missing")
+            return None
         value = np.asarray(left.pop(name), np.float32)
-        if value.shape != tuple(shape):
-            problems.append(f"{told} has shape {value.shape}, not {tuple(shape)}")
-            return np.zeros(shape, np.float32)
+        if value.shape != shape:
+            problems.append(f"{name.removeprefix(prefix)} has shape {value.shape}, not {shape}")
+            return None
         return value
 
-    tree: dict = {}
-    for path, leaf in _leaves(param_shapes(options)):
-        *names, kind = path
-        shape = list(leaf.shape)
-        if kind == "kernel":
+    for path, leaf in flatten_dict(param_shapes(options)).items():
+        layers, *shape = leaf.shape if "layers" in path else (1, *leaf.shape)
+        if path[-1] == "kernel":
             shape[-1], shape[-2] = shape[-2], shape[-1]
-        stored_kind = "weight" if kind in ("kernel", "scale") else kind
-        if "layers" in names:
-            place = names.index("layers")
-            value = np.stack(
-                [
-                    take(
-                        ".".join([*names[:place], str(i), *names[place + 1 :], stored_kind]),
-                        shape[1:],
-                    )
-                    for i in range(shape[0])
-                ]
-            )
-        else:
-            value = take(".".join([*names, stored_kind]), shape)
-        if kind == "kernel":
+        values = [take(name, tuple(shape)) for name in _published_names(path, layers)]
+        if problems:
+            continue  # All of them are looked for, but nothing is returned.
+        value = np.stack(values) if "layers" in path else values[0]
+        if path[-1] == "kernel":
             value = np.swapaxes(value, -1, -2)
-        node = tree
-        for name in names:
-            node = node.setdefault(name, {})
-        node[kind] = np.ascontiguousarray(value)
+        tree[path] = np.ascontiguousarray(value)
     for name, table in _fixed_tables(options).items():
-        if name in left and np.shape(left[name]) == table.shape:
-            # Rounding differs between machines, in the last bit.
-            if not np.abs(np.asarray(left[name], np.float32) - table).max(initial=0) <= 1e-6:
-                problems.append(f"{name.removeprefix(_prefix(options))} is not the sincos table")
-        take(name, table.shape)
-    problems += [
-        f"{name.removeprefix(_prefix(options))} is not part of this model" for name in left
-    ]
+        value = take(name, table.shape)
+        # Rounding differs between machines, in the last bit.
+        if value is not None and not np.abs(value - table).max(initial=0) <= 1e-6:
+            problems.append(f"{name.removeprefix(prefix)} is not the sincos table")
+    problems += [f"{name.removeprefix(prefix)} is not part of this model" for name in left]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise InputError(f"The weights do not fit the model: {'; '.join(problems[:3])}{more}.")
-    return tree
+    return unflatten_dict(tree)
+
+
+def _published_names(path: tuple[str, ...], layers: int) -> list[str]:
+    """The published name of a parameter of ours, or one a layer where it is of a stack."""
+    *names, kind = path
+    names.append("weight" if kind in ("kernel", "scale") else kind)
+    if "layers" not in path:
+        return [".".join(names)]
+    place = path.index("layers")
+    return [".".join([*names[:place], str(i), *names[place + 1 :]]) for i in range(layers)]
 
 
 def _prefix(options: ModelOptions) -> str:
@@ -218,13 +203,13 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
         state = safetensors.numpy.load_file(directory / "model.safetensors")
         if _is_first_version(config["model"]):
             state = {**_fixed_tables(options), **state}
-        told = {name: config[name] for name in ("preprocessing", "subjects_seen")}
         license = directory / "LICENSE.txt"
         return ModelFiles(
             options,
             from_reference(state, options),
             geometry,
-            **told,
+            config["preprocessing"],
+            config["subjects_seen"],
             sources=config.get("sources", []),
             step=config.get("step"),
             license=license.read_text("utf-8") if license.is_file() else "",
@@ -269,11 +254,3 @@ def read_options(values: Mapping[str, Any], geometry: Geometry, where: str) -> M
             f"geometry {geometry.grid} of {geometry.patch_shape}: export the model again."
         )
     return options
-
-
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, name))
-        else:
-            yield (*path, name), value
