@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class InputError(Exception):
@@ -54,3 +55,10 @@ def describe_os_error(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return f"{where} does not exist: check the path."
     return f"{where}: {error.strerror or error}."
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises InputError for a value of an option that is not among the choices; lists them."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_choice
 from data_tools.spaces.geometry import Geometry
 
 # name: (embed_dim, depth, num_heads, decoder_embed_dim, decoder_depth, decoder_num_heads)
@@ -20,14 +20,8 @@ SIZES = {
     # The scaling family: everything follows from the depth; decoder heads are 32 wide.
     **{f"d{d}": (64 * d, d, d, 128 * (d // 3), d // 3, 4 * (d // 3)) for d in (3, 6, 9, 12, 15)},
 }
-SIZE_FIELDS = (
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "decoder_embed_dim",
-    "decoder_depth",
-    "decoder_num_heads",
-)
+_ENCODER_FIELDS = ("embed_dim", "depth", "num_heads")
+SIZE_FIELDS = (*_ENCODER_FIELDS, *(f"decoder_{name}" for name in _ENCODER_FIELDS))
 CHOICES = {
     "masking": ("tube", "random"),
     "pos_embed": ("sep", "abs", "sincos"),
@@ -121,11 +115,7 @@ class ModelOptions:
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"model.{name}={getattr(self, name)!r} is unknown: choose one of "
-                    f"{', '.join(choices)}."
-                )
+            check_choice(f"model.{name}", getattr(self, name), choices)
         for name, (least, below) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value < below:
@@ -174,6 +164,11 @@ class ModelOptions:
     def grid_size(self) -> int:
         """Patches of the full grid in one frame."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.grid[0] * self.patch_shape[0], self.grid[1] * self.patch_shape[1]
 
     @property
     def frames(self) -> int:
@@ -240,8 +235,7 @@ def options_from_config(
     unknown = sorted(values.keys() - known)
     if unknown:
         raise InputError(f"The config has no field model.{unknown[0]}: see configs/pretrain.py.")
-    if size not in SIZES:
-        raise InputError(f"model.size={size!r} is unknown: choose one of {', '.join(SIZES)}.")
+    check_choice("model.size", size, SIZES)
     for name, value in zip(SIZE_FIELDS, SIZES[size], strict=True):
         if values.get(name) is None:
             values[name] = value

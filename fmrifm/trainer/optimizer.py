@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax.core.meta import AxisMetadata
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_choice
 from fmrifm.trainer.mesh import on_whole_matrices
 
 MOMENTUM = 0.95
@@ -73,16 +73,9 @@ OPTIMIZERS = ("adamw", "muon")
 
 
 def peak_learning_rate(optim: Mapping, batch_size: int) -> float:
-    """The absolute rate: `lr`, or `base_lr` at 256 clips (by default the recipe's 1e-3), scaled.
-
-    Raises:
-      InputError: both are given, or the rule of scaling is unknown.
-    """
+    """The absolute rate: `lr`, or `base_lr` at 256 clips (by default the recipe's 1e-3), scaled."""
     lr, base_lr, rule = optim["lr"], optim["base_lr"], optim["lr_scaling"]
-    if rule not in LR_SCALING:
-        raise InputError(
-            f"optim.lr_scaling={rule!r} is unknown: choose one of {', '.join(LR_SCALING)}."
-        )
+    check_choice("optim.lr_scaling", rule, LR_SCALING)
     if lr is not None and base_lr is not None:
         raise InputError("optim.lr (absolute) and optim.base_lr (per 256 clips): give only one.")
     if lr is not None:
@@ -117,15 +110,10 @@ def make_optimizer(optim: Mapping) -> optax.GradientTransformation:
 
     Directions are Adam's of all parameters (`adamw`), or Muon's of the matrices inside the blocks
     and Adam's of the rest (`muon`).
-
-    Raises:
-      InputError: the optimizer is unknown.
     """
-    name = optim["name"]
-    if name not in OPTIMIZERS:
-        raise InputError(f"optim.name={name!r} is unknown: choose one of {', '.join(OPTIMIZERS)}.")
+    check_choice("optim.name", optim["name"], OPTIMIZERS)
     direction = optax.scale_by_adam(b1=optim["b1"], b2=optim["b2"], eps=1e-8)
-    if name == "muon":
+    if optim["name"] == "muon":
         direction = optax.partition({"muon": scale_by_muon(), "adam": direction}, choose_directions)
     return optax.chain(
         direction,
