@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from fmrifm.model.blocks import Compute, Stack, dense, layer_norm
 from fmrifm.model.options import ModelOptions
-from fmrifm.model.tokens import Positions, token_init
+from fmrifm.model.tokens import Positions, partitioned, token_init
 
 
 class Seen(NamedTuple):
@@ -131,11 +131,6 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder(seen)
 
 
-def partitioned(init):
-    """Axis names for a (1, tokens, width) parameter."""
-    return nn.with_logical_partitioning(init, (None, None, "embed"))
-
-
 def special_tokens(module, name: str, count: int, width: int, no_position: bool, init) -> list:
     """Learned tokens beside the patches, as a list of at most one (1, count, width) array."""
     if not count:
@@ -166,9 +161,7 @@ def init_params(model: MaskedAutoencoder, key: jax.Array):
         return model.init(key, seen, method="encode")["params"]
     params = model.init(key, seen, Queries(one, one > 0))["params"]
     if o.target_norm == "pca":
-        height, width = (n * p for n, p in zip(o.grid, o.patch_shape, strict=True))
-        components = jnp.zeros((o.pca_norm_nc, height, width))
-        params["target_norm"] = {"components": components}
+        params["target_norm"] = {"components": jnp.zeros((o.pca_norm_nc, *o.frame_shape))}
     return params
 
 

@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import Embeddings, MaskedAutoencoder
-from fmrifm.model.masking import Mask, clip_keys, draw_queries
+from fmrifm.model.masking import Mask, clip_keys, draw_queries, marked
 from fmrifm.model.objective import Noise, Objective, Pixels
 from fmrifm.model.options import ModelOptions
 from fmrifm.model.tokens import patchify, unpatchify
@@ -77,10 +77,8 @@ class PretrainedModel(ModelFiles):
         if o.decoding == "none":
             raise InputError("This model is an encoder without a decoder: only encode works.")
         images, valid = self._clips(images_BxCxTxHxW, image_mask)
-        shown = (
-            valid if visible_mask is None else valid & self._mask(visible_mask, images_BxCxTxHxW)
-        )
-        wanted = valid if pred_mask is None else valid & self._mask(pred_mask, images_BxCxTxHxW)
+        shown = valid & self._mask(visible_mask, images_BxCxTxHxW)
+        wanted = valid & self._mask(pred_mask, images_BxCxTxHxW)
         objective = _objective(o)
         masks = (patchify(mask, objective.geometry, o) for mask in (valid, shown, wanted))
         pixels = Pixels(patchify(images, objective.geometry, o), *masks)
@@ -95,9 +93,8 @@ class PretrainedModel(ModelFiles):
         if queries is None:
             queries = self._queries(draw_B, pixels, visible, full_decoding)
         queries = self._ids(queries, len(images))
-        run = _forward(o, full_decoding)
-        noise = Noise(*noise) if train else None
-        out = run(self.params, pixels, Mask(_index(visible, o), _index(queries, o)), noise)
+        mask, noise = Mask(_index(visible, o), _index(queries, o)), Noise(*noise) if train else None
+        out = _forward(o, full_decoding, self.params, pixels, mask, noise)
         out = {name: value for name, value in out.items() if value is not None}
         if images_BxCxTxHxW.ndim == 4:
             out["pred_images"] = out["pred_images"][:, :, 0]
@@ -121,7 +118,7 @@ class PretrainedModel(ModelFiles):
         o, geometry = self.options, _objective(self.options).geometry
         valid = patchify(valid, geometry, o)
         pixels = Pixels(patchify(images, geometry, o), valid, valid, valid)
-        return _encode(o)(self.params, pixels, _index(_ragged(valid.any(-1)), o))
+        return _encode(o, self.params, pixels, _index(_ragged(valid.any(-1)), o))
 
     def _clips(self, images, image_mask) -> tuple[jax.Array, np.ndarray]:
         """Images as (B, C, T, H, W) and which of their pixels are data."""
@@ -136,9 +133,9 @@ class PretrainedModel(ModelFiles):
         return images.reshape(-1, *shape), valid
 
     def _mask(self, mask, images) -> np.ndarray:
-        """(B, C, T, H, W) bool."""
+        """(B, C, T, H, W) bool; all of it for None."""
         try:
-            mask = np.broadcast_to(np.asarray(mask) > 0, images.shape)
+            mask = np.broadcast_to(np.asarray(1 if mask is None else mask) > 0, images.shape)
         except ValueError as error:
             raise InputError(
                 f"A mask of shape {np.shape(mask)} does not fit images of shape {images.shape}."
@@ -160,65 +157,63 @@ class PretrainedModel(ModelFiles):
         has_data = pixels.shown_BxMxV.any(-1)
         if not drawn:
             return _ragged(has_data)
-        visible = np.asarray(_objective(self.options).draw(keys_B, pixels).visible_BxL)
-        return _ragged(has_data & _marked(visible, has_data.shape))
+        visible = _objective(self.options).draw(keys_B, pixels).visible_BxL
+        return _ragged(has_data & marked(visible, has_data.shape[1]))
 
     def _queries(self, keys_B, pixels: Pixels, visible, full_decoding: bool) -> np.ndarray:
         o = self.options
         index = _index(visible, o)
         wanted = _objective(o).to_predict(pixels, index, full_decoding)
-        candidates = np.asarray(_objective(o).predictable(wanted))
+        candidates = _objective(o).predictable(wanted)
         if not full_decoding:
-            candidates = candidates & ~_marked(visible, candidates.shape)
+            candidates = candidates & ~marked(index, candidates.shape[1])
         hidden = np.zeros((len(visible), 0), np.int32)  # visible are no candidates already
-        drawn = np.asarray(draw_queries(keys_B, hidden, candidates, o))
-        return _ragged(candidates & _marked(drawn, candidates.shape))
+        drawn = draw_queries(keys_B, hidden, candidates, o)
+        return _ragged(candidates & marked(drawn, candidates.shape[1]))
 
 
 @functools.lru_cache
 def _objective(options: ModelOptions) -> Objective:
     """The objective on every token of the grid: what is off the mask is data that is not there."""
-    shape = tuple(n * p for n, p in zip(options.grid, options.patch_shape, strict=True))
-    full = Geometry("grid", np.ones(shape, bool), options.patch_shape)
+    full = Geometry("grid", np.ones(options.frame_shape, bool), options.patch_shape)
     return Objective(MaskedAutoencoder(options), full)
 
 
-@functools.lru_cache
-def _forward(options: ModelOptions, full_decoding: bool):
+@functools.partial(jax.jit, static_argnames=("options", "full_decoding"))
+def _forward(
+    options: ModelOptions,
+    full_decoding: bool,
+    params,
+    pixels: Pixels,
+    mask: Mask,
+    noise: Noise | None,
+) -> dict[str, jax.Array | None]:
     objective = _objective(options)
-
-    def run(params, pixels: Pixels, mask: Mask, noise: Noise | None):
-        with jax.default_matmul_precision("highest"):
-            outcome = objective(params, pixels, mask, noise=noise, full_decoding=full_decoding)
-        images = unpatchify(objective.restore(outcome, mask), objective.geometry, options)
-        valid = unpatchify(pixels.valid_BxMxV, objective.geometry, options)
-        seen = objective.see(pixels, mask.visible_BxL)
-        embeddings = outcome.embeddings
-        return {
-            "loss": outcome.sums.error / jnp.maximum(outcome.sums.pixels, 1),
-            "preds": _blank(outcome.preds_BxQxW, mask.queries_BxQ, options),
-            "cls_embeds": embeddings.cls_Bx1xD,
-            "reg_embeds": embeddings.reg_BxRxD,
-            "patch_embeds": _blank(embeddings.patch_BxLxD, mask.visible_BxL, options),
-            "visible_mask_sum": seen.observed_BxL.sum().astype(jnp.float32),
-            "pred_mask_sum": outcome.predicted_BxQxV.sum().astype(jnp.float32),
-            "pred_images": images * valid,
-        }
-
-    return jax.jit(run)
+    with jax.default_matmul_precision("highest"):
+        outcome = objective(params, pixels, mask, noise=noise, full_decoding=full_decoding)
+    images = unpatchify(objective.restore(outcome, mask), objective.geometry, options)
+    valid = unpatchify(pixels.valid_BxMxV, objective.geometry, options)
+    seen = objective.see(pixels, mask.visible_BxL)
+    embeddings = outcome.embeddings
+    return {
+        "loss": outcome.sums.error / jnp.maximum(outcome.sums.pixels, 1),
+        "preds": _blank(outcome.preds_BxQxW, mask.queries_BxQ, options),
+        "cls_embeds": embeddings.cls_Bx1xD,
+        "reg_embeds": embeddings.reg_BxRxD,
+        "patch_embeds": _blank(embeddings.patch_BxLxD, mask.visible_BxL, options),
+        "visible_mask_sum": seen.observed_BxL.sum().astype(jnp.float32),
+        "pred_mask_sum": outcome.predicted_BxQxV.sum().astype(jnp.float32),
+        "pred_images": images * valid,
+    }
 
 
-@functools.lru_cache
-def _encode(options: ModelOptions):
+@functools.partial(jax.jit, static_argnames="options")
+def _encode(options: ModelOptions, params, pixels: Pixels, index_BxL) -> Embeddings:
     objective = _objective(options)
-
-    def run(params, pixels: Pixels, index_BxL):
-        with jax.default_matmul_precision("highest"):
-            seen = objective.see(pixels, index_BxL)
-            cls, reg, patch = objective.model.apply({"params": params}, seen, method="encode")
-        return Embeddings(cls, reg, _blank(patch, index_BxL, options))
-
-    return jax.jit(run)
+    with jax.default_matmul_precision("highest"):
+        seen = objective.see(pixels, index_BxL)
+        cls, reg, patch = objective.model.apply({"params": params}, seen, method="encode")
+    return Embeddings(cls, reg, _blank(patch, index_BxL, options))
 
 
 def _ragged(keep_BxM: np.ndarray) -> np.ndarray:
@@ -227,13 +222,6 @@ def _ragged(keep_BxM: np.ndarray) -> np.ndarray:
     order = np.argsort(~keep_BxM, axis=1, kind="stable").astype(np.int32)
     count = keep_BxM.sum(1, keepdims=True)
     return np.where(np.arange(order.shape[1]) < count, order, -1)[:, : count.max(initial=0)]
-
-
-def _marked(ids_BxL: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(B, M) bool: the tokens that the ids name."""
-    marked = np.zeros((shape[0], shape[1] + 1), bool)  # the last column takes the -1
-    np.put_along_axis(marked, ids_BxL.astype(np.int64) % marked.shape[1], True, axis=1)
-    return marked[:, :-1]
 
 
 def _index(ids_BxL: np.ndarray, options: ModelOptions) -> np.ndarray:

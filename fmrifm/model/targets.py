@@ -73,7 +73,11 @@ def normalize_targets(
     x, valid = targets_BxMxW.reshape(grid), valid_BxMxW.reshape(grid).astype(jnp.float32)
     common = jnp.zeros(())
     if o.target_norm == "pca":
-        common = _projection(x, components_KxHxW, geometry)
+        # Components are given, not learned; and too few for lower precision to be worth anything.
+        components_KxNxP = geometry.to_patches(jax.lax.stop_gradient(components_KxHxW))
+        with jax.default_matmul_precision("highest"):
+            weights = jnp.einsum("bunctp,knp->buctk", x, components_KxNxP)
+            common = jnp.einsum("buctk,knp->bunctp", weights, components_KxNxP)
     x = x - common
     axes = NORM_AXES[o.target_norm]
     count = jnp.maximum(jnp.sum(valid, axes, keepdims=True), 1)
@@ -82,16 +86,6 @@ def normalize_targets(
     scale = jnp.sqrt(jnp.sum(centred**2, axes, keepdims=True) / count + 1e-6)
     parts = (centred / scale, scale, mean + common)
     return Targets(*(jnp.broadcast_to(part, x.shape).reshape(shape) for part in parts))
-
-
-def _projection(x_BxUxNxCxTxP: jax.Array, components_KxHxW: jax.Array, geometry: Geometry):
-    """The part of each frame that the components span, in the shape of `x`."""
-    # Components are given, not learned; and too few for lower precision to be worth anything.
-    fixed_KxHxW = jax.lax.stop_gradient(components_KxHxW)
-    components_KxNxP = geometry.to_patches(fixed_KxHxW)
-    with jax.default_matmul_precision("highest"):
-        weights = jnp.einsum("bunctp,knp->buctk", x_BxUxNxCxTxP, components_KxNxP)
-        return jnp.einsum("buctk,knp->bunctp", weights, components_KxNxP)
 
 
 def near(seen_BxMxV: jax.Array, pixels: int, geometry: Geometry, options: ModelOptions):

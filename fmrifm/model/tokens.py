@@ -1,7 +1,8 @@
-"""Position tables over the full token grid, gathered by place.
+"""Tokens: from images and back, and their positions.
 
-A token's place is its index t * (rows * columns) + patch on the *full* grid, whatever the mask:
-so weights fit any mask on the same grid.
+Position tables cover the full token grid and are gathered by place. A token's place is its index
+t * (rows * columns) + patch on the *full* grid, whatever the mask, so that weights fit any mask on
+the same grid. Letters: B clips, L or M tokens, V values of a token, D width.
 """
 
 import jax
@@ -14,6 +15,11 @@ from fmrifm.model.options import ModelOptions
 
 # The reference truncates at +-2, a hundred standard deviations: a plain normal.
 token_init = nn.initializers.normal(0.02)
+
+
+def partitioned(init):
+    """Axis names for a (1, tokens, width) parameter."""
+    return nn.with_logical_partitioning(init, (None, None, "embed"))
 
 
 class Positions(nn.Module):
@@ -32,7 +38,7 @@ class Positions(nn.Module):
         """(B, L) int places -> (B, L, D) float32."""
         o, patches = self.options, self.options.grid_size
         if o.pos_embed == "sep":
-            init = nn.with_logical_partitioning(token_init, (None, None, "embed"))
+            init = partitioned(token_init)
             space = self.param("weight_spatial", init, (1, patches, self.width))
             time = self.param("weight_temporal", init, (o.slots, 1, self.width))
             return space[0, place_BxL % patches] + time[place_BxL // patches, 0]
