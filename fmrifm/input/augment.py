@@ -51,8 +51,8 @@ class Augmentation:
         return round(num_frames / self.tr_scale)
 
 
-def _uniform(keys_B, purpose: int, count: int) -> jax.Array:
-    """(B, count) float32 in [0, 1)."""
+def uniform(keys_B, purpose: int, count: int) -> jax.Array:
+    """(B, count) float32 in [0, 1), for one purpose of each clip's key."""
     return jax.vmap(
         lambda key: jax.random.uniform(jax.random.fold_in(key, purpose), (count,), jnp.float32)
     )(keys_B)
@@ -64,11 +64,7 @@ def _integers(uniform, count) -> jax.Array:
 
 
 def scale_tr(keys_B, bold_BxSxNxP, num_frames: int, scale: float) -> jax.Array:
-    """(B, T, N, P): a random window of the frames read, resized to `num_frames`.
-
-    Raises:
-      ValueError: S is not what `Augmentation.frames_read` asks for.
-    """
+    """(B, T, N, P): a random window of the frames read, resized to `num_frames`."""
     shortest, longest = max(1, round(num_frames * scale)), round(num_frames / scale)
     if bold_BxSxNxP.shape[1] != longest:
         raise ValueError(f"{bold_BxSxNxP.shape[1]} frames were read, {longest} are needed.")
@@ -79,7 +75,7 @@ def scale_tr(keys_B, bold_BxSxNxP, num_frames: int, scale: float) -> jax.Array:
 
 def draw_windows(keys_B, shortest: int, longest: int) -> jax.Array:
     """(B, 2) int32, start and length: uniform lengths, then uniform starts within `longest`."""
-    for_length_B, for_start_B = _uniform(keys_B, _WINDOW, 2).T
+    for_length_B, for_start_B = uniform(keys_B, _WINDOW, 2).T
     length_B = shortest + _integers(for_length_B, longest - shortest + 1)
     return jnp.stack([_integers(for_start_B, longest - length_B + 1), length_B], axis=1)
 
@@ -107,9 +103,6 @@ def crop(keys_B, bold_BxTxNxP, valid_BxNxP, geometry: Geometry, scale, aspect, l
       valid_BxNxP: bool, the clip's pixels with data.
       scale, aspect: `crop_scale` and `crop_aspect` of `Augmentation`.
       limit: values are clamped to +-limit again, for cubics overshoot.
-
-    Raises:
-      InputError: the geometry is no image of the cortex.
     """
     if scale == 1:
         return bold_BxTxNxP, valid_BxNxP
@@ -134,7 +127,7 @@ def draw_boxes(keys_B, shape: tuple[int, int], scale: float, aspect: float) -> j
     the proposals fits, the box is the whole frame, whose aspect ratio is always allowed.
     """
     frame_2 = np.int32(shape)
-    numbers_BxK = _uniform(keys_B, _BOX, 2 * PROPOSALS + 2)
+    numbers_BxK = uniform(keys_B, _BOX, 2 * PROPOSALS + 2)
     for_area, for_aspect, for_corner_Bx2 = jnp.split(numbers_BxK, (PROPOSALS, 2 * PROPOSALS), 1)
     area_BxK = scale + (1 - scale) * for_area
     widening_BxK = jnp.exp((2 * for_aspect - 1) * jnp.log(aspect))
@@ -213,7 +206,7 @@ def jitter(keys_B, bold_BxTxNxP, valid_BxNxP, strength: float) -> jax.Array:
 
 def draw_factors(keys_B, strength: float) -> jax.Array:
     """(B, 2): brightness and contrast, uniform from 1 - strength to 1 + strength."""
-    return 1 + strength * (2 * _uniform(keys_B, _FACTORS, 2) - 1)
+    return 1 + strength * (2 * uniform(keys_B, _FACTORS, 2) - 1)
 
 
 def rescale(bold_BxTxNxP, valid_BxNxP, factors_Bx2) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmrifm.input.augment import uniform
 from fmrifm.model.options import ModelOptions
 
 # What a clip's key is folded with, so that each choice is independent of the others.
@@ -75,7 +76,7 @@ def draw_queries(
     # As numbers, so that one sort puts the visible last.
     rank_BxM = jnp.zeros((batch, tokens), jnp.float32)
     if hidden > options.query_limit:
-        rank_BxM = _noise(keys_B, tokens, QUERIES) + jnp.where(predictable_BxM, 0.0, 1.0)
+        rank_BxM = uniform(keys_B, QUERIES, tokens) + jnp.where(predictable_BxM, 0.0, 1.0)
     rank_BxM = jnp.where(marked(visible_BxL, tokens), 3.0, rank_BxM)
     order_BxM = jnp.argsort(rank_BxM, axis=1, stable=True).astype(jnp.int32)
     return jnp.sort(order_BxM[:, : min(hidden, options.query_limit)], axis=1)
@@ -97,17 +98,8 @@ def _squares(patch_index_N: np.ndarray, options: ModelOptions) -> np.ndarray:
     return first[inverse_N]
 
 
-def _noise(keys_B: jax.Array, count: int, stream: int) -> jax.Array:
-    """(B, count) float32 in [0, 1)."""
-
-    def draw(key):
-        return jax.random.uniform(jax.random.fold_in(key, stream), (count,))
-
-    return jax.vmap(draw)(keys_B)
-
-
 def _shuffled(keys_B, has_data_BxK, squares_K: np.ndarray) -> jax.Array:
     """(B, K) int32: a random order of K units square by square, those without data last."""
     count = has_data_BxK.shape[1]
-    square_BxK = jnp.where(has_data_BxK, _noise(keys_B, count, SQUARES)[:, squares_K], 1.0)
-    return jnp.lexsort((_noise(keys_B, count, UNITS), square_BxK), axis=1).astype(jnp.int32)
+    square_BxK = jnp.where(has_data_BxK, uniform(keys_B, SQUARES, count)[:, squares_K], 1.0)
+    return jnp.lexsort((uniform(keys_B, UNITS, count), square_BxK), axis=1).astype(jnp.int32)
