@@ -16,7 +16,7 @@ from fmrifm.trainer.mesh import RULES, make_mesh
 RUNNABLE = {
     "xla": FORMS["xla"],
     "blocked": FORMS["blocked"],
-    "splash": functools.partial(splash_attention, name="attention", interpret=True),
+    "splash": functools.partial(splash_attention, interpret=True),
     "cudnn": functools.partial(_cudnn, implementation="xla"),
 }
 
