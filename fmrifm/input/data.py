@@ -69,26 +69,20 @@ def open_data(config: ConfigDict) -> Data:
     frames_read = Augmentation(**config.augment).frames_read(data.num_frames)
     train = usable_runs(parse_sources(data.train, cache), frames_read, data.skip_short_runs)
     geometry = union_geometry(train)
-    evals = {
-        name: usable_runs(sources, data.num_frames, data.skip_short_runs)
-        for name, sources in parse_named_sources(data.eval, cache).items()
-    }
-    for name, sources in evals.items():
-        grid = union_geometry(sources)
+    evals = {}
+    for name, sources in parse_named_sources(data.eval, cache).items():
+        evals[name] = usable_runs(sources, data.num_frames, data.skip_short_runs)
+        grid = union_geometry(evals[name])
         check_grid(grid, geometry, f"The eval set '{name}'", "the training data")
     if jax.process_index() == 0:
-        _say_overlaps([*train, *itertools.chain(*evals.values())], geometry)
+        sources = itertools.chain(train, *evals.values())
+        for store in {source.store.path: source.store for source in sources}.values():
+            if not np.array_equal(store.geometry.mask, geometry.mask):
+                overlap = geometry.overlap(store.geometry)
+                print(f"{store.path} has another mask on the same grid: overlap {overlap:.1%}.")
     if config.keep_best is not None and config.keep_best not in evals:
         raise InputError(
             f"keep_best={config.keep_best!r} is no eval set: choose one of data.eval "
             f"({', '.join(evals) or 'none given'})."
         )
     return Data(train, geometry, evals)
-
-
-def _say_overlaps(sources: list[Source], geometry: Geometry) -> None:
-    """Names the stores whose mask is not that of the training data."""
-    for store in {source.store.path: source.store for source in sources}.values():
-        if not np.array_equal(store.geometry.mask, geometry.mask):
-            overlap = geometry.overlap(store.geometry)
-            print(f"{store.path} has another mask on the same grid: overlap {overlap:.1%}.")

@@ -5,13 +5,14 @@ p pixels of a model patch, M = slots * n tokens, V = values of a token.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_choice
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.augment import Augmentation, crop, jitter, require_image, scale_tr
 
@@ -48,15 +49,11 @@ class Tokenizer:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
-        if self.normalize not in NORMALIZATIONS:
-            raise InputError(
-                f"data.normalize={self.normalize!r} is unknown: choose one of "
-                f"{', '.join(NORMALIZATIONS)}."
-            )
+        check_choice("data.normalize", self.normalize, NORMALIZATIONS)
         if self.augmentation.crop_scale < 1:
             require_image(self.stored)
 
-    @property
+    @functools.cached_property
     def geometry(self) -> Geometry:
         """The geometry cut into the model's patches."""
         return cut_geometry(self.stored, self.patch)
@@ -76,31 +73,25 @@ class Tokenizer:
         if "mean" in batch:  # undoes the z-score of the run, and needs a scale in its place
             bold_BxTxNxP = bold_BxTxNxP * batch["std"][:, None] + batch["mean"][:, None]
             kind = "global" if kind == "none" else kind
-        if keys_B is None:
-            clean_BxTxNxP = normalize(bold_BxTxNxP, valid_BxNxP[:, None], kind)
-            return self._tokens(clean_BxTxNxP, valid_BxNxP)
         a, geometry = self.augmentation, self.stored
-        x_BxTxNxP = scale_tr(keys_B, bold_BxTxNxP, self.num_frames, a.tr_scale)
-        x_BxTxNxP = normalize(x_BxTxNxP, valid_BxNxP[:, None], kind)
-        x_BxTxNxP, valid_BxNxP = crop(
-            keys_B, x_BxTxNxP, valid_BxNxP, geometry, a.crop_scale, a.crop_aspect, CLAMP
-        )
-        x_BxTxNxP = jitter(keys_B, x_BxTxNxP, valid_BxNxP, a.gray_jitter)
-        return self._tokens(x_BxTxNxP, valid_BxNxP)
+        if keys_B is not None:
+            bold_BxTxNxP = scale_tr(keys_B, bold_BxTxNxP, self.num_frames, a.tr_scale)
+        x_BxTxNxP = normalize(bold_BxTxNxP, valid_BxNxP[:, None], kind)
+        if keys_B is not None:
+            x_BxTxNxP, valid_BxNxP = crop(
+                keys_B, x_BxTxNxP, valid_BxNxP, geometry, a.crop_scale, a.crop_aspect, CLAMP
+            )
+            x_BxTxNxP = jitter(keys_B, x_BxTxNxP, valid_BxNxP, a.gray_jitter)
+        return self._patchify(x_BxTxNxP, valid_BxNxP)
 
-    def _tokens(self, bold_BxTxNxP: jax.Array, valid_BxNxP: jax.Array) -> Tokens:
-        batch, frames = bold_BxTxNxP.shape[:2]
-        slots = frames // self.t_patch
-        bold = self._recut(bold_BxTxNxP).reshape(batch, slots, self.t_patch, -1, self.patch_dim)
-        values = jnp.swapaxes(bold, 2, 3).reshape(batch, -1, self.t_patch * self.patch_dim)
+    def _patchify(self, bold_BxTxNxP: jax.Array, valid_BxNxP: jax.Array) -> Tokens:
+        batch, frames, t_patch = *bold_BxTxNxP.shape[:2], self.t_patch
+        n, p = self.geometry.n_patches, self.geometry.patch_dim
+        bold = self._recut(bold_BxTxNxP).reshape(batch, frames // t_patch, t_patch, n, p)
+        values_BxMxV = jnp.swapaxes(bold, 2, 3).reshape(batch, -1, t_patch * p)
         valid = self._recut(valid_BxNxP)[:, None, :, None, :]
-        n = valid.shape[2]
-        valid = jnp.broadcast_to(valid, (batch, slots, n, self.t_patch, self.patch_dim))
-        return Tokens(values, valid.reshape(values.shape))
-
-    @property
-    def patch_dim(self) -> int:
-        return self.geometry.patch_dim
+        valid = jnp.broadcast_to(valid, (batch, frames // t_patch, n, t_patch, p))
+        return Tokens(values_BxMxV, valid.reshape(values_BxMxV.shape))
 
     def _recut(self, x: jax.Array) -> jax.Array:
         """(..., N, P) -> (..., n, p): splits stored patches and drops the empty pieces."""

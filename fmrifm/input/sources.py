@@ -39,7 +39,14 @@ def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
-    sources = [_parse_one(part.strip(), cache) for part in text.split(",") if part.strip()]
+    sources = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        place, share_text = re.fullmatch(r"(.*?)(?:@([-+.\deE]+))?", part, re.DOTALL).groups()
+        share = None if share_text is None else float(share_text)
+        if share is not None and not share > 0:
+            raise InputError(f"The share @{share_text} of {place} must be above zero.")
+        selection = open_selection(place, cache)
+        sources.append(Source(selection.store, selection.runs, share))
     if not sources:
         raise InputError("No store is given: set data.train to the path of a store.")
     if len({source.share is None for source in sources}) > 1:
@@ -53,7 +60,7 @@ def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
 def parse_named_sources(text: str, cache: BlockCache | None = None) -> dict[str, list[Source]]:
     """Opens evaluation sets `name=path[?filters],...`; a repeated name adds to its set."""
     sets: dict[str, list[str]] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, map(str.strip, text.split(","))):
         name, path = split_name(part)
         if name is None:
             raise InputError(
@@ -61,19 +68,6 @@ def parse_named_sources(text: str, cache: BlockCache | None = None) -> dict[str,
             )
         sets.setdefault(name, []).append(path)
     return {name: parse_sources(",".join(paths), cache) for name, paths in sets.items()}
-
-
-def _parse_one(text: str, cache: BlockCache | None) -> Source:
-    text, at, share_text = text.rpartition("@") if _has_share(text) else (text, "", "")
-    share = float(share_text) if at else None
-    if share is not None and not share > 0:
-        raise InputError(f"The share @{share_text} of {text} must be above zero.")
-    selection = open_selection(text, cache)
-    return Source(selection.store, selection.runs, share)
-
-
-def _has_share(text: str) -> bool:
-    return re.search(r"@[-+.\deE]+$", text) is not None
 
 
 def union_geometry(sources: list[Source]) -> Geometry:
@@ -100,12 +94,11 @@ def check_grid(found: Geometry, expected: Geometry, name: str, expected_name: st
             "other parcels or voxels: convert the runs with one parcellation or mask."
         )
     if not found.same_grid(expected):
-        raise InputError(
-            f"{name} has a grid of {_size(found)}, {expected_name} one of {_size(expected)}: "
-            "convert the runs to the same grid."
+        size, expected_size = (
+            "{} x {} pixels in patches of {} x {}".format(*g.mask.shape, *g.patch_shape)
+            for g in (found, expected)
         )
-
-
-def _size(geometry: Geometry) -> str:
-    (height, width), (p, q) = geometry.mask.shape, geometry.patch_shape
-    return f"{height} x {width} pixels in patches of {p} x {q}"
+        raise InputError(
+            f"{name} has a grid of {size}, {expected_name} one of {expected_size}: convert the "
+            "runs to the same grid."
+        )
