@@ -20,6 +20,7 @@ import flax.struct
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import flatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from data_tools.errors import InputError
@@ -128,17 +129,15 @@ class Checkpoints:
 
     def restore(self, abstract: TrainState) -> TrainState:
         """The newest state, laid out as `abstract` (shapes with shardings) says."""
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._restore(args).state
+        return self._restore(state=ocp.args.StandardRestore(abstract)).state
 
     def meta(self) -> dict:
         """The JSON saved beside the newest state."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._restore(args).meta
+        return self._restore(meta=ocp.args.JsonRestore()).meta
 
-    def _restore(self, args):
+    def _restore(self, **items):
         with _damage_named(self._directory, self.latest_step):
-            return self._manager.restore(self.latest_step, args=args)
+            return self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Returns when the last save is durable; OSError if it could not be written."""
@@ -230,7 +229,7 @@ def restore_params(path: str | os.PathLike, abstract_params: Any) -> Any:
     wanted = {"params": abstract_params}
     with _opened(path) as (manager, step):
         stored = manager.item_metadata(step).state.tree["params"]
-        _check_shapes(stored, abstract_params, f"{manager.directory}/{step}")
+        check_shapes(stored, abstract_params, f"{manager.directory}/{step}")
         args = ocp.args.PyTreeRestore(
             wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
@@ -239,19 +238,18 @@ def restore_params(path: str | os.PathLike, abstract_params: Any) -> Any:
         return manager.restore(step, args=ocp.args.Composite(state=args)).state["params"]
 
 
-def _check_shapes(stored, wanted, where: str) -> None:
-    def shapes(tree):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {
-            jax.tree_util.keystr(p, simple=True, separator="/"): tuple(x.shape) for p, x in leaves
-        }
-
-    found, needed = shapes(stored), shapes(wanted)
+def check_shapes(stored: dict, wanted: dict, where: str) -> None:
+    """Raises InputError unless two trees of parameters have the same names and shapes."""
+    found, needed = (
+        {name: tuple(x.shape) for name, x in flatten_dict(tree, sep="/").items()}
+        for tree in (stored, wanted)
+    )
     for name in sorted(found.keys() | needed.keys()):
         if found.get(name) != needed.get(name):
             raise InputError(
-                f"{where} is of another model: {name} has shape {found.get(name, 'none')}, this "
-                f"model's {needed.get(name, 'none')}."
+                f"{where} holds another model, whose {name} has shape {found.get(name, 'none')} "
+                f"and not {needed.get(name, 'none')}: set config.model to its options (in its "
+                "config.json)."
             )
 
 

@@ -2,27 +2,16 @@
 
 import json
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 
 # These change where a run computes or what it shows, never its numbers beyond rounding.
 HARMLESS = (
-    "mesh.",
-    "attention",
-    "data.threads",
-    "data.workers",
-    "data.requests",
-    "data.cache_",
-    "keep_",
-    "checkpoint_every",
-    "log_every",
-    "figures",
-    "wandb_project",
-    "probe.",
+    *("mesh.", "attention", "data.threads", "data.workers", "data.requests", "data.cache_"),
+    *("keep_", "checkpoint_every", "log_every", "figures", "wandb_project", "probe."),
 )
-
-
 # What runs did before there were these fields.
 BEFORE = {
     "optim.name": "adamw",
@@ -74,12 +63,6 @@ def config_dict(config: ConfigDict) -> dict:
     return json.loads(config.to_json())
 
 
-def flatten(tree: dict, prefix: str = "") -> dict:
+def flatten(tree: dict) -> dict:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
+    return flatten_dict(tree, sep=".")
