@@ -5,10 +5,12 @@ of hosts, threads or workers. Letters: B clips of the global batch, C clips of a
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_choice
 from fmrifm.input.sources import Source
 
 # Shares are met exactly over so many clips where clips are drawn from a list.
@@ -32,16 +34,15 @@ class Clips:
     def __len__(self) -> int:
         return len(self.start)
 
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self.source.tolist(), self.run.tolist(), self.start.tolist(), strict=True)
+
     def __getitem__(self, index) -> "Clips":
         return Clips(self.source[index], self.run[index], self.start[index])
 
 
 def usable_runs(sources: list[Source], num_frames: int, skip_short_runs: bool) -> list[Source]:
-    """Drops runs that are shorter than a clip.
-
-    Raises:
-      InputError: a run is shorter than a clip and that is not allowed, or none is left.
-    """
+    """Drops runs that are shorter than a clip, where that is allowed."""
     usable, skipped = [], 0
     for source in sources:
         length = np.array([source.store.runs[r]["n_frames"] for r in source.runs])
@@ -110,6 +111,29 @@ def pick_evenly(clips: Clips, count: int) -> Clips:
     return clips[np.arange(count) * len(clips) // count]
 
 
+def make_sampler(
+    sources: list[Source], num_frames: int, seed: int, data: ConfigDict
+) -> "RandomSampler | ListSampler":
+    """The sampler that `config.data` names: random, sequential or event.
+
+    Args:
+      num_frames: frames that are read for a clip, more than data.num_frames where the TR varies.
+    """
+    check_choice("data.sampling", data.sampling, ("random", "sequential", "event"))
+    if data.sampling == "random":
+        return RandomSampler(sources, num_frames, seed, data.window, data.clips_per_window)
+    if data.window or data.clips_per_window > 1:
+        raise InputError(
+            "data.window and data.clips_per_window are for data.sampling=random, not "
+            f"{data.sampling}."
+        )
+    if data.sampling == "sequential":
+        clips = list_clips(sources, num_frames, data.stride or data.num_frames)
+    else:
+        clips = list_clips(sources, num_frames, hrf_delay=data.hrf_delay)
+    return ListSampler(sources, clips, seed)
+
+
 class RandomSampler:
     """Clips drawn uniformly over the valid starts: runs in proportion to their length.
 
@@ -131,9 +155,6 @@ class RandomSampler:
         Args:
           window: frames of a window, cut short where a run is shorter; 0 for num_frames.
           clips_per_window: clips of a batch that one window gives, rows side by side.
-
-        Raises:
-          InputError: these make no sense.
         """
         if clips_per_window < 1:
             raise InputError(f"data.clips_per_window={clips_per_window} must be 1 or more.")

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
-from fmrifm.input.clips import Clips, ListSampler, RandomSampler, list_clips
+from fmrifm.input.clips import Clips, ListSampler, RandomSampler
 from fmrifm.input.sources import Source
 
 
@@ -119,17 +119,12 @@ class ClipReader:
         n_patches, patch_dim = self._shape
         bold = np.empty((len(clips), self.num_frames, n_patches, patch_dim), np.float16)
         valid = np.empty((len(clips), -(-n_patches * patch_dim // 8)), np.uint8)
-        for row, (s, run) in enumerate(zip(clips.source.tolist(), clips.run.tolist(), strict=True)):
+        for row, (s, run, _) in enumerate(clips):
             valid[row] = self._valid_bits(s, run)
-
-        def copy(rows: np.ndarray) -> None:
-            self._copy(bold, clips, rows)
-
         # A look into a memory map costs nothing, so there it does not matter what overlaps.
         alone = np.arange(len(clips))[:, None]
         groups = alone if self._is_mapped else overlapping(clips, self.num_frames)
-        for _ in self._at_once(copy, groups):
-            pass  # a failure is raised here
+        self._for_each(groups, lambda rows: self._copy(bold, clips, rows))
         batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
         return {**batch, **self._scale(clips)} if self._with_scale else batch
 
@@ -149,15 +144,17 @@ class ClipReader:
                 bold[row] = 0
                 bold[row][: len(frames), self._slots[s]] = frames
 
-    def _at_once(self, call: Callable, items: Sequence) -> Iterator:
-        """Calls with every item, in any order."""
+    def _for_each(self, items: Sequence, call: Callable) -> None:
+        """Calls with every item, in any order; raises the error of the first call that fails."""
         if self._is_mapped:
-            return map(call, items)
+            for item in items:
+                call(item)
+            return
         with self._lock:
             if self._pool is None:
                 # Its threads do not keep a program alive that ends while a server is silent.
                 self._pool = ThreadPool(self._requests)
-        return self._pool.imap_unordered(call, items)
+        collections.deque(self._pool.imap_unordered(call, items), maxlen=0)
 
     def close(self) -> None:
         """Nothing is read any more: what failed is not asked for again."""
@@ -171,8 +168,7 @@ class ClipReader:
             s, run = int(clips.source[row]), int(clips.run[row])
             mean[row, self._slots[s]], std[row, self._slots[s]] = self._sources[s].store.scale(run)
 
-        for _ in self._at_once(copy, range(len(clips))):
-            pass
+        self._for_each(range(len(clips)), copy)
         return {"mean": mean, "std": std}
 
 
@@ -228,38 +224,10 @@ class EvalBatches:
         rows = int(index) * self.batch_size + self.rows
         counted = rows < len(self.clips)
         clips = self.clips[np.where(counted, rows, 0)]
-        keys = [
-            self.sources[s].store.runs[r]["key"]
-            for s, r in zip(clips.source, clips.run, strict=True)
-        ]
+        keys = [self.sources[s].store.runs[run]["key"] for s, run, _ in clips]
         crc = np.array([zlib.crc32(key.encode()) for key in keys], np.uint32)
         words = np.stack([crc, clips.start.astype(np.uint32)], axis=1)
         return self.reader.read(clips, words, counted)
-
-
-def make_sampler(
-    sources: list[Source],
-    num_frames: int,
-    seed: int,
-    sampling: str,
-    stride: int,
-    hrf_delay: float,
-    window: int,
-    clips_per_window: int,
-) -> RandomSampler | ListSampler:
-    """The sampler named by `data.sampling`: random, sequential or event."""
-    if sampling == "random":
-        return RandomSampler(sources, num_frames, seed, window, clips_per_window)
-    if window or clips_per_window > 1:
-        raise InputError(
-            f"data.window and data.clips_per_window are for data.sampling=random, not {sampling}."
-        )
-    if sampling == "sequential":
-        return ListSampler(sources, list_clips(sources, num_frames, stride), seed)
-    if sampling == "event":
-        clips = list_clips(sources, num_frames, hrf_delay=hrf_delay)
-        return ListSampler(sources, clips, seed)
-    raise InputError(f"data.sampling={sampling!r} is unknown: choose random, sequential or event.")
 
 
 def local_rows(sharding: NamedSharding, batch_size: int, process: int | None = None) -> np.ndarray:
@@ -290,10 +258,10 @@ def host_batches(source, first_step: int, threads: int, workers: int) -> grain.D
 
 
 def on_devices(
-    batches: Iterator[dict[str, np.ndarray]], to_devices: Callable, ahead: int = 2
+    batches: Iterator[dict[str, np.ndarray]], to_devices: Callable
 ) -> Iterator[dict[str, jax.Array]]:
-    """Keeps `ahead` batches on their way to the devices while the step runs (double buffering)."""
-    queue = collections.deque(map(to_devices, itertools.islice(batches, ahead)))
+    """Keeps two batches on their way to the devices while the step runs (double buffering)."""
+    queue = collections.deque(map(to_devices, itertools.islice(batches, 2)))
     while queue:
         yield queue.popleft()
         queue.extend(map(to_devices, itertools.islice(batches, 1)))

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError, describe_os_error
 from fmrifm.input.data import open_data
-from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.run import config_during_training
 from fmrifm.probe.suite import open_probe
@@ -61,9 +60,8 @@ def _check_pretraining(config: ConfigDict, probe_config: Callable[[str], ConfigD
         program.eval_batches(sources, data.geometry)
     if config.init_from and find_checkpoint(config.init_from) is None:
         _open(config.init_from)
-    geometry = cut_geometry(data.geometry, config.model.patch)
     about = describe_data(config, data)
-    files = ModelFiles(program.options, {}, geometry, about, [hashed_subjects(data)])
+    files = ModelFiles(program.options, {}, program.cut, about, [hashed_subjects(data)])
     if config.probe.every:
         _check_probe(config_during_training(probe_config, config.probe, "the model"), files)
     return files

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.pipeline import host_batches, on_devices
-from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import Source, union_geometry
 from fmrifm.reporting import save_figure
 from fmrifm.trainer.mesh import to_devices
@@ -19,11 +18,12 @@ COLORS = "RdBu_r"
 OFF_CORTEX = "0.70"
 HIDDEN = "0.88"  # unlike the white of a zero
 RANGE = 2.5  # standard deviations
+COLUMNS = 4  # frames of a clip that are shown
 NAMES = {"masked": "masked input", "prediction": "prediction", "truth": "truth"}
 
 
 def draw_reconstruction(
-    path: Path, geometry: Geometry, clip: dict[str, np.ndarray], title: str, columns: int = 4
+    path: Path, geometry: Geometry, clip: dict[str, np.ndarray], title: str
 ) -> None:
     """Writes a PNG: rows masked input, prediction, truth; columns evenly spaced frames.
 
@@ -33,13 +33,18 @@ def draw_reconstruction(
     Args:
       clip: `masked`, `prediction` and `truth`, each (T, N, P) float; NaN marks hidden pixels.
     """
-    if not geometry.is_image:
-        save_figure(_carpets(geometry, clip, title), path)
-        return
-    frames = np.linspace(0, len(clip["truth"]) - 1, columns).round().astype(int)
+    figure, axes, image = (_frames if geometry.is_image else _carpets)(geometry, clip)
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
+    figure.suptitle(title, fontsize=11)
+    save_figure(figure, path)
+
+
+def _frames(geometry: Geometry, clip: dict[str, np.ndarray]):
+    """A figure of frames, its axes, and an image with their colours."""
+    frames = np.linspace(0, len(clip["truth"]) - 1, COLUMNS).round().astype(int)
     height, width = geometry.image_mask.shape
-    figure = Figure(figsize=(3.2 * columns, 3.0 * 3 * height / width + 0.8), layout="constrained")
-    axes = figure.subplots(3, columns, squeeze=False)
+    figure = Figure(figsize=(3.2 * COLUMNS, 3.0 * 3 * height / width + 0.8), layout="constrained")
+    axes = figure.subplots(3, COLUMNS, squeeze=False)
     for row, (key, name) in zip(axes, NAMES.items(), strict=True):
         for axis, frame in zip(row, frames, strict=True):
             image = show_frame(axis, geometry, clip[key][frame])
@@ -47,13 +52,11 @@ def draw_reconstruction(
                 axis.set_title(f"frame {frame}", fontsize=9)
         row[0].set_ylabel(name, fontsize=10)
     figure.get_layout_engine().set(hspace=0.02, wspace=0.01, h_pad=0.02)
-    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
+    return figure, axes, image
 
 
-def _carpets(geometry: Geometry, clip: dict[str, np.ndarray], title: str) -> Figure:
-    """Mean of each patch over its valid pixels, in time."""
+def _carpets(geometry: Geometry, clip: dict[str, np.ndarray]):
+    """As `_frames`: the mean of each patch over its valid pixels, in time."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     count = geometry.patch_mask.sum(-1)
@@ -66,28 +69,20 @@ def _carpets(geometry: Geometry, clip: dict[str, np.ndarray], title: str) -> Fig
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("frame")
     axes[0].set_ylabel("patch")
-    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="standard deviations")
-    figure.suptitle(title, fontsize=11)
-    return figure
+    return figure, axes, image
 
 
-def show_frame(axis, geometry: Geometry, patches: np.ndarray, limit: float = RANGE):
+def show_frame(axis, geometry: Geometry, patches: np.ndarray):
     """Draws one (N, P) frame on an axis: the medial wall grey, hidden cortex lighter."""
     frame = geometry.to_image(patches.astype(np.float32), fill=np.nan)
     mask = geometry.image_mask
     backdrop = np.where(mask, float(HIDDEN), float(OFF_CORTEX))
     axis.imshow(backdrop, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     image = axis.imshow(
-        np.where(mask, frame, np.nan),
-        cmap=COLORS,
-        vmin=-limit,
-        vmax=limit,
-        interpolation="nearest",
+        np.where(mask, frame, np.nan), cmap=COLORS, vmin=-RANGE, vmax=RANGE, interpolation="nearest"
     )
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
     return image
 
 
@@ -104,10 +99,9 @@ class Evaluator:
         self._sets = {}
         for name, sources in evals.items():
             geometry = union_geometry(sources)
-            batches = program.eval_batches(sources, geometry)
-            functions = program.eval_functions(geometry, program.config.figures)
-            picture_geometry = cut_geometry(geometry, program.config.model.patch)
-            self._sets[name] = (batches, picture_geometry, *functions)
+            batches, task = program.eval_batches(sources, geometry), program.make_task(geometry)
+            cut = task.objective.geometry
+            self._sets[name] = (batches, cut, *program.eval_functions(task))
 
     def __call__(self, params, step: int) -> dict[str, float]:
         """eval/NAME/{loss, loss_of_zero, clips} of every set; draws figures on the first host."""

@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
-from fmrifm.input.data import Data, open_data
-from fmrifm.input.pipeline import TrainBatches, host_batches, on_devices
-from fmrifm.input.preprocess import cut_geometry
+from fmrifm.input.data import open_data
+from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.runs.checkpoint import Checkpoints, TrainState
 from fmrifm.runs.config import check_unchanged, config_dict
@@ -29,7 +28,7 @@ from fmrifm.trainer.goodput import STEPS, Account
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
 from fmrifm.trainer.program import Program
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite, runs_of
+from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite
 from fmrifm.trainer.summary import describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
 from fmrifm.trainer.warm_start import warm_start
@@ -66,17 +65,7 @@ def train(
       InputError: bad config, store or workdir; nothing has been written then.
       NonFiniteError: the loss or gradient was not finite; the last good checkpoint is intact.
     """
-    account = Account(began)
-    check_workdir(workdir)
-    workdir = Workdir(workdir)
-    steps = parse_profile(profile, config.total_steps)
-    check_wandb(config.wandb_project)
-    data = open_data(config)
-    program = Program(config, data.geometry)
-    batches = program.train_batches(data)
-    evaluator = Evaluator(program, data.evals, workdir.local / "figures")
-    run = _Run(config, workdir, data, program, batches, evaluator, account, steps)
-    run.add_probe(make_probe)
+    run = _Run(config, workdir, make_probe, profile, began)
     with StopSignal() as stop:
         try:
             return run.start(allow_config_change, stop)
@@ -87,19 +76,22 @@ def train(
 class _Run:
     """One run of the loop; its methods are in the order in which they happen."""
 
-    def __init__(self, config, workdir, data, program, batches, evaluator, account, profiled):
-        self.config: ConfigDict = config
-        self.workdir: Workdir = workdir
-        self.data: Data = data
-        self.program: Program = program
-        self.batches: TrainBatches = batches
-        self.evaluator: Evaluator = evaluator
-        self.account: Account = account
-        self.profile = Profile(profiled, workdir.local / "profile", account)
-        self.probe: Probe | None = None
+    def __init__(self, config: ConfigDict, workdir, make_probe, profile, began):
+        """Checks and opens everything and writes nothing; arguments as of `train`."""
+        self.config, self.account = config, Account(began)
+        check_workdir(workdir)
+        self.workdir = Workdir(workdir)
+        local, steps = self.workdir.local, parse_profile(profile, config.total_steps)
+        self.profile = Profile(steps, local / "profile", self.account)
+        check_wandb(config.wandb_project)
+        self.data = open_data(config)
+        self.program = Program(config, self.data.geometry)
+        self.batches = self.program.train_batches(self.data)
+        self.evaluator = Evaluator(self.program, self.data.evals, local / "figures")
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
-        self.origin = {"subjects_seen": [hashed_subjects(data)], "sources": [], "license": ""}
+        self.origin = {"subjects_seen": [hashed_subjects(self.data)], "sources": [], "license": ""}
+        self.probe = self.open_probe(make_probe)
         self.metrics: MetricsWriter | None = None
         self.checkpoints: Checkpoints | None = None
         self.throughput: Throughput | None = None
@@ -107,17 +99,17 @@ class _Run:
         self.shown: dict[str, float] = {}  # the newest value of each metric
         self.best: dict | None = None  # of the evaluations named by keep_best
 
-    def add_probe(self, make_probe: MakeProbe | None) -> None:
+    def open_probe(self, make_probe: MakeProbe | None) -> Probe | None:
         every, eval_every = self.config.probe.every, self.config.eval_every
         if not every or make_probe is None:
-            return
+            return None
         if not eval_every or every % eval_every:
             raise InputError(
                 f"probe.every={every} is no multiple of eval_every={eval_every}: models are probed "
                 "where they are evaluated."
             )
         self.workdir.check_shared("probe.every")
-        self.probe = make_probe(self.config.probe, self.workdir.local, self.files({}, 0))
+        return make_probe(self.config.probe, self.workdir.local, self.files({}, 0))
 
     def start(self, allow_config_change: bool, stop: StopSignal) -> int:
         config = self.config
@@ -154,8 +146,9 @@ class _Run:
         state, stopped = self.loop(state, first_step, stop)
         with self.account.spent("checkpoint"):
             self.checkpoints.wait()
-            if not stopped:
-                self.export(state)
+            model = None if stopped else self.model(state)
+            if model and self.first_host:
+                save_model(self.workdir.local / "model", model)
         self.account.done = not stopped
         steps = (first_step, int(state.step), config.total_steps)
         speed = self.throughput.read_all() if self.throughput else {}
@@ -299,18 +292,8 @@ class _Run:
         if first_bad_step < 0:
             return
         self.checkpoints.wait()
-        raise non_finite(
-            runs_of(self.batches, self.data, first_bad_step),
-            first_bad_step + 1,
-            self.checkpoints.latest_step,
-            self.workdir.local / "non_finite.json",
-        )
-
-    def export(self, state: TrainState) -> None:
-        """Writes the model directory."""
-        model = self.model(state)
-        if self.first_host:
-            save_model(self.workdir.local / "model", model)
+        last, path = self.checkpoints.latest_step, self.workdir.local / "non_finite.json"
+        raise non_finite(self.batches, self.data, first_bad_step, last, path)
 
     def model(self, state: TrainState) -> ModelFiles:
         """The model as it is now, on the host."""
@@ -318,19 +301,19 @@ class _Run:
         return self.files(jax.device_get(gather(state.params)), int(state.step))
 
     def files(self, params: dict, step: int) -> ModelFiles:
-        geometry = cut_geometry(self.data.geometry, self.config.model.patch)
         options, preprocessing = self.program.options, describe_data(self.config, self.data)
-        return ModelFiles(options, params, geometry, preprocessing, **self.origin, step=step)
+        return ModelFiles(
+            options, params, self.program.cut, preprocessing, **self.origin, step=step
+        )
 
     def meta(self) -> dict:
         """What is saved beside a state: the run it belongs to, and what that knows."""
-        geometry = cut_geometry(self.data.geometry, self.config.model.patch)
         return {
             "config": config_dict(self.config),
             "stores": self.data.digests(),
             **self.origin,
             "preprocessing": describe_data(self.config, self.data),
-            "model": describe_model(self.program.options, geometry),
+            "model": describe_model(self.program.options, self.program.cut),
             "best": self.best,
         }
 

@@ -3,36 +3,29 @@
 Nothing is written here and no array is made before all checks have passed.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_choice
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.augment import Augmentation
-from fmrifm.input.clips import list_clips, pick_evenly
+from fmrifm.input.clips import list_clips, make_sampler, pick_evenly
 from fmrifm.input.data import Data
-from fmrifm.input.pipeline import (
-    ClipReader,
-    EvalBatches,
-    TrainBatches,
-    batch_shapes,
-    local_rows,
-    make_sampler,
-)
+from fmrifm.input.pipeline import ClipReader, EvalBatches, TrainBatches, batch_shapes, local_rows
 from fmrifm.input.preprocess import Tokenizer, cut_geometry
 from fmrifm.input.sources import Source
 from fmrifm.model.attention import choose_form
 from fmrifm.model.blocks import Compute
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.objective import Objective
-from fmrifm.model.options import ModelOptions, options_from_config
+from fmrifm.model.options import options_from_config
 from fmrifm.published.space_geometry import load_components
 from fmrifm.runs.checkpoint import TrainState
 from fmrifm.trainer.mesh import (
@@ -47,7 +40,6 @@ from fmrifm.trainer.optimizer import make_optimizer, make_schedule, peak_learnin
 from fmrifm.trainer.step import (
     Task,
     init_state,
-    make_eval_step,
     make_reconstruct,
     make_train_step,
     make_update,
@@ -68,10 +60,7 @@ def check_config(config: ConfigDict) -> None:
         value = (config[section] if section else config)[field]
         if value < bound:
             raise InputError(f"{name}={value} must be at least {bound}.")
-    if config.compute_dtype not in DTYPES:
-        raise InputError(
-            f"compute_dtype={config.compute_dtype!r} is unknown: choose one of {', '.join(DTYPES)}."
-        )
+    check_choice("compute_dtype", config.compute_dtype, DTYPES)
 
 
 class Program:
@@ -80,7 +69,8 @@ class Program:
     Attributes:
       config, mesh: what it was made from.
       options: of the model.
-      geometry: as stored, that of training batches.
+      geometry, cut: that of training batches, as stored and in the patches of the model.
+      frames_read: frames that the host reads for a training clip.
       shapes, shardings: trees of the train state.
     """
 
@@ -99,23 +89,28 @@ class Program:
         check_config(config)
         self.config, self.geometry = config, geometry
         self.augmentation = Augmentation(**config.augment)
-        self.mesh: Mesh = make_mesh(config.mesh, devices)
+        self.frames_read = self.augmentation.frames_read(config.data.num_frames)
+        self.mesh = make_mesh(config.mesh, devices)
         check_batch(config.batch_size, config.optim.accumulation, self.mesh)
-        self.options: ModelOptions = options_from_config(
-            config.model, cut_geometry(geometry, config.model.patch), config.data.num_frames
-        )
+        self.cut = cut_geometry(geometry, config.model.patch)
+        self.options = options_from_config(config.model, self.cut, config.data.num_frames)
         if self.options.decoding == "none":
             raise InputError("model.decoding='none' has nothing to train: choose another.")
         self._check_components()
-        if self.mesh.shape["tensor"] > 1:
-            self._check_heads()
+        tensor = self.mesh.shape["tensor"]
+        for name in ("num_heads", "decoder_num_heads"):
+            if getattr(self.options, name) % tensor:
+                raise InputError(
+                    f"mesh.tensor={tensor} does not divide model.{name}="
+                    f"{getattr(self.options, name)}: choose a divisor."
+                )
         form = choose_form(config.attention, self.mesh.devices.flat[0].platform)
         if form == "cudnn" and config.compute_dtype != "bfloat16":
             raise InputError(
                 "attention=cudnn takes compute_dtype=bfloat16 only: change one of them."
             )
-        how = Compute(DTYPES[config.compute_dtype], form, unroll)
-        self.model = MaskedAutoencoder(self.options, how)
+        compute = Compute(DTYPES[config.compute_dtype], form, unroll)
+        self.model = MaskedAutoencoder(self.options, compute)
         self.task = self.make_task(geometry)
         self._tx = make_optimizer(config.optim)
         boxed = jax.eval_shape(self._init, jax.random.key(0))
@@ -126,13 +121,13 @@ class Program:
 
     def make_task(self, geometry: Geometry) -> Task:
         """The task on another mask of the same grid; checks that something is predicted."""
-        config, options = self.config, self.options
+        options = self.options
         tokenizer = Tokenizer(
             geometry,
             options.num_frames,
             options.t_patch,
-            config.model.patch,
-            config.data.normalize,
+            options.patch_shape,
+            self.config.data.normalize,
             self.augmentation,
         )
         units = tokenizer.geometry.n_patches * (1 if options.masking == "tube" else options.slots)
@@ -142,15 +137,6 @@ class Program:
                 f"{units} with cortex, so nothing is seen or nothing predicted: change it."
             )
         return Task(tokenizer, Objective(self.model, tokenizer.geometry))
-
-    def _check_heads(self) -> None:
-        tensor = self.mesh.shape["tensor"]
-        for name in ("num_heads", "decoder_num_heads"):
-            if getattr(self.options, name) % tensor:
-                raise InputError(
-                    f"mesh.tensor={tensor} does not divide model.{name}="
-                    f"{getattr(self.options, name)}: choose a divisor."
-                )
 
     def _check_components(self) -> None:
         wanted, source = self.options.target_norm == "pca", self.config.model.pca_components
@@ -202,15 +188,13 @@ class Program:
 
     def abstract_state(self) -> TrainState:
         """Shapes with shardings, to restore into."""
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            self.shapes,
-            self.shardings,
-        )
+        return jax.tree.map(lambda x, s: x.update(sharding=s), self.shapes, self.shardings)
 
-    def scope(self):
-        """The mesh and the axis rules; jitted functions are called inside it."""
-        return _Scope(self.mesh)
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """The mesh and the logical axis rules; jitted functions are called inside it."""
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(RULES):
+            yield
 
     def _jit_train_step(self) -> Callable:
         config = self.config
@@ -232,53 +216,37 @@ class Program:
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Of a global training batch, with its sharding."""
-        rows, data = self.config.batch_size, self.config.data
-        frames = self.augmentation.frames_read(data.num_frames)
-        shapes = batch_shapes(self.geometry, frames, rows, data.no_coord_normalize)
-        return {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.batch_sharding)
-            for name, x in shapes.items()
-        }
+        rows, with_scale = self.config.batch_size, self.config.data.no_coord_normalize
+        shapes = batch_shapes(self.geometry, self.frames_read, rows, with_scale)
+        return {name: x.update(sharding=self.batch_sharding) for name, x in shapes.items()}
 
     def lower_train_step(self) -> jax.stages.Lowered:
         """The training step, traced and not yet compiled."""
         with self.scope():
             return self.train_step.lower(self.abstract_state(), self.batch_shapes())
 
-    def eval_functions(self, geometry: Geometry, pictures: int) -> tuple[Callable, Callable]:
+    def eval_functions(self, task: Task) -> tuple[Callable, Callable]:
         """Jitted (params, batch) -> loss sums, and -> reconstructions of the first clips."""
-        task = self.make_task(geometry)
         reconstruct = make_reconstruct(task)
 
+        def eval_step(params, batch):
+            return task.evaluate(params, batch)[-1].sums
+
         def reconstruct_first(params, batch):
-            return reconstruct(params, jax.tree.map(lambda x: x[:pictures], batch))
+            return reconstruct(params, jax.tree.map(lambda x: x[: self.config.figures], batch))
 
         shardings = {
             "in_shardings": (self.shardings.params, self.batch_sharding),
             "out_shardings": replicated(self.mesh),
         }
-        return (
-            jax.jit(make_eval_step(task), **shardings),
-            jax.jit(reconstruct_first, **shardings),
-        )
+        return jax.jit(eval_step, **shardings), jax.jit(reconstruct_first, **shardings)
 
     def train_batches(self, data: Data) -> TrainBatches:
         """This host's rows of every training batch."""
         config = self.config
-        frames_read = self.augmentation.frames_read(config.data.num_frames)
-        sampler = make_sampler(
-            data.train,
-            frames_read,
-            config.seed,
-            config.data.sampling,
-            config.data.stride or config.data.num_frames,
-            config.data.hrf_delay,
-            config.data.window,
-            config.data.clips_per_window,
-        )
         return TrainBatches(
-            self._reader(data.train, data.geometry, frames_read),
-            sampler,
+            self._reader(data.train, data.geometry, self.frames_read),
+            make_sampler(data.train, self.frames_read, config.seed, config.data),
             config.batch_size,
             local_rows(self.batch_sharding, config.batch_size),
             config.total_steps,
@@ -300,18 +268,3 @@ class Program:
             batch_size,
             local_rows(self.batch_sharding, batch_size),
         )
-
-
-class _Scope:
-    """`jax.set_mesh` and the logical axis rules as one context."""
-
-    def __init__(self, mesh: Mesh):
-        self._contexts = (jax.set_mesh(mesh), nn.logical_axis_rules(RULES))
-
-    def __enter__(self):
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *error):
-        for context in reversed(self._contexts):
-            context.__exit__(*error)

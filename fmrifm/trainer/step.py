@@ -150,11 +150,6 @@ def accumulated(grad_fn: Callable, batch: dict, parts: int):
     return jax.lax.scan(add, zeros, split)[0]
 
 
-def make_eval_step(task: Task) -> Callable[[Any, dict], LossSums]:
-    """The loss sums of a batch."""
-    return lambda params, batch: task.evaluate(params, batch)[-1].sums
-
-
 def make_reconstruct(task: Task) -> Callable[[Any, dict], dict]:
     """What figures show: `truth`, `masked` and `prediction`, each (B, T, N, P).
 

@@ -22,40 +22,33 @@ class NonFiniteError(InputError):
     """The loss or a gradient was not finite."""
 
 
-def runs_of(batches: TrainBatches, data: Data, step: int) -> tuple[list[str], list[str]]:
-    """Keys of the runs of a batch, and of those whose clip holds non-finite data."""
-    clips = batches.clips(step)
+def non_finite(
+    batches: TrainBatches, data: Data, step: int, checkpoint: int | None, path: Path
+) -> NonFiniteError:
+    """The error of a step that names the runs of its batch; the first host writes them to a file.
 
-    def look(clip: tuple[int, int, int]) -> tuple[str, bool]:
+    Args:
+      step: counted from 0.
+      checkpoint: the last one, None where there is none.
+    """
+
+    def read(clip: tuple[int, int, int]) -> tuple[str, bool]:
         source, run, start = clip
         store = data.train[source].store
         frames = store.read(run, start, batches.reader.num_frames)
         return store.runs[run]["key"], bool(np.isfinite(frames).all())
 
-    places = (clips.source.tolist(), clips.run.tolist(), clips.start.tolist())
     with ThreadPoolExecutor(32) as pool:
-        found = list(pool.map(look, zip(*places, strict=True)))
-    keys = dict.fromkeys(key for key, _ in found)
-    return list(keys), list(dict.fromkeys(key for key, finite in found if not finite))
-
-
-def non_finite(
-    runs: tuple[list[str], list[str]], step: int, checkpoint: int | None, path: Path
-) -> NonFiniteError:
-    """The error of a step, counted from 1; on the first host its runs are written to a file.
-
-    Args:
-      runs: see `runs_of`.
-      checkpoint: the last one, None where there is none.
-    """
-    keys, bad = runs
-    report = {"step": step, "runs": keys, "runs_with_non_finite_data": bad}
+        found = list(pool.map(read, batches.clips(step)))
+    keys = list(dict.fromkeys(key for key, _ in found))
+    bad = list(dict.fromkeys(key for key, finite in found if not finite))
+    report = {"step": step + 1, "runs": keys, "runs_with_non_finite_data": bad}
     if jax.process_index() == 0:
         write_bytes(path, json.dumps(report, indent=1).encode())
     named = bad or keys
     kept = f"checkpoint {checkpoint} is intact" if checkpoint else "no checkpoint exists yet"
     return NonFiniteError(
-        f"The loss or gradient of step {step} was not finite, from runs {', '.join(named[:4])}"
+        f"The loss or gradient of step {step + 1} was not finite, from runs {', '.join(named[:4])}"
         f"{' ...' if len(named) > 4 else ''} (all in {path.name}); {kept}: leave out damaged runs "
         "or lower optim.lr."
     )

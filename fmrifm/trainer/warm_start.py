@@ -4,14 +4,17 @@ import jax
 import numpy as np
 
 from data_tools.errors import InputError
-from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import check_grid
-from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.open_model import open_model
-from fmrifm.runs.checkpoint import TrainState, find_checkpoint, restore_meta, restore_params
-from fmrifm.runs.config import flatten
+from fmrifm.runs.checkpoint import (
+    TrainState,
+    check_shapes,
+    find_checkpoint,
+    restore_meta,
+    restore_params,
+)
 from fmrifm.runs.export import model_of, origin_of
 from fmrifm.trainer.mesh import replicated
 from fmrifm.trainer.program import Program
@@ -25,36 +28,31 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
 
     Returns:
       The state, and where those weights come from (see `origin_of`).
-
-    Raises:
-      InputError: nothing there, or weights of another model or grid.
     """
     checkpoint = find_checkpoint(path)
     if checkpoint is None:
-        files = _open(path)
+        try:
+            files = open_model(path)
+        except InputError as error:
+            raise InputError(f"init_from: {error}") from error
         options, geometry, origin = files.options, files.geometry, origin_of(vars(files))
     else:
         meta = restore_meta(path)
         (options, geometry), origin = model_of(meta), origin_of(meta)
-    wanted_geometry = cut_geometry(program.geometry, program.config.model.patch)
-    check_grid(wanted_geometry, geometry, "The training data", f"The model {path}")
+    check_grid(program.cut, geometry, "The training data", f"The model {path}")
     params = dict(files.params if checkpoint is None else _restore(program, path, options))
     given = params.pop("target_norm", {}).get("components")
-    _check_sizes(params, program.learned(program.shapes.params), path)
+    check_shapes(params, program.learned(program.shapes.params), path)
     if program.options.target_norm == "pca":
         params["target_norm"] = {"components": _components(program, given, path)}
     if jax.process_index() == 0:
-        overlap = geometry.overlap(wanted_geometry)
+        overlap = geometry.overlap(program.cut)
         print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
-        _print_differences(options, program.options)
+        here = vars(program.options)
+        changes = [f"{n} {x} -> {here[n]}" for n, x in vars(options).items() if x != here[n]]
+        if changes:
+            print(f"Model options that change from there: {', '.join(changes)}.")
     return program.state_with_params(params), origin
-
-
-def _open(path: str) -> ModelFiles:
-    try:
-        return open_model(path)
-    except InputError as error:
-        raise InputError(f"init_from: {error}") from error
 
 
 def _restore(program: Program, path: str, options: ModelOptions) -> dict:
@@ -62,10 +60,8 @@ def _restore(program: Program, path: str, options: ModelOptions) -> dict:
     wanted = program.learned(program.abstract_state().params)
     if options.target_norm == "pca":
         whole = replicated(program.mesh)
-        wanted["target_norm"] = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-            param_shapes(options)["target_norm"],
-        )
+        given = param_shapes(options)["target_norm"]
+        wanted["target_norm"] = jax.tree.map(lambda x: x.update(sharding=whole), given)
     return restore_params(path, wanted)
 
 
@@ -80,28 +76,3 @@ def _components(program: Program, given: np.ndarray | None, path: str) -> np.nda
             "model.target_norm='pca': set model.pca_components."
         )
     return given
-
-
-def _check_sizes(params, shapes, path: str) -> None:
-    wanted = jax.tree.map(lambda x: x.shape, shapes)
-    found = jax.tree.map(lambda x: x.shape, params)
-    if wanted != found:
-        raise InputError(
-            f"{path} holds a model of other sizes: {_first_difference(found, wanted)}; set "
-            "config.model to its options (in its config.json)."
-        )
-
-
-def _print_differences(found, wanted) -> None:
-    names = [n for n in vars(wanted) if getattr(found, n) != getattr(wanted, n)]
-    if names:
-        changes = (f"{n} {getattr(found, n)} -> {getattr(wanted, n)}" for n in names)
-        print(f"Model options that change from there: {', '.join(changes)}.")
-
-
-def _first_difference(found: dict, wanted: dict) -> str:
-    found, wanted = flatten(found), flatten(wanted)
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            break
-    return f"{name} is {found.get(name, 'absent')}, wanted {wanted.get(name, 'absent')}"

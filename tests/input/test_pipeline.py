@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 from absl import flags
+from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
-from fmrifm.input.clips import RandomSampler, list_clips
+from fmrifm.input.clips import RandomSampler, list_clips, make_sampler
 from fmrifm.input.pipeline import (
     ClipReader,
     EvalBatches,
     TrainBatches,
     host_batches,
     local_rows,
-    make_sampler,
 )
 from fmrifm.input.sources import parse_sources, union_geometry
 from fmrifm.trainer.mesh import batch_sharding, make_mesh
@@ -86,5 +86,6 @@ def test_evaluation_counts_every_clip_once(stores):
 
 
 def test_unknown_sampling_is_named(stores):
+    data = ConfigDict({"sampling": "shuffled", "window": 0, "clips_per_window": 1})
     with pytest.raises(InputError, match="'shuffled'"):
-        make_sampler(parse_sources(str(stores["train"])), FRAMES, 0, "shuffled", 0, 0.0, 0, 1)
+        make_sampler(parse_sources(str(stores["train"])), FRAMES, 0, data)

@@ -404,7 +404,7 @@ def test_evaluation_is_the_mean_over_every_clip(make_config, finished):
     program = Program(config, data.geometry)
     params = restore_params(finished, program.abstract_state().params)
     batches = program.eval_batches(data.evals["held"], data.geometry)
-    score = program.eval_functions(data.geometry, 0)[0]
+    score = program.eval_functions(program.make_task(data.geometry))[0]
     with program.scope():
         sums = [
             score(params, to_devices(b, program.batch_sharding))

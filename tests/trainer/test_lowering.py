@@ -35,13 +35,13 @@ def test_the_step_lowers(toy_config, monkeypatch, platform, form):
 def test_all_programs_of_a_run_trace_with_kernels_on_a_mesh(toy_config, monkeypatch):
     """The first state and pictures have fewer clips than there are chips."""
     monkeypatch.setattr(experiment, "choose_form", lambda *_: "splash")
-    config = toy_config(mesh__tensor=2)
+    config = toy_config(mesh__tensor=2, figures=1)
     data = open_data(config)
     program = Program(config, data.geometry, jax.devices()[:8])
     rows = config.batch_size
     batch = batch_shapes(program.geometry, config.data.num_frames, rows, with_scale=False)
     state = program.abstract_state()
-    evaluate, reconstruct = program.eval_functions(data.geometry, pictures=1)
+    evaluate, reconstruct = program.eval_functions(program.make_task(data.geometry))
     with program.scope():
         assert jax.eval_shape(program._init, jax.random.key(0)).step.shape == ()
         assert jax.eval_shape(program.train_step, state, batch)[1]["loss"].shape == ()
