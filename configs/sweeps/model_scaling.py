@@ -16,7 +16,7 @@ from configs.sweeps.base import SIMULATED
 from configs.sweeps.base import get_config as base
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import parse_sources, union_geometry
-from fmrifm.model.flops import clip_flops
+from fmrifm.model.flops import count_flops
 from fmrifm.model.options import options_from_config
 from fmrifm.sweep.combine import Point, values
 
@@ -36,7 +36,7 @@ def steps_of(config: ConfigDict, point: Point, flops: float) -> int:
     geometry = union_geometry(parse_sources(config.data.train))
     geometry = cut_geometry(geometry, config.model.patch)
     options = options_from_config(config.model, geometry, config.data.num_frames)
-    clips = flops / clip_flops(options, geometry.n_patches)
+    clips = flops / count_flops(options, geometry.n_patches).total
     return max(1, round(clips / config.batch_size))
 
 

@@ -7,6 +7,7 @@ of width D over L tokens that makes 24 L D^2 + 4 L^2 D forwards, the latter for 
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fmrifm.model.attention import padded_length
 from fmrifm.model.options import ModelOptions
@@ -51,23 +52,14 @@ class Product:
         return 2 * self.count * m * k * n
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipFlops:
-    """Operations of a training step on one clip.
+class ClipFlops(NamedTuple):
+    """Operations of a training step on one clip."""
 
-    Attributes:
-      total: forward and backward, nothing twice: what utilisation is counted by.
-      attention: the part of it that grows with the square of the tokens.
-      off_cortex: what tokens for the patches of the grid without cortex would add; there are none.
-      recompute: done again in the backward pass, to save memory; not in the total.
-      spent: all of it, with products padded to a matrix unit.
-    """
-
-    total: float
-    attention: float
-    off_cortex: float
-    recompute: float
-    spent: float
+    total: float  # forward and backward, nothing twice; utilisation is counted by it
+    attention: float  # the part of it that grows with the square of the tokens
+    off_cortex: float  # cost of tokens for patches without cortex, if there were any
+    recompute: float  # done again in the backward pass, to save memory; not in the total
+    spent: float  # all of it, with products padded to a matrix unit
 
 
 def count_flops(
@@ -97,11 +89,6 @@ def count_flops(
             + sum(p.padded(matrix_unit, form) for p in again)
         ),
     )
-
-
-def clip_flops(options: ModelOptions, patches: int) -> float:
-    """The total of `count_flops`."""
-    return count_flops(options, patches).total
 
 
 def clip_tokens(options: ModelOptions, patches: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ An entry has the command and where it was given, the git commit and whether file
 Of the environment it has nothing: variables may be secrets.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -25,9 +26,9 @@ from data_tools.files.atomic import write_bytes
 from fmrifm.input.data import Data
 from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import Source
-from fmrifm.model.flops import clip_flops
+from fmrifm.model.flops import count_flops
 from fmrifm.model.mae import param_shapes
-from fmrifm.model.options import ModelOptions, options_from_config
+from fmrifm.model.options import options_from_config
 
 FILE, DIFF = "provenance.json", "uncommitted.diff"
 _PACKAGES = (
@@ -97,9 +98,12 @@ def measure(config: ConfigDict, data: Data) -> dict[str, Any]:
     """
     geometry = cut_geometry(data.geometry, config.model.patch)
     options = options_from_config(config.model, geometry, config.data.num_frames)
+    shapes = {k: v for k, v in param_shapes(options).items() if k != "target_norm"}
+    count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
     return {
-        **_model_size(options),
-        "flops_per_clip": clip_flops(options, geometry.n_patches),
+        "params": sum(count.values()),
+        "encoder_params": count["encoder"],
+        "flops_per_clip": count_flops(options, geometry.n_patches).total,
         "train": _data_size(data.train),
         "eval": {name: _data_size(sources)["datasets"] for name, sources in data.evals.items()},
     }
@@ -110,10 +114,8 @@ def package_versions() -> dict[str, str]:
     """Package -> version, of those installed that results may depend on."""
     versions = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -174,12 +176,6 @@ def _command() -> list[str] | None:
     if multiprocessing.parent_process() is not None:  # looks like its parent, but does other work
         return None
     return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
-
-
-def _model_size(options: ModelOptions) -> dict[str, int]:
-    shapes = {k: v for k, v in param_shapes(options).items() if k != "target_norm"}
-    count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
-    return {"params": sum(count.values()), "encoder_params": count["encoder"]}
 
 
 def _data_size(sources: list[Source]) -> dict[str, Any]:

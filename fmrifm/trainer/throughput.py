@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from fmrifm.model.flops import clip_flops, clip_tokens
+from fmrifm.model.flops import clip_tokens, count_flops
 from fmrifm.trainer.goodput import Account
 from fmrifm.trainer.program import Program
 
@@ -54,52 +54,39 @@ def find_chip(device: jax.Device) -> Chip | None:
     return next((chip for name, chip in CHIPS.items() if kind.startswith(name)), None)
 
 
-@dataclasses.dataclass(frozen=True)
-class StepWork:
-    """What one step of the whole run does.
+def step_work(program: Program) -> dict[str, float]:
+    """The work of a training step of a program, see `amounts`."""
+    clips, patches = program.config.batch_size, program.cut.n_patches
+    seen, decoded = clip_tokens(program.options, patches)
+    flops = count_flops(program.options, patches).total
+    chip = find_chip(program.mesh.devices.flat[0])
+    return amounts(
+        clips, clips * seen, clips * decoded, clips * flops, program.mesh.size, chip and chip.flops
+    )
 
-    Attributes:
-      clips: of the global batch.
-      encoder_tokens, decoder_tokens: of all its clips.
-      flops: floating-point operations, nothing twice.
-      chips: that share it.
+
+def amounts(
+    clips: int,
+    encoder_tokens: int,
+    decoder_tokens: int,
+    flops: float,
+    chips: int,
+    peak_flops: float | None,
+) -> dict[str, float]:
+    """perf/ metric -> its amount in one step; the metric is this divided by the step's seconds.
+
+    Args:
+      clips, encoder_tokens, decoder_tokens, flops: of the global batch, nothing twice.
+      chips: that share the step.
       peak_flops: of a chip, a second; None where it is not known.
     """
-
-    clips: int
-    encoder_tokens: int
-    decoder_tokens: int
-    flops: float
-    chips: int
-    peak_flops: float | None
-
-    def rates(self, step_time: float) -> dict[str, float]:
-        """The perf/ metrics that follow from the seconds that a step takes."""
-        values = {
-            "perf/clips_per_second": self.clips / step_time,
-            "perf/clips_per_second_per_chip": self.clips / step_time / self.chips,
-            "perf/encoder_tokens_per_second": self.encoder_tokens / step_time,
-            "perf/decoder_tokens_per_second": self.decoder_tokens / step_time,
-        }
-        if self.peak_flops:
-            values["perf/mfu"] = self.flops / step_time / (self.chips * self.peak_flops)
-        return values
-
-
-def step_work(program: Program) -> StepWork:
-    """What a training step of a program does."""
-    clips, patches = program.config.batch_size, program.task.objective.geometry.n_patches
-    seen, decoded = clip_tokens(program.options, patches)
-    flops = clip_flops(program.options, patches)
-    chip = find_chip(program.mesh.devices.flat[0])
-    return StepWork(
-        clips=clips,
-        encoder_tokens=clips * seen,
-        decoder_tokens=clips * decoded,
-        flops=clips * flops,
-        chips=program.mesh.size,
-        peak_flops=chip and chip.flops,
-    )
+    work = {
+        "perf/clips_per_second": clips,
+        "perf/clips_per_second_per_chip": clips / chips,
+        "perf/encoder_tokens_per_second": encoder_tokens,
+        "perf/decoder_tokens_per_second": decoder_tokens,
+    }
+    return work | ({"perf/mfu": flops / (chips * peak_flops)} if peak_flops else {})
 
 
 class Throughput:
@@ -109,7 +96,7 @@ class Throughput:
     The loop itself waits for the last step but one, which keeps it from running far ahead.
     """
 
-    def __init__(self, work: StepWork, account: Account):
+    def __init__(self, work: dict[str, float], account: Account):
         self._work, self._account = work, account
         self._thread = ThreadPoolExecutor(1)
         self._running: Future | None = None  # gives the time at which the newest step ended
@@ -170,7 +157,8 @@ class Throughput:
         values = {"perf/step_time": step_time}
         for percent, value in zip((50, 90, 99), np.percentile(times, (50, 90, 99)), strict=True):
             values[f"perf/step_time_p{percent}"] = float(value)
-        return {**values, **self._work.rates(step_time), **_memory()}
+        rates = {name: amount / step_time for name, amount in self._work.items()}
+        return {**values, **rates, **_memory()}
 
     def close(self) -> None:
         self._thread.shutdown()

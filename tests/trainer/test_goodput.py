@@ -8,7 +8,7 @@ import pytest
 from fmrifm.trainer.goodput import LOSSES, STEPS, Account
 from fmrifm.trainer.profile import Profile
 from fmrifm.trainer.summary import summarize
-from fmrifm.trainer.throughput import StepWork, Throughput
+from fmrifm.trainer.throughput import Throughput, amounts
 
 
 class Clock:
@@ -137,7 +137,7 @@ def test_data_wait_is_what_devices_wait(monkeypatch, loader, wait):
 
     end, source = clock.now, batches(clock.now)
     with account.spent(STEPS):
-        throughput = Throughput(StepWork(8, 80, 160, 24e12, 2, 4e12), account)
+        throughput = Throughput(amounts(8, 80, 160, 24e12, 2, 4e12), account)
         for k in range(40):
             throughput.next_batch(source)
             before, end = end, max(end, clock.now) + 1.0
@@ -171,7 +171,7 @@ def test_the_screen():
     with account.spent(STEPS):
         clock.tick(240)
     speed = {f"perf/step_time_p{p}": p / 100 for p in (50, 90, 99)}
-    speed |= StepWork(8, 80, 160, 24e12, 2, 4e12).rates(0.5)
+    speed |= {name: x / 0.5 for name, x in amounts(8, 80, 160, 24e12, 2, 4e12).items()}
     speed["perf/hbm_peak_bytes"] = 3 * 2**30
     shown = {"train/loss": 0.5, "train/lr": 1e-3, "eval/held/loss": 0.25}
     lines = summarize((20, 60, 100), 8, account, speed, shown).splitlines()
