@@ -90,9 +90,6 @@ def download(hub_id: HubId) -> tuple[Path, list[Path]]:
     Returns:
       The file of weights or the directory that holds model.safetensors, and the directories in
       which a licence may lie, the nearest first.
-
-    Raises:
-      InputError: no such repository, revision or file, or the hub cannot be reached.
     """
     try:
         import huggingface_hub
@@ -103,14 +100,12 @@ def download(hub_id: HubId) -> tuple[Path, list[Path]]:
             "huggingface_hub is needed: pip install 'fmrifm[hub]'."
         ) from error
     is_file = hub_id.path.endswith(WEIGHT_SUFFIXES)
-    inside = PurePosixPath(hub_id.path)
+    inside, notes = PurePosixPath(hub_id.path), (*LICENSE_NAMES, "README.md")
     folder = inside.parent if is_file else inside
     weights = inside if is_file else folder / "model.safetensors"
-    beside = [folder / name for name in ("config.json", "geometry.npz")]
-    notes = [
-        place / n for place in (folder, PurePosixPath()) for n in (*LICENSE_NAMES, "README.md")
-    ]
-    wanted = [glob.escape(str(path)) for path in dict.fromkeys([weights, *beside, *notes])]
+    beside = [folder / name for name in ("config.json", "geometry.npz", *notes)]
+    places = dict.fromkeys([weights, *beside, *map(PurePosixPath, notes)])
+    wanted = [glob.escape(str(place)) for place in places]
     unreachable = (
         f"{hub_id} is not in the cache and the Hugging Face hub cannot be reached: check the "
         "network, or download it elsewhere and give its path."

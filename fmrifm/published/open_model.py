@@ -14,7 +14,7 @@ from fmrifm.model.files import ModelFiles, is_model_directory, load_model
 from fmrifm.published.hub import REGISTERED, download, parse_hub_id
 from fmrifm.published.licenses import find_license, kept_license
 from fmrifm.published.space_geometry import space_geometry
-from fmrifm.published.weights import is_published, load_published
+from fmrifm.published.weights import check_num_heads, is_published, load_published
 
 
 def open_model(
@@ -117,10 +117,7 @@ def _newest_step(checkpoints: Path) -> int | None:
 def _load_ours(directory: Path, geometry: str | None, num_heads: int | None) -> ModelFiles:
     """A model directory, with another mask if one is given."""
     files = load_model(directory)
-    if num_heads not in (None, files.options.num_heads):
-        raise InputError(
-            f"{directory} says that it has {files.options.num_heads} heads: leave out --num_heads."
-        )
+    check_num_heads(num_heads, files.options, directory)
     if geometry is None:
         return files
     old = files.geometry

@@ -7,9 +7,10 @@ Two forms exist: *flat*, all constructor arguments at the top level (a config.js
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_tools.errors import InputError
+from fmrifm.input.preprocess import CLAMP, NORMALIZATIONS
 from fmrifm.model.options import SIZE_FIELDS, SIZES, ModelOptions
 
 # What a missing key means: the default of the published classes.
@@ -52,7 +53,6 @@ TRAINING_DEFAULTS = {
     "pred_mask_ratio": None,
     "remat": "none",
 }
-CLAMP = 3.0
 # What a flat form may hold apart from constructor arguments; the last four only we write.
 OTHER = (
     *("model", "input_space", "normalize", "clip_vmax", "no_coord_normalize"),
@@ -62,21 +62,12 @@ OTHER = (
 AUTOENCODER, ENCODER = "MaskedAutoencoderViT", "MaskedViT"
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What a published config says.
-
-    Attributes:
-      options: of the model.
-      shape: height and width of a frame.
-      input_space: its name, None where it is not told.
-      preprocessing: as in `ModelFiles`.
-    """
+class Recipe(NamedTuple):
+    """A published config in our terms."""
 
     options: ModelOptions
-    shape: tuple[int, int]
-    input_space: str | None
-    preprocessing: dict
+    input_space: str | None  # None where the config does not name it
+    preprocessing: dict  # as in `ModelFiles`
 
 
 def read_recipe(config: Mapping[str, Any], names: Iterable[str], where: str) -> Recipe:
@@ -85,9 +76,6 @@ def read_recipe(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
     Args:
       names: of the tensors: without the prefix "encoder." they are an encoder alone.
       where: the file, for errors.
-
-    Raises:
-      InputError: an option that is unknown, unsupported or contradicts another one.
     """
     flat = "model_kwargs" not in config
     kwargs = config if flat else config["model_kwargs"] or {}
@@ -133,7 +121,7 @@ def read_recipe(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
         )
     except TypeError as error:
         raise InputError(f"{where} has an option of a wrong kind ({error}): mend it.") from error
-    return Recipe(options, shape, config.get("input_space"), _preprocessing(config, clip, where))
+    return Recipe(options, config.get("input_space"), _preprocessing(config, clip, where))
 
 
 def _check_facts(config: Mapping[str, Any], where: str) -> None:
@@ -144,20 +132,16 @@ def _check_facts(config: Mapping[str, Any], where: str) -> None:
             name in value and isinstance(value[name], kinds) for name, kinds in fields.items()
         )
 
-    def words(value):
-        return isinstance(value, list) and all(isinstance(x, str) for x in value)
-
     def rows(value, **fields):
         return isinstance(value, list) and all(table(row, **fields) for row in value)
-
-    def number(value):
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return value is None or (good and value >= 0)
 
     checks = {
         "input_space": (lambda x: isinstance(x, str | None), "a name"),
         "space": (lambda x: isinstance(x, str), "a name"),
-        "clip_vmax": (number, "a number or null"),
+        "clip_vmax": (
+            lambda x: x is None or (type(x) in (int, float) and x >= 0),
+            "a number or null",
+        ),
         "no_coord_normalize": (lambda x: isinstance(x, bool | None), "true or false"),
         "preprocessing": (lambda x: x is None or table(x), "a table"),
         "sources": (
@@ -165,7 +149,10 @@ def _check_facts(config: Mapping[str, Any], where: str) -> None:
             "a list of tables with a name and a license",
         ),
         "subjects_seen": (
-            lambda x: rows(x, salt=str, hashes=list) and all(words(row["hashes"]) for row in x),
+            lambda x: (
+                rows(x, salt=str, hashes=list)
+                and all(isinstance(name, str) for row in x for name in row["hashes"])
+            ),
             "a list of tables with a salt and hashes",
         ),
     }
@@ -182,7 +169,7 @@ def flat_config(
     square = options.patch_shape[0] == options.patch_shape[1]
     config = {
         "model": ENCODER if options.decoding == "none" else AUTOENCODER,
-        "img_size": [n * p for n, p in zip(options.grid, options.patch_shape, strict=True)],
+        "img_size": list(options.frame_shape),
         "patch_size": options.patch_shape[0] if square else list(options.patch_shape),
         "in_chans": options.in_chans,
         "num_frames": options.num_frames,
@@ -290,7 +277,7 @@ def _side(value: Any, patch_shape: tuple[int, int], where: str) -> int:
 def _preprocessing(config: Mapping[str, Any], clip: Mapping[str, Any], where: str) -> dict:
     """How clips were prepared; says what our input pipeline does in another way."""
     normalize = config.get("normalize", "frame" if clip["num_frames"] else "none") or "none"
-    if normalize not in ("frame", "global", "none"):
+    if normalize not in NORMALIZATIONS:
         raise InputError(
             f"{where} has normalize={normalize!r}, which fmrifm does not know: it knows frame, "
             "global and null."

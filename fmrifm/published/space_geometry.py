@@ -59,16 +59,14 @@ def space_geometry(
     return Geometry(space, np.ones(shape, bool), patch_shape, *place)
 
 
-def load_components(
-    source: str, count: int | None = None, shape: tuple[int, int] | None = None
-) -> np.ndarray:
+def load_components(source: str, count: int, shape: tuple[int, int]) -> np.ndarray:
     """The first principal components of frames, for `target_norm='pca'`.
 
     Args:
       source: "cortex_mae" for those of the installed package, or a .npy or .npz file of
         (components, H, W); in an .npz by the name `components`, or the only array.
-      count: how many; None for all.
-      shape: height and width that they must have; None for any.
+      count: how many.
+      shape: height and width that they must have.
 
     Returns:
       (count, H, W) float32.
@@ -97,12 +95,12 @@ def load_components(
             f"{path} holds {components.dtype} of shape {components.shape}: it must be numbers of "
             "(components, height, width)."
         )
-    if shape is not None and components.shape[1:] != tuple(shape):
+    if components.shape[1:] != tuple(shape):
         raise InputError(
             f"The components {path} have frames of {_size(components.shape[1:])} pixels, the model "
             f"has {_size(shape)}: give those of its own space."
         )
-    if count is not None and len(components) < count:
+    if len(components) < count:
         raise InputError(f"{path} holds {len(components)} components, fewer than {count}.")
     components = np.ascontiguousarray(components[:count], np.float32)
     if not np.isfinite(components).all():

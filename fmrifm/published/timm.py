@@ -31,9 +31,6 @@ def read_timm(
     Args:
       num_heads: None takes 64 channels a head, as these models nearly all have; it is in no shape.
       grid_of: height and width of a frame in pixels; None for a square one.
-
-    Raises:
-      InputError: not such a model, or a table of positions that fits no grid.
     """
     for name, axes in (("patch_embed.proj.weight", 4), ("pos_embed", 3)):
         if name not in state or state[name].ndim != axes:
@@ -95,17 +92,15 @@ def read_timm(
 
 def _grid(rows, special, patch, frame, where) -> tuple[tuple[int, int], bool]:
     """The patch grid, and whether the table has rows for the `special` tokens, too."""
-    if frame is not None:
-        grid = (frame[0] // patch[0], frame[1] // patch[1])
-        for own in (True, False):
-            if rows == grid[0] * grid[1] + special * own:
-                return grid, bool(special) and own
-        raise InputError(
-            f"{where} has {rows} positions, which is no {grid[0]} x {grid[1]} grid: give "
-            "--geometry of the frames it was made for."
-        )
     for own in (True, False):
-        side = math.isqrt(max(0, rows - special * own))
-        if side and side**2 == rows - special * own:
-            return (side, side), bool(special) and own
-    raise InputError(f"{where} has {rows} positions, which is no square grid: give --geometry.")
+        patches = max(0, rows - special * own)
+        side = math.isqrt(patches)
+        grid = (frame[0] // patch[0], frame[1] // patch[1]) if frame else (side, side)
+        if patches and grid[0] * grid[1] == patches:
+            return grid, bool(special) and own
+    if frame is None:
+        raise InputError(f"{where} has {rows} positions, which is no square grid: give --geometry.")
+    raise InputError(
+        f"{where} has {rows} positions, which is no {grid[0]} x {grid[1]} grid: give --geometry of "
+        "the frames it was made for."
+    )

@@ -6,12 +6,13 @@ What is written is the older form, which both releases load; the config also lie
 the weights, so that one rename publishes both.
 """
 
+import contextlib
 import json
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,54 +24,13 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from data_tools.published.maps import read_geometry
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
+from fmrifm.model.options import ModelOptions
 from fmrifm.published.licenses import cached_origin, find_license, kept_license
 from fmrifm.published.published_options import Recipe, flat_config, read_recipe
 from fmrifm.published.space_geometry import space_geometry
 from fmrifm.published.timm import is_timm, read_timm
 
 PICKLES = (".pth", ".pt", ".bin")
-
-
-def read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
-    """Tensors and settings of a checkpoint, through torch's weights-only loader: no code runs.
-
-    Raises:
-      InputError: the file is damaged, holds code or no weights, or PyTorch is not installed.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            f"{path} can only be read with PyTorch: pip install 'fmrifm[torch]'."
-        ) from error
-    try:
-        # Mapped, so that the optimizer's state beside the weights is never read.
-        stored = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code is None:
-            raise InputError(f"{path} is damaged or no file of weights: get it again.") from error
-        raise InputError(
-            f"{path} holds Python code ({code[1]}) beside its weights, which is never run: ask its "
-            "author for plain weights."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        if getattr(error, "filename", None):
-            raise  # the file system says no
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too soon"
-        raise InputError(f"{path} is damaged ({reason}): get it again.") from error
-    config: Any = None
-    if isinstance(stored, dict):
-        config = stored.get("args")
-        stored = next((stored[k] for k in ("model", "state_dict") if k in stored), stored)
-    if not isinstance(stored, dict) or not all(torch.is_tensor(x) for x in stored.values()):
-        raise InputError(f"{path} holds no table of weights: give a checkpoint with a `model`.")
-    state = {name: x.detach().to(torch.float32).numpy().copy() for name, x in stored.items()}
-    return state, config if isinstance(config, dict) else None
-
-
 WEIGHT_SUFFIXES = (".safetensors", *PICKLES)
 CONFIG_KEY = "fmrifm_config"  # in the header of the weights
 
@@ -83,6 +43,14 @@ def is_published(path: str | os.PathLike) -> bool:
     return (path / "model.safetensors").is_file() and not is_model_directory(path)
 
 
+def check_num_heads(num_heads: int | None, options: ModelOptions, where: Path) -> None:
+    """Raises InputError where a number of heads is given that the options contradict."""
+    if num_heads not in (None, options.num_heads):
+        raise InputError(
+            f"{where} says that it has {options.num_heads} heads: leave out --num_heads."
+        )
+
+
 def load_published(
     path: str | os.PathLike,
     geometry: str | None = None,
@@ -90,18 +58,12 @@ def load_published(
     name: str | None = None,
     folders: Sequence[Path] | None = None,
 ) -> ModelFiles:
-    """Reads published weights.
+    """Reads published weights; `geometry` and `num_heads` as of `open_model`.
 
     Args:
       path: a file of weights, or a directory that holds model.safetensors.
-      geometry: see `space_geometry`; None takes the geometry.npz beside the weights, if any.
-      num_heads: of a timm model.
       name: where the weights come from; None takes it from the path.
       folders: where their licence may lie; None for the directory of the file.
-
-    Raises:
-      InputError: the file is damaged or holds code, its options are unknown, or weights and options
-        do not fit.
     """
     path = Path(path)
     weights = path / "model.safetensors" if path.is_dir() else path
@@ -112,16 +74,12 @@ def load_published(
         # Its config.json, if any, is of another form.
         frame = None if geometry is None else read_geometry(geometry).mask.shape
         options, state = read_timm(state, num_heads, frame, str(weights))
-        shape = tuple(n * p for n, p in zip(options.grid, options.patch_shape, strict=True))
         preprocessing = {"normalize": "none", "no_coord_normalize": False, "clamp": None}
-        recipe, config = Recipe(options, shape, None, preprocessing), {}
+        recipe, config = Recipe(options, None, preprocessing), {}
     else:
         recipe = read_recipe(config, state, str(weights))
         options = recipe.options
-        if num_heads not in (None, options.num_heads):
-            raise InputError(
-                f"{weights} says that it has {options.num_heads} heads: leave out --num_heads."
-            )
+        check_num_heads(num_heads, options, weights)
     try:
         params = from_reference(state, options)
     except InputError as error:
@@ -135,7 +93,7 @@ def load_published(
         options=options,
         params=params,
         geometry=space_geometry(
-            config.get("space", space), recipe.shape, options.patch_shape, geometry
+            config.get("space", space), options.frame_shape, options.patch_shape, geometry
         ),
         preprocessing=recipe.preprocessing,
         subjects_seen=config.get("subjects_seen", []),
@@ -221,11 +179,20 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Tensors and config of a file of weights; the config is {} where there is none."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the path.")
-    beside = _config_beside(path)
+    beside, config_path = None, path.with_name("config.json")
+    if config_path.is_file():
+        with _damage_named(config_path):
+            beside = json.loads(config_path.read_text("utf-8"))
+            if not isinstance(beside, dict):
+                raise ValueError("no table")
     if path.suffix in PICKLES:
-        state, config = read_pickle(path)
+        state, config = _read_pickle(path)
     else:
-        state, config = _read_safetensors(path)
+        with _damage_named(path), safetensors.safe_open(path, "np") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            config = json.loads((file.metadata() or {}).get(CONFIG_KEY, "null"))
+        if not isinstance(config, dict):
+            config = None
         if config is not None and beside is not None and config != beside:
             print(f"{path} has its config inside; the config.json beside it differs and is left.")
     config = beside if config is None else config
@@ -234,25 +201,45 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     return state, config or {}
 
 
-def _config_beside(path: Path) -> dict | None:
-    path = path.with_name("config.json")
-    if not path.is_file():
-        return None
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        config = json.loads(path.read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("no table")
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): get it again.") from error
-    return config
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        inside = json.loads(metadata.get(CONFIG_KEY, "null"))
-        return state, inside if isinstance(inside, dict) else None
+        yield
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
+    """Tensors and settings of a checkpoint, through torch's weights-only loader: no code runs."""
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"{path} can only be read with PyTorch: pip install 'fmrifm[torch]'."
+        ) from error
+    try:
+        # Mapped, so that the optimizer's state beside the weights is never read.
+        stored = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is None:
+            raise InputError(f"{path} is damaged or no file of weights: get it again.") from error
+        raise InputError(
+            f"{path} holds Python code ({code[1]}) beside its weights, which is never run: ask its "
+            "author for plain weights."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        if getattr(error, "filename", None):
+            raise  # the file system says no
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too soon"
+        raise InputError(f"{path} is damaged ({reason}): get it again.") from error
+    config: Any = None
+    if isinstance(stored, dict):
+        config = stored.get("args")
+        stored = next((stored[k] for k in ("model", "state_dict") if k in stored), stored)
+    if not isinstance(stored, dict) or not all(torch.is_tensor(x) for x in stored.values()):
+        raise InputError(f"{path} holds no table of weights: give a checkpoint with a `model`.")
+    state = {name: x.detach().to(torch.float32).numpy().copy() for name, x in stored.items()}
+    return state, config if isinstance(config, dict) else None
