@@ -79,15 +79,33 @@ class MetricsWriter:
         path = workdir / "metrics.jsonl"
         before = read_metrics(path) if path.exists() else []
         self._file = LineFile(path, [line for line in before if line["step"] <= first_step])
-        self._tensorboard = _TensorBoard(workdir, first_step + 1)
+        # Not tensorboardX's SummaryWriter: its thread dies of a full disk and then blocks the run.
+        self._events = EventsWriter(str(workdir / "events"))
+        # TensorBoard hides the events of an earlier process from this step on.
+        restart = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=first_step + 1, session_log=restart))
         self._wandb = None
         if wandb_project:
-            self._wandb = _start_wandb(workdir, wandb_project, config, place or str(workdir))
+            import wandb  # an extra
+
+            # One id a workdir: a resumed run continues its curve.
+            place = place or str(workdir)
+            run_id = f"{place.rsplit('/', 1)[-1]}-{zlib.crc32(place.encode()):08x}"
+            self._wandb = wandb.init(
+                project=wandb_project,
+                dir=str(workdir),
+                config=dict(config),
+                id=run_id,
+                resume="allow",
+            )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._file.write({"step": step, **values})
         with self._file.naming_it():
-            self._tensorboard.write(step, values)
+            for name, value in values.items():
+                event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+                self._events.write_event(event)
+            self._events.flush()
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 
@@ -98,31 +116,9 @@ class MetricsWriter:
     def close(self) -> None:
         self._file.close()
         with self._file.naming_it():
-            self._tensorboard.close()
+            self._events.close()
         if self._wandb:
             self._wandb.finish()
-
-
-class _TensorBoard:
-    """Scalars as TensorBoard events.
-
-    Not tensorboardX's SummaryWriter: its thread dies of a full disk and then blocks the run.
-    """
-
-    def __init__(self, directory: Path, first_step: int):
-        """Events from first_step on that an earlier process wrote are hidden."""
-        self._events = EventsWriter(str(directory / "events"))
-        restart = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=first_step, session_log=restart))
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
-            self._events.write_event(event)
-        self._events.flush()
-
-    def close(self) -> None:
-        self._events.close()
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -142,13 +138,3 @@ def check_wandb(project: str | None) -> None:
         raise InputError(
             f"wandb_project={project!r} needs Weights & Biases: pip install 'fmrifm[wandb]'."
         )
-
-
-def _start_wandb(workdir: Path, project: str, config: Mapping, place: str):
-    import wandb  # an extra
-
-    # One id a workdir: a resumed run continues its curve.
-    run_id = f"{place.rsplit('/', 1)[-1]}-{zlib.crc32(place.encode()):08x}"
-    return wandb.init(
-        project=project, dir=str(workdir), config=dict(config), id=run_id, resume="allow"
-    )
