@@ -27,72 +27,20 @@ _REMOVED = ("non_finite.json", "model/")
 _WHOLE = 2**25  # bytes: smaller files are read at once, as they may grow meanwhile
 
 
-class Workdir:
-    """The place of a run.
-
-    Attributes:
-      place: as the user calls it, absolute.
-      local: the directory that files are written to; the place itself, but for buckets.
-      checkpoints: where orbax writes.
-    """
-
-    def __init__(self, place: str | os.PathLike):
-        path = as_path(place)
-        self.place, self.checkpoints = str(path), path / CHECKPOINTS
-        self.local: Path = mirror_of(self.place) if is_url(self.place) else path
-        self._mirror: Mirror | None = None
-
-    def open(self) -> None:
-        """Makes the directory; from a bucket comes what an earlier start left there.
-
-        Raises:
-          InputError: the bucket cannot be read.
-        """
-        if is_url(self.place) and jax.process_index() == 0:
-            mirror = Mirror(self.place, self.local)
-            mirror.fetch()
-            self._mirror = mirror
-        self.local.mkdir(parents=True, exist_ok=True)
-
-    def check_shared(self, wanted_by: str) -> None:
-        """Raises InputError where several processes do not all have the files."""
-        if is_url(self.place) and jax.process_count() > 1:
-            raise InputError(
-                f"{wanted_by} of several processes needs a --workdir on a disk that all of them "
-                f"share, and {self.place} is a bucket: set it to 0 or choose such a directory."
-            )
-
-    def upload_soon(self) -> None:
-        """Has files copied into the bucket in the background."""
-        if self._mirror is not None:
-            self._mirror.upload_soon()
-
-    def upload(self) -> None:
-        """Returns when all files are in the bucket, or after a few tries, which it tells."""
-        if self._mirror is not None:
-            self._mirror.upload(tries=2)
-
-    def finish(self) -> None:
-        """As `upload`, at the end of a run.
-
-        Raises:
-          InputError: the files could not be copied; names the directory that has them.
-        """
-        if self._mirror is not None and not self._mirror.upload(tries=5):
-            mirror, self._mirror = self._mirror, None
-            mirror.stop()
-            raise InputError(mirror.complaint())
-
-    def close(self) -> None:
-        """Copies what is new, once more, and ends the thread."""
-        if self._mirror is not None:
-            self._mirror.close()
-
-
 def check_workdir(place: str | os.PathLike) -> None:
     """Raises InputError unless the workdir is there or can be made, before long work begins."""
     if is_url(place):
-        _check_bucket(str(place))
+        if not str(place).startswith("gs://"):
+            raise InputError(
+                f"--workdir={place}: checkpoints can be written to directories and to gs:// only, "
+                "so choose one of these (a bucket of another kind may be mounted as a directory)."
+            )
+        bucket = "/".join(str(place).split("/")[:3])
+        with remote_errors(bucket):
+            files, path = file_system(bucket)
+            if not files.exists(path):
+                raise InputError(f"{bucket} does not exist: make this bucket, or check --workdir.")
+            files.exists(str(place))
         return
     workdir = Path(place).absolute()
     there = next(path for path in (workdir, *workdir.parents) if path.exists())
@@ -100,20 +48,6 @@ def check_workdir(place: str | os.PathLike) -> None:
         raise InputError(f"{there} is a file, where --workdir={workdir} needs a directory.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"No permission to write in {there}: choose another --workdir.")
-
-
-def _check_bucket(place: str) -> None:
-    if not place.startswith("gs://"):
-        raise InputError(
-            f"--workdir={place}: checkpoints can be written to directories and to gs:// only, so "
-            "choose one of these (a bucket of another kind may be mounted as a directory)."
-        )
-    bucket = "/".join(place.split("/")[:3])
-    with remote_errors(bucket):
-        files, path = file_system(bucket)
-        if not files.exists(path):
-            raise InputError(f"The bucket {bucket} does not exist: make it, or check --workdir.")
-        files.exists(place)
 
 
 def mirror_of(place: str) -> Path:
@@ -127,7 +61,8 @@ class Mirror:
     """A local directory whose files are copied to a URL as they change."""
 
     def __init__(self, place: str, local: Path):
-        self._place, self._local = place, local
+        self.place, self.local = place, local
+        self._copies = True
         self._sent: dict[str, tuple[int, int]] = {}  # name -> size and time of what is there
         self._error: Exception | None = None
         self._one_at_a_time = threading.Lock()
@@ -140,12 +75,9 @@ class Mirror:
         Files of figures and models are not read by runs, and not fetched. A mirror may have what
         could not be copied any more: that is kept, and copied from now on. But a place with
         nothing in it is a new run, whatever the mirror has of another.
-
-        Raises:
-          InputError: the place cannot be read.
         """
-        with remote_errors(self._place):
-            files, root = file_system(self._place)
+        with remote_errors(self.place):
+            files, root = file_system(self.place)
             files.invalidate_cache()
             try:
                 found = files.ls(root, detail=True)
@@ -153,10 +85,10 @@ class Mirror:
                 if not is_absence(error):
                     raise
                 found = []
-            if not found and self._local.exists():
+            if not found and self.local.exists():
                 # Aside, not away: of the run that it belonged to it may have what nobody else has.
-                self._local.rename(self._local.with_name(f"{self._local.name}.{time.time_ns()}"))
-            self._local.mkdir(parents=True, exist_ok=True)
+                self.local.rename(self.local.with_name(f"{self.local.name}.{time.time_ns()}"))
+            self.local.mkdir(parents=True, exist_ok=True)
             for entry in found:
                 name = _below(root, entry["name"])
                 if entry["type"] == "directory" and name != CHECKPOINTS:
@@ -170,27 +102,26 @@ class Mirror:
     def _note(self, sizes: dict[str, int]) -> None:
         """What is in the place already, as far as the mirror has it too."""
         for name, size in sizes.items():
-            state = _state(self._local / name)
+            state = _state(self.local / name)
             self._sent[name] = state if state and state[0] == size else (size, 0)
 
     def _fetch_file(self, name: str, data: bytes) -> None:
-        path = self._local / name
+        path = self.local / name
         if name.endswith(".jsonl") and path.exists():
             beside = path.with_name(f".{name}")
             write_bytes(beside, data)
             # The rest could not be copied; but the mirror may be of another run in this place.
-            same_run = _begin(beside) in (None, _begin(path))
-            if same_run and _end(path) > _end(beside):
-                beside.unlink()
+            theirs, ours = read_metrics(beside), read_metrics(path)
+            beside.unlink()
+            if theirs[:1] in ([], ours[:1]) and _reach(ours) > _reach(theirs):
                 self._sent[name] = (len(data), 0)
                 return
-            beside.unlink()
         write_bytes(path, data)
         self._sent[name] = _state(path)
 
     def upload_soon(self) -> None:
-        """Asks for a copy of what has changed; several requests may become one copy."""
-        if self._thread is None:
+        """Asks for a copy in the background; several requests may become one copy."""
+        if self._thread is None and self._copies:
             self._thread = threading.Thread(target=self._keep_copying, daemon=True)
             self._thread.start()
         self._wanted.set()
@@ -210,8 +141,12 @@ class Mirror:
             took = time.monotonic() - begin
             self._closing.wait(max(_PAUSE, 9 * took, min(2.0**failures, 300) * (failures > 0)))
 
-    def upload(self, tries: int) -> bool:
-        """Copies now what has changed, with pauses of 1, 2, 4 ... seconds between the tries."""
+    def upload(self, tries: int = 2) -> bool:
+        """Copies what has changed, with pauses of 1, 2, 4 ... seconds between the tries.
+
+        Returns:
+          Whether the place has all files; failures are reported and raise nothing.
+        """
         for i in range(tries):
             if self._copy():
                 return True
@@ -220,28 +155,30 @@ class Mirror:
         return False
 
     def _copy(self) -> bool:
-        """One try; the first one of several that fail is told."""
+        """One try; the first one of several that fail is reported."""
+        if not self._copies:
+            return True
         with self._one_at_a_time:
             try:
                 self._send_changes()
             except Exception as error:  # whatever it is, no training should end for it
                 if self._error is None:
-                    tqdm.write(f"{_why(self._place, error)}; training goes on.", file=sys.stderr)
+                    tqdm.write(f"{_why(self.place, error)}; training goes on.", file=sys.stderr)
                 self._error = error
                 return False
             if self._error is not None:
-                tqdm.write(f"Files are copied to {self._place} again.", file=sys.stderr)
+                tqdm.write(f"Files are copied to {self.place} again.", file=sys.stderr)
             self._error = None
             return True
 
     def _send_changes(self) -> None:
-        with remote_errors(self._place):
-            files, root = file_system(self._place)
-            states = {str(p.relative_to(self._local)): _state(p) for p in _files_in(self._local)}
+        with remote_errors(self.place):
+            files, root = file_system(self.place)
+            states = {str(p.relative_to(self.local)): _state(p) for p in _files_in(self.local)}
             for name, state in states.items():
                 if state is None or self._sent.get(name) == state:
                     continue
-                path, target = self._local / name, f"{root}/{name}"
+                path, target = self.local / name, f"{root}/{name}"
                 if state[0] < _WHOLE:
                     files.pipe_file(target, path.read_bytes())
                 else:
@@ -253,23 +190,63 @@ class Mirror:
                     files.rm_file(f"{root}/{name}")
                     del self._sent[name]
 
-    def complaint(self) -> str:
-        """What to say when the last copy failed."""
+    def _complaint(self) -> str:
         return (
-            f"{_why(self._place, self._error)}: they are in {self._local}, and the same command "
+            f"{_why(self.place, self._error)}: they are in {self.local}, and the same command "
             "copies them."
         )
 
-    def stop(self) -> None:
-        """Ends the thread."""
+    def _stop(self) -> None:
         self._closing.set()
         self._wanted.set()
 
     def close(self) -> None:
         """Ends the thread and copies what is new, once more."""
-        self.stop()
+        self._stop()
         if not self._copy():
-            tqdm.write(f"error: {self.complaint()}", file=sys.stderr)
+            tqdm.write(f"error: {self._complaint()}", file=sys.stderr)
+
+
+class Workdir(Mirror):
+    """The place of a run; only a bucket has a mirror, and only the first process copies.
+
+    Attributes:
+      place: as the user calls it, absolute.
+      local: the directory that files are written to; the place itself, except for buckets.
+      checkpoints: where orbax writes.
+    """
+
+    def __init__(self, place: str | os.PathLike):
+        path = as_path(place)
+        super().__init__(str(path), mirror_of(str(path)) if is_url(path) else path)
+        self.checkpoints = path / CHECKPOINTS
+        self._copies = False
+
+    def open(self) -> None:
+        """Makes the directory; from a bucket comes what an earlier start left there."""
+        if is_url(self.place) and jax.process_index() == 0:
+            self.fetch()
+            self._copies = True
+        self.local.mkdir(parents=True, exist_ok=True)
+
+    def check_shared(self, wanted_by: str) -> None:
+        """Raises InputError where several processes do not all have the files."""
+        if is_url(self.place) and jax.process_count() > 1:
+            raise InputError(
+                f"{wanted_by} of several processes needs a --workdir on a disk that all of them "
+                f"share, and {self.place} is a bucket: set it to 0 or choose such a directory."
+            )
+
+    def finish(self) -> None:
+        """Copies everything at the end of a run.
+
+        Raises:
+          InputError: the files could not be copied; names the directory that has them.
+        """
+        if not self.upload(tries=5):
+            self._copies = False
+            self._stop()
+            raise InputError(self._complaint())
 
 
 def _why(place: str, error: Exception) -> str:
@@ -297,11 +274,6 @@ def _state(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _begin(path: Path) -> dict | None:
-    """The first line, which tells one run from another."""
-    return next(iter(read_metrics(path)), None)
-
-
-def _end(path: Path) -> float:
+def _reach(lines: list[dict]) -> float:
     """How far lines reach: a time where they have one, else a step."""
-    return max((line.get("time", line["step"]) for line in read_metrics(path)), default=-1)
+    return max((line.get("time", line["step"]) for line in lines), default=-1)

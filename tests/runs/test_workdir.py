@@ -162,7 +162,7 @@ def test_a_mirror_follows_its_directory(bucket, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         silent = SimpleNamespace(invalidate_cache=lambda: None, ls=ls)
-        patch.setattr("fmrifm.trainer.workdir.file_system", lambda _: (silent, "runs/m"))
+        patch.setattr("fmrifm.runs.workdir.file_system", lambda _: (silent, "runs/m"))
         with pytest.raises(InputError, match="gs://runs/m cannot be read .*no network"):
             Mirror("gs://runs/m", tmp_path).fetch()
     assert (tmp_path / "metrics.jsonl").exists()
