@@ -1,4 +1,4 @@
-"""A checkpoint as a model: what a run has learned so far, without the run."""
+"""A checkpoint as a model, and the facts on model, data and subjects that a checkpoint stores."""
 
 import base64
 import dataclasses
@@ -20,16 +20,42 @@ from fmrifm.model.options import ModelOptions
 from fmrifm.runs.checkpoint import find_checkpoint, restore_meta, restore_params
 
 
-def origin_of(facts: dict) -> dict:
-    """Where weights come from: subjects they have seen, published weights they descend from, and
-    the licence that goes with them.
+def export_checkpoint(path: str | os.PathLike) -> ModelFiles:
+    """The model of a checkpoint: a workdir (its newest), its checkpoints/, or one step in it.
+
+    Raises:
+      InputError: no checkpoint there, or a damaged one.
     """
-    nothing = {"subjects_seen": [], "sources": [], "license": ""}
-    return {name: facts.get(name, default) for name, default in nothing.items()}
+    found = find_checkpoint(path)
+    if found is None:
+        raise InputError(f"{path} holds no checkpoint: check the path.")
+    # Once: a run that is saving may have a newer one by the time of the weights.
+    directory, step = found
+    path = directory / str(step)
+    meta = restore_meta(path)
+    options, geometry = model_of(meta)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda x: x.update(sharding=device), param_shapes(options))
+    # Runs of earlier versions tell less.
+    known = {"normalize": meta["config"]["data"]["normalize"]}
+    return ModelFiles(
+        options=options,
+        params=jax.device_get(restore_params(path, shapes)),
+        geometry=geometry,
+        preprocessing=meta.get("preprocessing", known),
+        **origin_of(meta),
+        step=step,
+    )
+
+
+def origin_of(facts: dict) -> dict:
+    """The origin of weights: subjects seen, published weights they descend from, their licence."""
+    unknown = {"subjects_seen": [], "sources": [], "license": ""}
+    return {name: facts.get(name, default) for name, default in unknown.items()}
 
 
 def describe_model(options: ModelOptions, geometry: Geometry) -> dict:
-    """What a checkpoint says of its model, as JSON; `geometry` in the model's patches."""
+    """Options and geometry (in the model's patches) as a checkpoint stores them, in JSON."""
     arrays = {name: _pack(getattr(geometry, name)) for name in ("picture", "columns")}
     arrays |= {"mask": _pack(np.packbits(geometry.mask)), "shape": geometry.mask.shape}
     if geometry.picture is not None:
@@ -57,7 +83,7 @@ def model_of(meta: dict) -> tuple[ModelOptions, Geometry]:
 
 
 def describe_data(config: ConfigDict, data: Data) -> dict:
-    """What a user of the model must do to the data, and what was done to the stores."""
+    """How users of the model must prepare clips, and how the training stores were prepared."""
     return {
         "normalize": config.data.normalize,
         "no_coord_normalize": config.data.no_coord_normalize,
@@ -70,11 +96,7 @@ def describe_data(config: ConfigDict, data: Data) -> dict:
 def hashed_subjects(data: Data) -> dict:
     """The training subjects as salted hashes."""
     salt = secrets.token_hex(8)
-    names = {
-        f"{run['dataset']}/{run['subject']}"
-        for source in data.train
-        for run in (source.store.runs[r] for r in source.runs)
-    }
+    names = {f"{run['dataset']}/{run['subject']}" for s in data.train for run in s.lines}
     return {"salt": salt, "hashes": sorted(hash_subject(salt, name) for name in names)}
 
 
@@ -84,33 +106,3 @@ def _pack(array: np.ndarray | None) -> str | None:
 
 def _unpack(text: str, dtype: type) -> np.ndarray:
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
-
-
-def export_checkpoint(path: str | os.PathLike) -> ModelFiles:
-    """The model of a checkpoint: a workdir (its newest), its checkpoints/, or one step in it.
-
-    Raises:
-      InputError: no checkpoint there, or a damaged one.
-    """
-    found = find_checkpoint(path)
-    if found is None:
-        raise InputError(f"{path} holds no checkpoint: check the path.")
-    # Once: a run that is saving may have a newer one by the time of the weights.
-    directory, step = found
-    path = directory / str(step)
-    meta = restore_meta(path)
-    options, geometry = model_of(meta)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), param_shapes(options)
-    )
-    # Runs of earlier versions tell less.
-    known = {"normalize": meta["config"]["data"]["normalize"]}
-    return ModelFiles(
-        options=options,
-        params=jax.device_get(restore_params(path, shapes)),
-        geometry=geometry,
-        preprocessing=meta.get("preprocessing", known),
-        **origin_of(meta),
-        step=step,
-    )
