@@ -11,11 +11,7 @@ from fmrifm.trainer.goodput import Account
 
 
 def parse_profile(text: str | None, total_steps: int) -> range:
-    """The steps, counted from 1 as in metrics.jsonl, that START:COUNT names; none for None.
-
-    Raises:
-      InputError: not of this form, steps that the run does not have, or no profiler.
-    """
+    """The steps, counted from 1 as in metrics.jsonl, that START:COUNT names; none for None."""
     if text is None:
         return range(0)
     if find_spec("libtpu") and not jax.config.jax_platforms and jax.default_backend() != "tpu":

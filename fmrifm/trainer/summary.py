@@ -54,12 +54,14 @@ def summarize(
     rows += [(f"  {c.replace('_', ' ')}", _part(seconds[c], wall)) for c in LOSSES if seconds[c]]
     if speed:
         p50, p90, p99 = (f"{speed[f'perf/step_time_p{p}']:.4g}" for p in (50, 90, 99))
+        clips, each = (speed[f"perf/clips_per_second{x}"] for x in ("", "_per_chip"))
+        seen, decoded = (speed[f"perf/{x}_tokens_per_second"] for x in ("encoder", "decoder"))
         rows += [
             ("step time", f"median {p50} s, 90 % within {p90} s, 99 % within {p99} s"),
-            ("clips a second", _rate(speed)),
-            ("tokens a second", _tokens(speed)),
+            ("clips a second", f"{clips:,.1f}, {each:,.1f} a chip"),
+            ("tokens a second", f"encoder {seen:,.0f}, decoder {decoded:,.0f}"),
+            ("compile time", f"{compiled:.1f} s"),
         ]
-        rows += [("compile time", f"{compiled:.1f} s")]
     if "perf/mfu" in speed:
         rows += [("utilisation (MFU)", f"{speed['perf/mfu'] * 100:.1f} %")]
     if "perf/hbm_peak_bytes" in speed:
@@ -75,13 +77,3 @@ def _time(seconds: float) -> str:
 
 def _part(seconds: float, wall: float) -> str:
     return f"{seconds / max(wall, 1e-9) * 100:5.1f} %  {_time(seconds)}"
-
-
-def _rate(speed: Mapping[str, float]) -> str:
-    each = speed["perf/clips_per_second_per_chip"]
-    return f"{speed['perf/clips_per_second']:,.1f}, {each:,.1f} a chip"
-
-
-def _tokens(speed: Mapping[str, float]) -> str:
-    both = (speed[f"perf/{part}_tokens_per_second"] for part in ("encoder", "decoder"))
-    return "encoder {:,.0f}, decoder {:,.0f}".format(*both)
