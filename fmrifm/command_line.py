@@ -1,4 +1,4 @@
-"""What the mains share: flags from a command line, and one sentence when they make no sense."""
+"""Shared by all commands: flags, their errors as one sentence, and meeting other processes."""
 
 import re
 from collections.abc import Callable
@@ -9,6 +9,12 @@ from absl import app, flags
 from data_tools.errors import InputError, kind_errors
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it is not there.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One process of several, found from the cluster (TPU pod, SLURM, MPI)."
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, if not found.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, with --coordinator.")
 
 
 def run(main: Callable[[list[str]], None], *required: str) -> None:
@@ -62,14 +68,6 @@ def _unknown_field(error: Exception, argv: list[str]) -> Exception:
         return error  # a bug in the config file: keeps its traceback
     hint = f"did you mean '{guess[0]}'?" if guess else "see the fields in the config file."
     return InputError(f"The config has no field '{name}' ({flag}): {hint}")
-
-
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One process of several, found from the cluster (TPU pod, SLURM, MPI)."
-)
-COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, if not found.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many, with --coordinator.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, with --coordinator.")
 
 
 def join_processes() -> None:
