@@ -63,10 +63,6 @@ def add_batches(
 
     Returns:
       The runs, and remarks.
-
-    Raises:
-      InputError: batches are wanted and no table tells them, or no run is in them; or a table
-        cannot be used.
     """
     families: dict[str, int] = {}
     batches: dict[str, int] = {}

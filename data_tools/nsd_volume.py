@@ -56,9 +56,6 @@ def map_run(run: Path, nsd: Path, subject: str, side: str) -> np.ndarray:
       nsd: top of the release.
       subject: "subj01" to "subj08".
       side: "lh" or "rh".
-
-    Raises:
-      InputError: a file is missing or damaged.
     """
     depths, fsaverage = transforms(subject, side)
     places = [_read_transform(Path(nsd) / file, 3) - 1 for file in depths]  # counted from 1

@@ -57,9 +57,6 @@ def split_subjects(
 
     Returns:
       The sorted subject labels of each split: every subject in exactly one.
-
-    Raises:
-      InputError: senseless shares, fewer groups than splits, or what `group_subjects` refuses.
     """
     _check_shares(shares)
     families = group_subjects(runs, groups)

@@ -60,11 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Converts as the flags say.
-
-    Raises:
-      InputError: as `conversion_command.run_command`.
-    """
+    """Converts as the flags say."""
     found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
     if args.surfaces:
         space = SPACES.get(len(read_flat_surface(args.surfaces[0])[0]))
@@ -87,9 +83,6 @@ def choose_space(runs: Sequence[RunFiles]) -> str:
     """The standard space that runs are on: what their names tell, or the header of the first.
 
     Of several, fsLR-32k comes first: the published models are trained on it.
-
-    Raises:
-      InputError: they are on another mesh, for which no flat map ships with us.
     """
     told = {space_of(run.path.name) for run in runs}
     for space in ("fsLR-32k", "fsaverage5"):

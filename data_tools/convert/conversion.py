@@ -193,11 +193,7 @@ def check_single(key: str, times: int) -> None:
 
 
 def n_processes(jobs: int, work: Sequence) -> int:
-    """How many processes a list of work keeps busy, `jobs` being what the user allows.
-
-    Raises:
-      InputError: none are allowed.
-    """
+    """How many processes a list of work keeps busy, `jobs` being what the user allows."""
     if jobs == 0:
         raise InputError("There is no work in 0 processes: give a number of processes, or -1.")
     return max(1, min(joblib.effective_n_jobs(jobs), len(work)))
@@ -268,9 +264,6 @@ def _placed(
     """Events counted from the first frame that was kept, and how many were outside of the scan.
 
     Of a part of a run, those that begin in it stay.
-
-    Raises:
-      InputError: most events are outside of the scan: they are of another run, or in other units.
     """
     inside = [event for event in events if 0 <= event["onset"] < frames.scanned_seconds]
     n_outside = len(events) - len(inside)

@@ -123,9 +123,6 @@ def run_command(
         --parcels or --cortex.
       dataset: name for the run table, unless the user gives one.
       restricted: fields that must not be shown, whatever the user says.
-
-    Raises:
-      InputError: as `conversion.convert`.
     """
     files = {"parcels": args.parcels, "cortex": args.cortex}
     files |= {"surfaces": args.surfaces, "roi": args.roi, "space": space}

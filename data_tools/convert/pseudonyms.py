@@ -80,11 +80,7 @@ class Pseudonyms:
 
 
 def read_salt(path: str | os.PathLike) -> Pseudonyms:
-    """Pseudonyms with the bytes of a file as the salt.
-
-    Raises:
-      InputError: the file is missing, or too short to be a secret.
-    """
+    """Pseudonyms with the bytes of a file as the salt."""
     path = Path(path)
     if not path.is_file():
         raise InputError(

@@ -44,11 +44,7 @@ class RunFiles:
 
 
 def sidecar_tr(run: RunFiles) -> float | None:
-    """Seconds between frames as something beside a run says, None if nothing does.
-
-    Raises:
-      InputError: its sidecar is no JSON.
-    """
+    """Seconds between frames as something beside a run says, None if nothing does."""
     if not isinstance(run.sidecar_tr, tuple):
         return run.sidecar_tr
     return next(filter(None, map(_repetition_time, run.sidecar_tr)), None)
@@ -66,11 +62,7 @@ def _repetition_time(path: Path) -> float | None:
 
 
 def open_root(root: str | os.PathLike) -> Path:
-    """The directory that holds a release, absolute: other machines may read its files.
-
-    Raises:
-      InputError: there is no such directory.
-    """
+    """The directory that holds a release, absolute: other machines may read its files."""
     root = Path(root).absolute()
     if not root.is_dir():
         raise InputError(f"{root} is no directory: give the one that holds the release.")

@@ -52,11 +52,7 @@ def _below(text: str, root: Path | None) -> str:
 
 
 def publish_empty_shard(output: Path, shard: tuple[int, int], skipped: bytes) -> None:
-    """Leaves, in place of a store, what `merge` needs to know of a shard without a good run.
-
-    Raises:
-      InputError: something is at `output` already.
-    """
+    """Leaves, in place of a store, what `merge` needs to know of a shard without a good run."""
     if output.exists():
         raise InputError(f"{output} exists already: choose another path.")
     with publish_directory(output) as directory:
@@ -65,11 +61,7 @@ def publish_empty_shard(output: Path, shard: tuple[int, int], skipped: bytes) ->
 
 
 def read_empty_shard(path: Path) -> tuple[int, int] | None:
-    """Which shard without a good run a directory stands for; None if it is something else.
-
-    Raises:
-      InputError: it is damaged.
-    """
+    """Which shard without a good run a directory stands for; None if it is something else."""
     file = path / EMPTY_SHARD
     if not file.is_file():
         return None

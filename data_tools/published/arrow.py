@@ -28,9 +28,6 @@ def read_values(place: str, name: str) -> Iterator[Row]:
     Args:
       place: path or URL.
       name: what messages call it.
-
-    Raises:
-      InputError: pyarrow is not installed, or the file is no Arrow file of runs.
     """
     for batch in _batches(place, name):
         yield from _plain_values(batch)
@@ -204,9 +201,6 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
 
     Returns:
       {name: places}; the name is "" where the folder itself is the only split.
-
-    Raises:
-      InputError: there is no split, or one is wanted that is not there, or a file is missing.
     """
     folder = folder.rstrip("/")
     own = _files(folder)

@@ -132,11 +132,7 @@ class RowForm:
         return "_".join(parts) or "run"
 
     def run(self, row: Row, arrays: dict[str, np.ndarray]) -> PublishedRun:
-        """A row as a run.
-
-        Raises:
-          InputError: it has no bold, or no TR.
-        """
+        """A row as a run."""
         key, tr = self.key(row), told_tr(row.get("tr"))
         if "bold" not in arrays or tr is None:
             raise InputError(f"Row {key} has no {'TR' if 'bold' in arrays else 'bold'}: mend it.")
@@ -160,11 +156,7 @@ def are_clips(rows: Iterable[Row]) -> bool:
 
 
 def read_join(text: str) -> Join:
-    """The labels that `NAME=FILE.json[@COLUMN[+COLUMN]]` stands for.
-
-    Raises:
-      InputError: it is none, or the file is no JSON object of labels.
-    """
+    """The labels that `NAME=FILE.json[@COLUMN[+COLUMN]]` stands for."""
     match = re.fullmatch(r"([\w.-]+)=(.+?)(?:@([\w+]+))?", text)
     if not match:
         raise InputError(f"--join={text} is not NAME=FILE.json@COLUMN: mend it.")
@@ -186,12 +178,7 @@ def read_join(text: str) -> Join:
 
 
 def check_labels(rows: Sequence[Row], form: RowForm, split: str) -> int:
-    """How many rows of a split lack labels and are to be dropped.
-
-    Raises:
-      InputError: there is no row, some lack labels and that is refused, or all do, a label is not
-        a column, or a join needs another column or makes one that is there.
-    """
+    """How many rows of a split lack labels and are to be dropped."""
     if not rows:
         raise InputError(f"The split '{split}' has no row to import: leave it out with --splits.")
     for join in form.joins:
@@ -270,9 +257,6 @@ def read_split(split: str, places: Sequence[str], skip_damaged: bool) -> list[Ro
       split: its name, "" where there are no splits.
       places: its files.
       skip_damaged: whether what cannot be read is left out, without a word: its source tells.
-
-    Raises:
-      InputError: a file cannot be read.
     """
     rows = []
     with tqdm.tqdm(places, f"read {split}".strip(), unit="file", leave=False, delay=1) as bar:

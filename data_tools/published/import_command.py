@@ -72,11 +72,7 @@ def import_job(args: argparse.Namespace, geometry: Geometry, dataset: str = "") 
 
 
 def first_run(sources: Sequence[Source], skip_damaged: bool) -> PublishedRun:
-    """The first run that can be read: it tells the form, columns and TR of all; one frame of it.
-
-    Raises:
-      InputError: there is none, or, unless damaged ones are skipped, one before it is damaged.
-    """
+    """The first run that can be read: it tells the form, columns and TR of all; one frame of it."""
     problem = None
     for source in sources:
         try:

@@ -46,9 +46,6 @@ def geometry_of_width(width: int) -> Geometry:
     """The geometry of published data that come without one, told by their number of columns.
 
     Few columns are parcels, of a published parcellation if there is one with as many.
-
-    Raises:
-      InputError: only a file tells this geometry.
     """
     if width == FLAT_WIDTH:
         return published_flat_map()
@@ -68,11 +65,7 @@ def parcels(space: str, n_parcels: int) -> Geometry:
 
 
 def published_flat_map() -> Geometry:
-    """The published flat map of fsLR in patches of 16 x 16 pixels.
-
-    Raises:
-      InputError: the package is not installed, or damaged.
-    """
+    """The published flat map of fsLR in patches of 16 x 16 pixels."""
     path = package_file()
     if path is None:
         raise InputError(

@@ -105,10 +105,6 @@ def choose_runs(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, list[Ru
     Args:
       split: which runs are wanted.
       runs: lines of run tables.
-
-    Raises:
-      InputError: a field is in no run, a run has no subject, the TR is another, or a split is
-        empty.
     """
     runs = [_derive(split, run) for run in runs]
     for run in runs:
@@ -155,11 +151,7 @@ def count_split(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def list_keys(runs: Sequence[Run]) -> list[str]:
-    """The keys of runs as they can stand in a list, a word a line.
-
-    Raises:
-      InputError: a key holds spaces.
-    """
+    """The keys of runs as they can stand in a list, a word a line."""
     keys = [run["key"] for run in runs]
     if unfit := [key for key in keys if len(key.split()) != 1]:
         raise InputError(f"The key '{unfit[0]}' holds spaces, which lists cannot: rename the run.")
@@ -271,9 +263,6 @@ def read_trait(name: str, folder: str) -> Trait:
     Args:
       name: such as "abide_dx".
       folder: that is imported; its name must be that of the dataset.
-
-    Raises:
-      InputError: there is no such trait, the folder is of another dataset, or the map is not there.
     """
     table = json.loads(TRAITS.read_text())
     if name not in table["traits"]:

@@ -31,11 +31,7 @@ _STRUCTURE = SET_BY_WRITER | {
 
 
 def find_clips(places: Sequence[str]) -> list[str]:
-    """The files of clips among places and in directories, sorted; none where these are shards.
-
-    Raises:
-      InputError: there are shards besides, or a directory without clips.
-    """
+    """The files of clips among places and in directories, sorted; none where these are shards."""
     found = {place: _files(place) for place in places}
     clips = sorted(file for files in found.values() for file in files)
     if empty := [place for place, files in found.items() if not files and Path(place).is_dir()]:
@@ -71,11 +67,7 @@ def clip_sources(clips: Sequence[str], geometry: Geometry, tr: float) -> list[So
 def read_clips(
     files: Sequence[str], geometry: Geometry, tr: float
 ) -> Iterator[PublishedRun | Outcome]:
-    """Yields each clip as a run of its own, with one event from its first frame to its last.
-
-    Raises:
-      InputError: torch is not installed.
-    """
+    """Yields each clip as a run of its own, with one event from its first frame to its last."""
     try:
         import torch
     except ImportError:

@@ -32,11 +32,7 @@ _LARGEST_MASK = 2**22
 
 
 def read_mask(data: bytes, name: str) -> np.ndarray:
-    """(H, W) bool of a sparse matrix as SciPy saves it.
-
-    Raises:
-      InputError: it is damaged, no image, or unreasonably large.
-    """
+    """(H, W) bool of a sparse matrix as SciPy saves it."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             # What little bytes unpack to, and what a shape asks for, can be anything.
@@ -58,11 +54,7 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def read_json(data: bytes, kind: type, what: str) -> Any:
-    """A JSON value of a kind: dict, or list of objects.
-
-    Raises:
-      InputError: it is damaged, or of another kind.
-    """
+    """A JSON value of a kind: dict, or list of objects."""
     try:
         # NaN is not JSON, but Python writes it: it says nothing.
         value = json.loads(data, parse_constant=lambda name: None)
@@ -74,11 +66,7 @@ def read_json(data: bytes, kind: type, what: str) -> Any:
 
 
 def read_npy_header(data: bytes, what: str) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and where the values begin.
-
-    Raises:
-      InputError: it is no header of a plain array in row order.
-    """
+    """Shape, dtype and where the values begin."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -94,11 +82,7 @@ def read_npy_header(data: bytes, what: str) -> tuple[tuple[int, ...], np.dtype, 
 
 
 def read_array(data: bytes, what: str) -> np.ndarray:
-    """The array of a `.npy` file in memory, not copied.
-
-    Raises:
-      InputError: it is damaged.
-    """
+    """The array of a `.npy` file in memory, not copied."""
     shape, dtype, start = read_npy_header(data, what)
     size = int(np.prod(shape))
     if len(data) - start != size * dtype.itemsize:
@@ -152,9 +136,6 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
     Yields:
       Runs, with the mask that came with them in `mask_HxW`, and an outcome with its reason for each
       that is no good.
-
-    Raises:
-      InputError: the file is no tar, is truncated or empty, or out to do harm.
     """
     masks: dict[bytes, np.ndarray] = {}
     for key, members in _runs(place, _whole):
@@ -166,11 +147,7 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
 
 
 def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
-    """Yields the key, frames and columns of each run of a shard, from headers alone.
-
-    Raises:
-      InputError: as `read_shard`.
-    """
+    """Yields the key, frames and columns of each run of a shard, from headers alone."""
     for key, members in _runs(place, _beginning, seekable=can_seek(place)):
         name = f"Run {key} of {base_name(place)}"
         try:

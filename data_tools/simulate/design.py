@@ -51,11 +51,7 @@ def condition_names(n_conditions: int) -> list[str]:
 
 
 def count_rounds(design: Design, n_conditions: int, seconds: float) -> int:
-    """How often every condition can be shown in a run of so many seconds.
-
-    Raises:
-      InputError: not even once.
-    """
+    """How often every condition can be shown in a run of so many seconds."""
     # The last clip must end inside the run, however short the last presentation is.
     tail = max(0.0, CLIP_SECONDS - design.room)
     rounds = int((seconds - design.lead - tail) // (design.room * n_conditions))
@@ -84,9 +80,6 @@ def draw_events(
 
     Returns:
       BIDS events: onset and duration in seconds, rounded to 0.1 s, and trial_type.
-
-    Raises:
-      InputError: the run is too short to show every condition once.
     """
     rounds = count_rounds(design, len(names), seconds)
     order = rng.permutation(np.tile(names, rounds))

@@ -98,11 +98,7 @@ def simulate(
 
 
 def split_subjects(n_subjects: int, shares: tuple[float, float, float]) -> dict[str, range]:
-    """Indices of the subjects of each split: at least one each, the rest by their shares.
-
-    Raises:
-      InputError: fewer subjects than splits, or senseless shares.
-    """
+    """Indices of the subjects of each split: at least one each, the rest by their shares."""
     if len(shares) != 3 or min(shares) < 0 or not 0 < sum(shares) < np.inf:
         raise InputError("--splits needs three shares that are not negative, such as 0.6,0.2,0.2.")
     if n_subjects < len(SPLITS):

@@ -185,10 +185,6 @@ def build_flat_map(
       space: name of the space for the geometry.
       patch_size: side of a patch in pixels.
       grid: the pixel grid.
-
-    Raises:
-      InputError: a surface has no usable triangle in its region of interest, its triangles name
-        vertices that it does not have, or the region is of another mesh.
     """
     left_mesh = _flat_mesh(*left, left_roi, f"The left flat surface of '{space}'", side=-1)
     right_mesh = _flat_mesh(*right, right_roi, f"The right flat surface of '{space}'", side=+1)

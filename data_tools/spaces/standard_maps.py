@@ -65,10 +65,6 @@ def read_flat_map(
         takes all of the given surfaces, and the cortex of the standard ones.
       patch_size: side of a patch in pixels.
       space: the standard space. Given surfaces name their space by their number of vertices.
-
-    Raises:
-      InputError: a file is missing or damaged, or holds nothing that can be used; or the space is
-        no standard one.
     """
     if surfaces is None and rois is None:
         return standard_flat_map(space, patch_size)
@@ -97,9 +93,6 @@ def surfaces_provenance(
     Returns:
       {"surfaces": [{"file", "sha256"}, ...], "roi": [{"file", "sha256"}, ...] or None}, files
       without their directories, which say little elsewhere. A `roi` of None means all vertices.
-
-    Raises:
-      InputError: the space is no standard one.
     """
     if surfaces is None:
         _check_standard(space)
@@ -117,9 +110,6 @@ def standard_surfaces(space: str) -> tuple[Surface, Surface]:
     """Points (X, 3) float64 in mm and triangles (F, 3) int32 of the flat surfaces, left and right.
 
     A vertex whose z is not 0 is not on the flat surface: it lies in a part that was cut away.
-
-    Raises:
-      InputError: the space is no standard one.
     """
     _check_standard(space)
     fsaverage5 = [read_flat_surface(path) for path in fsaverage5_surfaces()]

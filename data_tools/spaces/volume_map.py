@@ -74,11 +74,7 @@ class VolumeMap:
 
 
 def build_volume_map(cortex_ZxYxX: np.ndarray) -> VolumeMap:
-    """The map of a cortex on the grid of 2 mm.
-
-    Raises:
-      InputError: no cube holds enough cortex.
-    """
+    """The map of a cortex on the grid of 2 mm."""
     n_voxels = int(cortex_ZxYxX.sum())
     column = np.full(cortex_ZxYxX.shape, -1, np.int32)
     column[cortex_ZxYxX] = np.arange(n_voxels)

@@ -24,10 +24,6 @@ def checked_frames(key: str, frames: np.ndarray, geometry: Geometry) -> np.ndarr
 
     Returns:
       (T, N, P) float16, C order; not a copy if it was that already.
-
-    Raises:
-      InputError: wrong shape or dtype, no frame, values that are not finite or too large for
-        float16, or values off the cortex.
     """
     frames = np.asarray(frames)
     patches = (geometry.n_patches, geometry.patch_dim)
@@ -67,9 +63,6 @@ def checked_line(
       missing: offsets into a flat N * P frame, in any order, or None.
       geometry: of the store.
       tr: of the store; of the run too, unless it has its own.
-
-    Raises:
-      InputError: no key, a field that the writer sets, wrong offsets, values beyond JSON.
     """
     if not isinstance(key, str) or not key.strip():
         raise InputError(f"{key!r} cannot be the key of a run: give it a name.")
@@ -98,11 +91,7 @@ def checked_line(
 def checked_scale(
     key: str, mean: np.ndarray | None, std: np.ndarray | None, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and std of a run, each (N, P) float32, or None if it has neither.
-
-    Raises:
-      InputError: only one is given, or one has a wrong shape or values that are not finite.
-    """
+    """Mean and std of a run, each (N, P) float32, or None if it has neither."""
     if mean is None and std is None:
         return None
     shape, scale = (geometry.n_patches, geometry.patch_dim), []

@@ -129,9 +129,6 @@ class Layout:
 
         Args:
           progress: is called after each shard with the number of frames done and in all.
-
-        Raises:
-          InputError: a part is missing or damaged; the runs before it stay laid out.
         """
         done, total = 0, sum(self._shard_frames)
         for shard, lines in enumerate(self._shard_lines):

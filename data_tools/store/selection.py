@@ -73,9 +73,6 @@ def select_runs(store: Store, query: str) -> np.ndarray:
 
     Returns:
       (R,) int, ascending places in `store.runs`.
-
-    Raises:
-      InputError: no condition, an unknown field, no run matches, or fewer values than to draw.
     """
     keep = np.ones(len(store.runs), bool)
     for condition in filter(None, query.split("&")):

@@ -129,11 +129,7 @@ class StoreWriter:
         return vars(self) | {"_owner": None, "_lock": None}
 
     def line(self, key: str) -> dict[str, Any] | None:
-        """The line of a run that is there, None if there is none.
-
-        Raises:
-          InputError: the file that tells is damaged.
-        """
+        """The line of a run that is there, None if there is none."""
         return self._parts.line(key) or self._laid_out.get(key)
 
     def has(self, key: str) -> bool:

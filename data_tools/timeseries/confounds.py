@@ -130,9 +130,6 @@ def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
 
     Returns:
       (T, C') float64, finite, in the order wanted.
-
-    Raises:
-      InputError: an item matches no column, or a column has no number after its first row.
     """
     columns: dict[int, None] = {}
     for item in wanted:
@@ -172,9 +169,6 @@ def n_dummies(confounds: Confounds | None, wanted: int | str, name: str = "The r
       wanted: a number, or 'auto' for the leading frames that fMRIPrep marked, each in a column
         `non_steady_state_outlierXX` of its own.
       name: of the run, for errors.
-
-    Raises:
-      InputError: `wanted` is neither, or 'auto' without a table.
     """
     if wanted == "auto":
         if confounds is None:

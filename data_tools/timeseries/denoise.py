@@ -43,10 +43,6 @@ def denoise(
 
     Returns:
       (T, X) float32; the input itself if nothing is to do.
-
-    Raises:
-      InputError: the band is impossible at this TR, the run is too short to filter, or nothing of
-        it would be left.
     """
     check_band(highpass, lowpass, tr)
     filtered = highpass is not None or lowpass is not None
@@ -95,11 +91,7 @@ def denoise(
 
 
 def check_band(highpass: float | None, lowpass: float | None, tr: float | None = None) -> None:
-    """Refuses edges in Hz between which there is no band; the Nyquist frequency where TR is given.
-
-    Raises:
-      InputError: an edge is not above 0, they are not in order, or one is not below 0.5 / tr.
-    """
+    """Refuses edges in Hz between which there is no band; the Nyquist frequency where TR is given."""
     for flag, edge in (("--highpass", highpass), ("--lowpass", lowpass)):
         if edge is None:
             continue

@@ -99,9 +99,6 @@ def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
 
     Returns:
       Events with `onset` and `duration` in seconds from the first frame; "n/a" is None.
-
-    Raises:
-      InputError: the file is no table, or an onset or a duration is no number.
     """
     events = []
     for number, row in enumerate(read_table(path), 2):
@@ -118,11 +115,7 @@ def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def read_participants(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """Reads a `participants.tsv`: the other columns by participant, with "sub-" left out.
-
-    Raises:
-      InputError: the file is no table, has no column participant_id, or lists one twice.
-    """
+    """Reads a `participants.tsv`: the other columns by participant, with "sub-" left out."""
     rows = read_table(path)
     if rows and "participant_id" not in rows[0]:
         raise InputError(f"{path} has no column participant_id: name the column of subjects so.")

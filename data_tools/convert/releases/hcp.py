@@ -55,9 +55,6 @@ def find_hcp_runs(
     Returns:
       The runs in key order, and remarks on what was left out or is missing. Their fields are
       subject, mod, task, mag and dir.
-
-    Raises:
-      InputError: there is no such directory, or no run in it.
     """
     root = open_root(root)
     take_subject, take_task = chooser(subjects), chooser(tasks)
@@ -111,9 +108,6 @@ def read_evs(folder: str | os.PathLike) -> list[dict[str, Any]]:
     Returns:
       Events as BIDS has them, by onset and then condition: onset and duration in seconds,
       trial_type (the condition) and value.
-
-    Raises:
-      InputError: a line is not an onset, a duration and a value.
     """
     events = []
     for path in sorted(Path(folder).glob("[!.]*.txt")):

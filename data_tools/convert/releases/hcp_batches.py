@@ -33,9 +33,6 @@ def read_families(path: str | os.PathLike) -> tuple[dict[str, int], str]:
       The family of each subject, relabelled to 0, 1, ... in the order of the identifiers, and the
       column that tells it: Pedigree_ID, or Family_ID where there is none. Subjects whose family is
       not told are left out.
-
-    Raises:
-      InputError: the file is no table, lacks a column, or has two families for one subject.
     """
     rows = _read_rows(path)
     columns = rows[0][1].keys() if rows else ()
@@ -58,9 +55,6 @@ def family_batches(subjects: Collection[str], families: Mapping[str, int]) -> di
     Args:
       subjects: all subjects of the release, whichever of them shall be converted.
       families: see `read_families`. A subject who is not in it gets no batch.
-
-    Raises:
-      InputError: there are fewer families than batches.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -85,9 +79,6 @@ def read_batches(path: str | os.PathLike) -> dict[str, int]:
     Args:
       path: a CSV or TSV with the columns subject and batch, or JSON: a list of such records, or
         the published form {"batch-00": [subject, ...], ...}.
-
-    Raises:
-      InputError: the file is no table, lacks a column, or has two batches for one subject.
     """
     rows = _read_rows(path)
     if not rows or not {"subject", "batch"} <= rows[0][1].keys():

@@ -54,9 +54,6 @@ def find_nsd_runs(
     Returns:
       The runs in key order, and remarks on what was left out or is missing. Their fields are
       subject, session and run (numbers), and task ("nsdcore" or "rest", as the design tells).
-
-    Raises:
-      InputError: there is no such directory, or no run in it.
     """
     root = _people(open_root(root))
     designs = root if designs is None else open_root(designs)
@@ -105,9 +102,6 @@ def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict
     Returns:
       Events as BIDS has them, each with the onset and duration in seconds, trial_type "nsd", and
       nsd_id, the number of the image from 0.
-
-    Raises:
-      InputError: a line is no number of an image, or the design is of another length.
     """
     lines = Path(path).read_text(errors="replace").split()
     for number, line in enumerate(lines, 1):
@@ -205,9 +199,6 @@ def volume_recipe(
 
     Returns:
       The script, and remarks.
-
-    Raises:
-      InputError: there is no run, or something that the commands open is missing.
     """
     top, take = open_root(root), chooser(subjects)
     runs = [

@@ -59,9 +59,6 @@ def label_runs(
     Returns:
       Runs with a field more, labels_from, the names of these files: what an earlier job that was
       killed has converted with other labels is converted again.
-
-    Raises:
-      InputError: a file cannot be used, neither tells classes, or no run has an included trial.
     """
     classes = None if logits is None else read_classes(logits)
     table = None if trials is None else read_trials(trials, classes)
@@ -85,9 +82,6 @@ def read_trials(
 
     Returns:
       The trials of each subject, session and run.
-
-    Raises:
-      InputError: the file is no such table, or nothing tells the classes.
     """
     rows = read_table(path, delimiter=",")
     columns = rows[0].keys() if rows else ()
@@ -107,11 +101,7 @@ def read_trials(
 
 
 def read_classes(path: str | os.PathLike) -> np.ndarray:
-    """(73000,) int: the class of each image, that of its largest logit.
-
-    Raises:
-      InputError: the file is missing, damaged, or of another form.
-    """
+    """(73000,) int: the class of each image, that of its largest logit."""
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist: check the path.")
     try:

@@ -116,9 +116,6 @@ def find_ukbb_runs(
     Returns:
       The runs in key order, and remarks on what is missing. Their fields are subject, session (the
       number of the instance), mod and task. Of two archives of one session both are listed.
-
-    Raises:
-      InputError: there is no such directory, or no run in it.
     """
     root, take = open_root(root), chooser(subjects)
     archives = [
@@ -141,22 +138,14 @@ def find_ukbb_runs(
 
 
 def read_ukbb_run(path: str | os.PathLike, member: str, *, whole: bool = False) -> SurfaceRun:
-    """Reads the run that is a member of an archive; see `cifti.cifti_run`.
-
-    Raises:
-      InputError: what `archives.read_member` refuses, or the run is damaged.
-    """
+    """Reads the run that is a member of an archive; see `cifti.cifti_run`."""
     data = read_member(path, member)
     with readable(Path(path)):
         return cifti_run(Cifti2Image.from_bytes(data), str(path), whole)
 
 
 def read_ukbb_header(path: str | os.PathLike, member: str) -> SurfaceHeader:
-    """Reads what the header of such a run tells; only that is decompressed.
-
-    Raises:
-      InputError: as `read_ukbb_run`.
-    """
+    """Reads what the header of such a run tells; only that is decompressed."""
     start = read_member(path, member, _NIFTI_HEADER)
     with readable(Path(path)):
         n_bytes = int(nibabel.Nifti2Header(start)["vox_offset"])
