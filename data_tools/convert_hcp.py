@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.convert_command import conversion_parser, run_command
 from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.releases.hcp import SUFFIX, find_hcp_runs, hcp_subjects
 from data_tools.convert.releases.hcp_batches import (
@@ -22,6 +22,7 @@ from data_tools.convert.releases.hcp_batches import (
     read_families,
 )
 from data_tools.errors import InputError, kind_errors
+from data_tools.flags import parse
 
 _TOOL = "data_tools.convert_hcp"
 

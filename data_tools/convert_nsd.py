@@ -19,10 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.convert_command import conversion_parser, run_command
 from data_tools.convert.releases.nsd import find_nsd_runs, volume_recipe
 from data_tools.convert.releases.nsd_trials import label_runs
 from data_tools.errors import InputError, kind_errors
+from data_tools.flags import parse
 
 _TOOL = "data_tools.convert_nsd"
 

@@ -9,9 +9,10 @@ are (see `ukbb`).
 import argparse
 from collections.abc import Sequence
 
-from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.convert_command import conversion_parser, run_command
 from data_tools.convert.releases.ukbb import TASKS, find_ukbb_runs
 from data_tools.errors import kind_errors
+from data_tools.flags import parse
 
 _TOOL = "data_tools.convert_ukbb"
 

@@ -1,14 +1,33 @@
-"""Errors that a user can mend, told in one sentence."""
+"""Errors that a user can mend, and their commonest sentences."""
 
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 
 class InputError(Exception):
     """Bad input: the message is one sentence that names the thing and the fix."""
+
+
+def unknown(what: str, choices: Iterable[str]) -> InputError:
+    """The error for a name that is not among the choices, as a sentence that lists them.
+
+    Args:
+      what: the begin of the sentence, such as "No run has a field 'age'".
+      choices: the names that there are.
+    """
+    return InputError(f"{what}: choose one of {', '.join(choices)}.")
+
+
+def check_file(path: str | os.PathLike) -> Path:
+    """The path of a file, if there is such a file; InputError otherwise."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist: check the path.")
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -34,7 +53,7 @@ def kind_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_input_errors() -> Iterator[None]:
-    """Where only input is read, what the file system refuses is bad input, and told as such."""
+    """Turns errors of the file system into InputError, for code that only reads input."""
     try:
         yield
     except OSError as error:
@@ -42,7 +61,7 @@ def as_input_errors() -> Iterator[None]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """One sentence for what the file system refused, with the fix."""
+    """One sentence on an error of the file system, with the fix."""
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk that holds {where} is full: free some space and run the command again."

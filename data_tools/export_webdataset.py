@@ -19,9 +19,9 @@ import numpy as np
 import tqdm
 from scipy import sparse
 
-from data_tools.convert.convert_command import positive
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import publish_directory
+from data_tools.flags import command_parser, positive
 from data_tools.published.webdataset import FIELDS, FORMS
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.checks import SET_BY_WRITER
@@ -173,11 +173,7 @@ def _check(selection: Selection, args: argparse.Namespace) -> None:
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.export_webdataset",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_tools.export_webdataset", __doc__)
     add = parser.add_argument
     add("store", metavar="STORE", help="a store, also as STORE?field=pattern")
     add("--output", required=True, type=Path, metavar="DIR", help="directory to make")

@@ -18,9 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.convert.convert_command import parse
+from data_tools.convert.convert_command import check_restricted
+from data_tools.convert.skipped import print_store
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.remote import base_name, is_url, n_bytes
+from data_tools.flags import parse, words
 from data_tools.published.arrow import Row, find_splits
 from data_tools.published.arrow_rows import (
     UNLABELLED,
@@ -39,8 +41,7 @@ from data_tools.published.import_command import (
     geometry_of,
     import_job,
     import_parser,
-    print_sizes,
-    print_store,
+    print_import_sizes,
 )
 from data_tools.published.importing import ImportJob, import_sources
 from data_tools.published.published_split import read_trait
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.trait:
             _take_trait(args)
         args.unlabelled = args.unlabelled or "refuse"
-        folder = _folder_name(args.input)
+        folder = base_name(args.input if is_url(args.input) else Path(args.input).resolve())
         splits = find_splits(args.input, args.splits)
         rows = {name: read_split(name, splits[name], args.skip_damaged) for name in splits}
         form = _form(args, [row for some in rows.values() for row in some])
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, places in splits.items():
             output = args.output / name if name else args.output
             if args.dry_run:
-                print_sizes(sources[name], job.geometry, output, args.jobs)
+                print_import_sizes(sources[name], job.geometry, output, args.jobs)
                 table[name] = [form.fields(row) for row in rows[name] if form.takes(row)]
                 continue
             provenance = {
@@ -116,13 +117,9 @@ def _form(args: argparse.Namespace, rows: Sequence[Row]) -> RowForm:
         raise InputError("A clip that is resampled is no published clip: leave out --target-tr.")
     labels = None if args.labels is None else tuple(args.labels)
     form = RowForm(clips, labels, tuple(map(read_join, args.join)), args.unlabelled)
-    args.restricted = sorted({word for text in args.restricted for word in _words(text)})
+    args.restricted = sorted(set(words(*args.restricted)))
     fields = {name: field_name(name, row) for row in rows for name in form.with_joins(row)}
-    if unknown := [name for name in args.restricted if name not in {*fields.values(), *_FIELDS}]:
-        raise InputError(
-            f"No row has a field '{unknown[0]}' to restrict: choose of "
-            f"{', '.join(sorted({*fields.values(), *_FIELDS}))}."
-        )
+    check_restricted(args.restricted, {*fields.values(), *_FIELDS}, "No row has a")
     hidden = tuple(name for name in fields if clips and fields[name] in args.restricted)
     return dataclasses.replace(form, restricted=hidden)
 
@@ -186,7 +183,7 @@ def _import_split(
         jobs=args.jobs,
         overwrite=args.overwrite,
     )
-    print_store(store, skipped)
+    print_store(store, len(skipped), "Left out")
     return store.runs
 
 
@@ -231,21 +228,12 @@ def _print_table(table: Mapping[str, Sequence[Row]], labels: Mapping[str, Sequen
         )
 
 
-def _folder_name(folder: str) -> str:
-    """The name of a folder, also of `.`."""
-    return base_name(folder if is_url(folder) else Path(folder).resolve())
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = import_parser(_TOOL, __doc__)
     add = parser.add_argument
     add("--input", required=True, metavar="FOLDER", help="folder of Arrow files, path or URL")
     add("--output", required=True, type=Path, metavar="DIR", help="directory of the stores")
-    add("--splits", type=_words, metavar="LIST", help="splits to take, such as train,test (all)")
+    add("--splits", type=words, metavar="LIST", help="splits to take, such as train,test (all)")
     add(
         "--as",
         dest="kind_of_rows",
@@ -253,7 +241,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="what rows are: auto says clips where they begin at several times (%(default)s)",
     )
-    add("--labels", type=_words, metavar="LIST", help="columns that are labels (all that may be)")
+    add("--labels", type=words, metavar="LIST", help="columns that are labels (all that may be)")
     add(
         "--join",
         action="append",

@@ -15,17 +15,17 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.convert.convert_command import parse, positive
+from data_tools.convert.convert_command import check_restricted
+from data_tools.convert.skipped import print_store
 from data_tools.errors import kind_errors
 from data_tools.files.remote import base_name, expand, is_url
+from data_tools.flags import parse, positive, words
 from data_tools.published.import_command import (
     first_run,
     geometry_of,
     import_job,
     import_parser,
-    print_sizes,
-    print_store,
-    restricted_fields,
+    print_import_sizes,
 )
 from data_tools.published.importing import import_sources
 from data_tools.published.maps import FLAT_SPACE, read_geometry
@@ -57,12 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             form = "older" if first.mean_C is None else "newer"
         job = import_job(args, geometry)
         job = dataclasses.replace(job, has_scale=first.mean_C is not None)
-        restricted = restricted_fields(args, [*first.fields, "events", "source"])
+        restricted = words(*args.restricted)
+        known = {"dataset", "subject", "session", "task", "events", "source", *first.fields}
+        check_restricted(restricted, known, "The first run has no")
         if args.dry_run:
             # The TR is that of the first run: headers of others do not tell theirs.
             trs = {"tr": first.tr, "new_tr": args.target_tr or first.tr, "kind": args.kind}
             kept = functools.partial(n_resampled, **trs)
-            print_sizes(sources, geometry, args.output, args.jobs, kept)
+            print_import_sizes(sources, geometry, args.output, args.jobs, kept)
             return
         store, skipped = import_sources(
             sources,
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             jobs=args.jobs,
             overwrite=args.overwrite,
         )
-        print_store(store, skipped)
+        print_store(store, len(skipped), "Left out")
 
 
 def shard_source(place: str, tr: float | None = None) -> Source:

@@ -8,13 +8,14 @@ The importers and `fmrifm.port` take the file with `--geometry=FILE`. Without `-
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.convert.convert_command import parse
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import write_bytes
-from data_tools.spaces.choose_space import read_space_map
+from data_tools.flags import command_parser, parse
+from data_tools.spaces.choose_space import SpaceFiles, add_space_flags
 from data_tools.spaces.standard_maps import STANDARD_SPACES
 
 
@@ -23,14 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with kind_errors():
         if args.output.suffix != ".npz":
             raise InputError(f"{args.output} does not end in .npz: give the geometry such a name.")
-        geometry = read_space_map(
-            parcels=args.parcels,
-            cortex=args.cortex,
-            surfaces=args.surfaces,
-            roi=args.roi,
-            patch_size=args.patch_size,
-            space=args.space,
-        ).geometry
+        files = dataclasses.replace(SpaceFiles.of_flags(args), space=args.space)
+        geometry = files.space_map.geometry
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(args.output, geometry.to_bytes())
         print(
@@ -40,20 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.make_geometry",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_tools.make_geometry", __doc__)
     add = parser.add_argument
-    pair = {"nargs": 2, "metavar": ("LEFT", "RIGHT")}
     add("--output", required=True, type=Path, metavar="FILE", help="geometry.npz to write")
-    add("--parcels", nargs="+", metavar="FILE", help="parcellation: .dlabel.nii, or LEFT RIGHT")
-    add("--cortex", metavar="FILE", help="labels or a mask of the cortex in MNI152 space")
-    add("--surfaces", **pair, help="flat surfaces, GIFTI")
-    add("--roi", **pair, help="vertices of them to keep")
+    add_space_flags(parser)
     add("--space", choices=STANDARD_SPACES, default="fsLR-32k", help="of the flat map that ships")
-    add("--patch-size", type=int, default=16, help="side of its patches in pixels (%(default)s)")
     return parse(parser, argv)
 
 

@@ -7,10 +7,8 @@ that one conversion of all runs gives. Every checksum is verified on the way. A 
 where it stopped.
 """
 
-import argparse
 import copy
 import json
-import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import Any
 
 import tqdm
 
-from data_tools.convert.skipped import read_empty_shard
+from data_tools.convert.skipped import finish_store, print_store, read_empty_shard
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.npy import as_bytes
+from data_tools.flags import command_parser
 from data_tools.store.reader import SKIPPED, Store, parse_json, scale_checksum
 from data_tools.store.writer import StoreWriter
 
@@ -63,25 +62,16 @@ def merge_stores(
         overwrite=overwrite,
     ) as writer:
         begun = writer.begun()
-        if strangers := sorted(begun.keys() - owners.keys()):
-            raise InputError(
-                f"{output}.partial was begun with other runs, such as {strangers[0]}: delete it to "
-                "start over, or give the parts that it was begun with."
-            )
-        with _bar("merge", sum(part.meta["n_frames"] for part in parts)) as bar:
+        writer.refuse_others(begun.keys() - owners.keys(), "runs")
+        total = sum(part.meta["n_frames"] for part in parts)
+        with tqdm.tqdm(desc="merge", total=total, unit="frame") as bar:
             for part in parts:
                 part = copy.copy(part)  # the files that it opens are closed with it
                 for run, line in enumerate(part.runs):
                     if not (_same_run(line, begun.get(line["key"])) and writer.has(line["key"])):
                         _add(part, run, writer)
                     bar.update(line["n_frames"])
-        with _bar("lay out") as bar:
-
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            return writer.finish(show, {SKIPPED: skipped} if skipped else None)
+        return finish_store(writer, skipped)
 
 
 def _check_alike(parts: Sequence[Store]) -> None:
@@ -182,14 +172,8 @@ def _join_skipped(parts: Iterable[Path]) -> bytes:
     return b"".join(text for *_, text in sorted(lines))
 
 
-def _bar(what: str, total: int | None = None) -> tqdm.tqdm:
-    return tqdm.tqdm(desc=what, total=total, unit="frame", file=sys.stderr)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.merge", description="Joins the parts of a conversion."
-    )
+    parser = command_parser("data_tools.merge", "Joins the parts of a conversion.")
     add = parser.add_argument
     add("parts", nargs="+", metavar="PART", help="stores with runs of their own, made alike")
     add("--output", required=True, type=Path, metavar="STORE", help="where it shall appear")
@@ -206,13 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not parts:
             raise InputError("In none of these shards was a run converted: there is no store.")
         store = merge_stores(parts, args.output, empty=list(empty), overwrite=args.overwrite)
-        print(
-            f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
-            f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
-        )
-        skipped = store.path / SKIPPED
-        if skipped.is_file():
-            print(f"Runs skipped: {len(skipped.read_bytes().splitlines())}, see {skipped}")
+        print_store(store, len(store.skipped()))
 
 
 if __name__ == "__main__":

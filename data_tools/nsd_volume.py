@@ -20,6 +20,7 @@ from scipy.ndimage import map_coordinates
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import write_bytes
+from data_tools.flags import command_parser
 from data_tools.readers.surface_run import readable
 
 SIDES = ("lh", "rh")
@@ -104,11 +105,7 @@ def _read_transform(path: Path, n_columns: int) -> np.ndarray:
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.nsd_volume",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_tools.nsd_volume", __doc__)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN.nii.gz", help="func1mm time series of the release")
     add("--nsd", required=True, type=Path, metavar="ROOT", help="top of the release")

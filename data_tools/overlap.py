@@ -12,7 +12,6 @@ image, are compared as they are. Values of fields that a store calls restricted,
 are counted but never shown.
 """
 
-import argparse
 import collections
 import dataclasses
 import itertools
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.flags import command_parser, words
 from data_tools.store.selection import Selection, field_names, is_known, open_selection, split_name
 
 _NEVER_SHOWN = frozenset({"family"})
@@ -202,26 +202,18 @@ def _open_sets(texts: Sequence[str]) -> dict[str, list[Selection]]:
     return dict(sets)
 
 
-def _fields(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.overlap",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_tools.overlap", __doc__)
     add = parser.add_argument
     add("stores", nargs="+", metavar="STORE", help="[NAME=]STORE[?field=pattern]")
     add(
         "--refuse",
-        type=_fields,
+        type=words,
         default="subject",
         metavar="FIELD,...",
         help="fields of which no value may be in two stores (%(default)s)",
     )
-    add("--count", type=_fields, default="", metavar="FIELD,...", help="fields to count only")
+    add("--count", type=words, default="", metavar="FIELD,...", help="fields to count only")
     args = parser.parse_args(argv)
     with kind_errors():
         overlaps = find_overlaps(_open_sets(args.stores), [*args.refuse, *args.count])

@@ -28,6 +28,7 @@ from typing import Any
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import publish_directory
+from data_tools.flags import command_parser
 from data_tools.published.published_split import (
     choose_runs,
     count_split,
@@ -143,11 +144,7 @@ def describe_split(
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.split",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_tools.split", __doc__)
     add = parser.add_argument
     add("stores", nargs="+", metavar="STORE", help="stores, also as STORE?field=pattern")
     add("--output", required=True, type=Path, metavar="DIR", help="directory to make")

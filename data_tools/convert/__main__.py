@@ -11,16 +11,17 @@ is skipped with its reason (see `conversion`). A store is of the flat map, unles
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 
-from data_tools.convert.convert_command import conversion_parser, parse, run_command
+from data_tools.convert.convert_command import conversion_parser, run_command
 from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.releases.bids import describe_runs, find_runs, in_space, space_of
 from data_tools.errors import InputError, kind_errors
-from data_tools.readers.parcellation import read_parcellation
+from data_tools.flags import parse
 from data_tools.readers.surface_run import SPACES
-from data_tools.readers.surfaces import read_flat_surface
+from data_tools.spaces.choose_space import SpaceFiles
 from data_tools.spaces.standard_maps import STANDARD_SPACES
 
 # How to bring runs of other spaces to one that a flat map ships for.
@@ -62,21 +63,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Converts as the flags say."""
     found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
-    if args.surfaces:
-        space = SPACES.get(len(read_flat_surface(args.surfaces[0])[0]))
-    elif args.parcels:
-        space = SPACES.get(read_parcellation(args.parcels).n_vertices[0])
-    elif args.cortex:
-        space = args.space or _choose_volumes(found)
+    files = SpaceFiles.of_flags(args)
+    if args.surfaces or args.parcels:
+        space = SPACES.get(files.space_map.n_vertices[0])
     else:
-        space = args.space or choose_space(found)
+        space = args.space or (_choose_volumes if args.cortex else choose_space)(found)
+        files = dataclasses.replace(files, space=space)
     if not (args.confounds or args.highpass or args.lowpass):
-        _warn_not_denoised()
+        print(
+            "NOTE: nothing is denoised. Output of fMRIPrep still holds head motion and drift, "
+            "which data that models are trained on often do not: consider --confounds=simple.",
+            file=sys.stderr,
+        )
     runs = in_space(found, space)
     print(describe_runs(runs))
     if len(runs) < len(found):
         print(f"Left out, as their names tell other spaces: {len(found) - len(runs)} runs.")
-    run_command(args, runs, tool="data_tools.convert", space=space)
+    run_command(args, runs, tool="data_tools.convert", files=files)
 
 
 def choose_space(runs: Sequence[RunFiles]) -> str:
@@ -107,14 +110,6 @@ def _space_in_header(run: RunFiles) -> str | None:
         return run.read_header(run.path).space
     except InputError:
         return None
-
-
-def _warn_not_denoised() -> None:
-    print(
-        "NOTE: nothing is denoised. Output of fMRIPrep still holds head motion and drift, which "
-        "data that models are trained on often do not: consider --confounds=simple.",
-        file=sys.stderr,
-    )
 
 
 if __name__ == "__main__":

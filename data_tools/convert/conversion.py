@@ -1,4 +1,4 @@
-"""Converts a list of runs to a store, in parallel and resumable: what the converters share.
+"""Converts a list of runs to a store, in parallel and resumable, for all converters.
 
 A run that cannot be converted is skipped with its reason, which is printed and goes to
 `STORE/skipped.jsonl`; with a single run, with `strict`, or when no run is left, it is an error.
@@ -7,28 +7,26 @@ A run that cannot be converted is skipped with its reason, which is printed and 
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
-import sys
-import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
-import tqdm
-
-from data_tools.convert.pseudonyms import Pseudonyms
 from data_tools.convert.raw_run import RunFiles, sidecar_tr
 from data_tools.convert.skipped import (
     Outcome,
+    collect_skipped,
+    finish_store,
     publish_empty_shard,
     remove_empty_shard,
     skipped_lines,
 )
 from data_tools.errors import InputError, as_input_errors
+from data_tools.parallel import in_parallel
 from data_tools.spaces.space_map import SpaceMap
-from data_tools.store.reader import SKIPPED, Store
+from data_tools.store.reader import Store
 from data_tools.store.writer import StoreWriter
 from data_tools.timeseries.confounds import frame_figures, read_confounds
 from data_tools.timeseries.process_run import Frames, process_run
@@ -37,35 +35,22 @@ from data_tools.timeseries.recipe import Recipe, resolve_tr
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all runs of a conversion share, beside the runs and the writer.
+    """The settings that all runs of a conversion share.
 
     Attributes:
       space_map: the map from the runs to the space of the store.
       recipe: how runs become frames.
       dataset: name of the dataset for the run table.
-      pseudonyms: what replaces subjects, None to keep them.
     """
 
     space_map: SpaceMap
     recipe: Recipe
     dataset: str = ""
-    pseudonyms: Pseudonyms | None = None
 
-    def public(self, run: RunFiles) -> RunFiles:
-        """The run as the store shall know it."""
-        return self.pseudonyms.run(run) if self.pseudonyms else run
 
-    def shown(self, message: str, run: RunFiles) -> str:
-        """A message about a run as others may read it."""
-        return self.pseudonyms.scrub(message, run) if self.pseudonyms else message
-
-    def times(self, runs: Sequence[RunFiles]) -> collections.Counter[str]:
-        """How many runs there are of each key."""
-        return collections.Counter(self.public(run).key for run in runs)
-
-    def shard(self, runs: Sequence[RunFiles], part: int, parts: int) -> list[RunFiles]:
-        """The runs part, part + parts, part + 2 parts, ... in key order."""
-        return sorted(runs, key=lambda run: (self.public(run).key, str(run.path)))[part::parts]
+def choose_shard(runs: Sequence[RunFiles], part: int, parts: int) -> list[RunFiles]:
+    """The runs part, part + parts, part + 2 parts, ... in key order."""
+    return sorted(runs, key=lambda run: (run.key, str(run.path)))[part::parts]
 
 
 def convert(
@@ -88,7 +73,7 @@ def convert(
       job: what they share.
       provenance: what `store.json` says of the sources.
       restricted: fields of the run table that reports, logs and models must not show.
-      shard: (i, n) converts only part i of n, see `Job.shard`; `merge` joins the n stores.
+      shard: (i, n) converts only part i of n, see `choose_shard`; `merge` joins the n stores.
       jobs: number of processes, -1 for one a core; the store does not depend on it.
       overwrite: whether an earlier store at `output` may be replaced.
       strict: stop at the first run that cannot be converted, and leave nothing behind.
@@ -105,10 +90,10 @@ def convert(
     partial = output.with_name(f"{output.name}.partial")
     resumed = partial.exists()
     remove_empty_shard(output)
-    tr = job.recipe.target_tr or _own_tr(runs, job)
-    root = _common_directory(runs)
-    times = job.times(runs)
-    n_all, runs = len(runs), job.shard(runs, *shard)
+    tr = job.recipe.target_tr or _own_tr(runs, job.recipe)
+    root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
+    times = collections.Counter(run.key for run in runs)
+    n_all, runs = len(runs), choose_shard(runs, *shard)
     if shard[1] > 1:
         provenance = (provenance or {}) | {"shard": list(shard)}
     with StoreWriter(
@@ -120,35 +105,23 @@ def convert(
         restricted=restricted,
         overwrite=overwrite,
     ) as writer:
-        # Runs of another job that was killed here would slip into this store.
         begun = writer.begun()
-        strangers = sorted(
-            begun.keys() - {key for run in runs if times[key := job.public(run).key] == 1}
+        writer.refuse_others(
+            begun.keys() - {run.key for run in runs if times[run.key] == 1}, "runs"
         )
-        if strangers:
-            raise InputError(
-                f"{partial} was begun with other runs, such as {strangers[0]}: delete it to start "
-                "over, or give the inputs that it was begun with."
-            )
-        skipped = []
-        for outcome in _outcomes(runs, times, begun, job, writer, jobs):
-            if outcome.remark:
-                tqdm.tqdm.write(f"{outcome.key}: {outcome.remark}", file=sys.stderr)
-            if outcome.reason:
-                skipped.append(outcome)
-                if strict or n_all == 1:
-                    break
-                tqdm.tqdm.write(f"skipped {outcome.key}: {outcome.reason}", file=sys.stderr)
-        skipped.sort(key=lambda outcome: (outcome.key, str(outcome.path)))
-        lines = skipped_lines(skipped, root, with_paths=job.pseudonyms is None)
-        nothing = len(skipped) == len(runs)
-        failed = bool(skipped) and (strict or (nothing and shard[1] == 1))
-        store = None if failed or nothing else finish_store(writer, lines)
+        outcomes = _outcomes(runs, times, begun, job, writer, jobs)
+        skipped, n_good = collect_skipped(outcomes, stop=strict or n_all == 1)
+        lines = skipped_lines(skipped, root)
+        failed = bool(skipped) and (strict or (n_good == 0 and shard[1] == 1))
+        store = None if failed or n_good == 0 else finish_store(writer, lines)
     if failed:
         # What an earlier, killed job has finished is not ours to throw away.
         if strict and not resumed:
             shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(_failure(skipped, len(runs)))
+        reason = skipped[0].reason
+        if len(runs) > 1 and len(skipped) == len(runs):
+            reason = f"None of the {len(runs)} runs could be converted; the first: {reason}"
+        raise InputError(reason)
     if store is None:
         publish_empty_shard(output, shard, lines)
     return store, skipped
@@ -162,26 +135,22 @@ def _outcomes(
     writer: StoreWriter,
     jobs: int,
 ) -> Iterator[Outcome]:
-    """Converts the runs in processes of their own and tells of each as it is done.
+    """Converts the runs in processes of their own, and yields the outcome of each as it is done.
 
     Those whose key is there several `times`, in other shards too, are skipped. What an earlier job
     has `begun` is kept where the run table would say the same.
     """
     work = []
     for run in runs:
-        key = job.public(run).key
         try:
-            check_single(key, times[key])
+            check_single(run.key, times[run.key])
         except InputError as error:
-            yield Outcome(key, run.path, str(error))
+            yield Outcome(run.key, run.shown_path, str(error))
         else:
-            kept = _says_the_same(begun.get(key), job, run)
-            work.append(joblib.delayed(_try_run)(run, job, writer, kept))
-    if not work:
-        return
-    results = joblib.Parallel(n_processes(jobs, work), return_as="generator_unordered")(work)
-    with quietly_closed(results):
-        yield from tqdm.tqdm(results, "convert", len(work), unit="run")
+            line, fields = begun.get(run.key), {"dataset": job.dataset} | run.fields
+            kept = line is not None and all(line.get(name) == fields[name] for name in fields)
+            work.append(functools.partial(_try_run, run, job, writer, kept))
+    yield from in_parallel(work, jobs, "convert", "run")
 
 
 def check_single(key: str, times: int) -> None:
@@ -192,27 +161,13 @@ def check_single(key: str, times: int) -> None:
         )
 
 
-def n_processes(jobs: int, work: Sequence) -> int:
-    """How many processes a list of work keeps busy, `jobs` being what the user allows."""
-    if jobs == 0:
-        raise InputError("There is no work in 0 processes: give a number of processes, or -1.")
-    return max(1, min(joblib.effective_n_jobs(jobs), len(work)))
-
-
-def _says_the_same(line: dict[str, Any] | None, job: Job, run: RunFiles) -> bool:
-    """Whether a line of an earlier job says of a run what this job would."""
-    fields = {"dataset": job.dataset} | job.public(run).fields
-    return line is not None and all(line.get(name) == value for name, value in fields.items())
-
-
 def _try_run(run: RunFiles, job: Job, writer: StoreWriter, begun: bool) -> Outcome:
     """Converts one run, in a process of its own, unless an earlier job has."""
-    key = job.public(run).key
     try:
-        remark = None if begun and writer.has(key) else _add_run(run, job, writer)
+        remark = None if begun and writer.has(run.key) else _add_run(run, job, writer)
     except InputError as error:
-        return Outcome(key, run.path, job.shown(str(error), run))
-    return Outcome(key, run.path, remark=remark)
+        return Outcome(run.key, run.shown_path, run.shown(str(error)))
+    return Outcome(run.key, run.shown_path, remark=remark)
 
 
 def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
@@ -235,8 +190,7 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
             f"{name} has a TR of {frames.tr:g} s and the store one of {writer.tr:g} s: give "
             "--target-tr to resample all runs to one."
         )
-    public = job.public(run)
-    fields = {"dataset": job.dataset} | public.fields
+    fields = {"dataset": job.dataset} | run.fields
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
     qc, remark = frames.qc, None
     if events is not None:
@@ -247,7 +201,7 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
     if confounds is not None:
         fields["confounds"] = frame_figures(confounds)
     writer.add(
-        public.key,
+        run.key,
         frames.frames,
         mean=frames.mean,
         std=frames.std,
@@ -282,44 +236,12 @@ def _placed(
     ], n_outside
 
 
-@contextlib.contextmanager
-def quietly_closed(results: Generator) -> Iterator[None]:
-    """Cancels the work that is left when we stop early, without joblib's warning of it."""
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            results.close()
-
-
-def _own_tr(runs: Sequence[RunFiles], job: Job) -> float:
+def _own_tr(runs: Sequence[RunFiles], recipe: Recipe) -> float:
     """The TR of a store whose runs keep their own: that of the first run that tells."""
-    if job.recipe.tr:
-        return job.recipe.tr
+    if recipe.tr:
+        return recipe.tr
     for run in runs:
         with contextlib.suppress(InputError), as_input_errors():
             return resolve_tr(run.read_header(run.path).tr, sidecar_tr(run), None, str(run.path))
-    first = job.shown(str(runs[0].path), runs[0])
+    first = runs[0].shown(str(runs[0].path))
     raise InputError(f"{first} does not say its TR: give it in seconds with --tr.")
-
-
-def finish_store(writer: StoreWriter, skipped: bytes) -> Store:
-    """Lays a store out, with a progress bar, and with the list of what was skipped, if any."""
-    with tqdm.tqdm(desc="lay out", unit="frame", leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return writer.finish(show, {SKIPPED: skipped} if skipped else {})
-
-
-def _failure(skipped: list[Outcome], n_runs: int) -> str:
-    if n_runs == 1 or len(skipped) < n_runs:
-        return skipped[-1].reason
-    return f"None of the {n_runs} runs could be converted; the first: {skipped[0].reason}"
-
-
-def _common_directory(runs: Sequence[RunFiles]) -> Path:
-    return Path(os.path.commonpath([run.path.absolute().parent for run in runs]))

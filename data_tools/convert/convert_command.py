@@ -11,35 +11,33 @@ A converter finds the runs of a release (`raw_run`) and hands them over:
 
 import argparse
 import contextlib
+import dataclasses
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import joblib
 
 from data_tools.convert.conversion import Job, convert
-from data_tools.convert.dry_run import print_sizes
+from data_tools.convert.dry_run import estimate_sizes, print_sizes
 from data_tools.convert.pseudonyms import read_salt
 from data_tools.convert.raw_run import RunFiles
-from data_tools.errors import InputError
+from data_tools.convert.skipped import print_store
+from data_tools.errors import InputError, unknown
+from data_tools.flags import command_parser, positive, words
 from data_tools.readers.volume_run import is_volume
-from data_tools.spaces.choose_space import read_space_map, space_provenance
-from data_tools.store.reader import SKIPPED
+from data_tools.spaces.choose_space import SpaceFiles, add_space_flags
 from data_tools.timeseries.confounds import PRESETS
 from data_tools.timeseries.recipe import CHAINS, MISSING, Recipe
 from data_tools.timeseries.resampling import KINDS
-
-_LISTS = ("--input", "--surfaces", "--roi", "--parcels", "--confounds", "--restricted")
 
 
 def conversion_parser(
     tool: str, description: str, *, max_missing: float = 0.25
 ) -> argparse.ArgumentParser:
     """A parser with the flags that all converters have; `parse` reads a command line with it."""
-    parser = argparse.ArgumentParser(f"python -m {tool}", description=description)
+    parser = command_parser(tool, description)
     add = parser.add_argument
-    pair = {"nargs": 2, "metavar": ("LEFT", "RIGHT")}
     add("--output", required=True, type=Path, metavar="STORE", help="where the store shall appear")
     add("--dataset", help="name of the dataset, for the run table")
     add("--tr", type=float, help="seconds between frames, where the header is wrong or silent")
@@ -52,11 +50,7 @@ def conversion_parser(
     )
     add("--seconds", type=_seconds, default=":", metavar="START:STOP", help="part to keep")
     add("--min-frames", type=positive, default=16, help="refuse shorter runs (%(default)s)")
-    add("--surfaces", **pair, help="flat surfaces, GIFTI (default: those that ship with us)")
-    add("--roi", **pair, help="vertices to keep: GIFTI or MGZ, values above 0")
-    add("--parcels", nargs="+", metavar="FILE", help="average parcels: .dlabel.nii, or LEFT RIGHT")
-    add("--cortex", metavar="FILE", help="take volumes: labels or mask of the cortex in MNI152")
-    add("--patch-size", type=positive, default=16, help="side of a patch in pixels (%(default)s)")
+    add_space_flags(parser)
     presets = ", ".join(PRESETS)
     add(
         "--confounds",
@@ -93,23 +87,12 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace an earlier store")
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads a command line, in which `--flag=A B` is two values of a flag that takes several."""
-    lists = tuple(f"{name}=" for name in _LISTS)
-    pieces = [
-        piece
-        for text in (sys.argv[1:] if argv is None else argv)
-        for piece in (text.split("=", 1) if text.startswith(lists) else [text])
-    ]
-    return parser.parse_args(pieces)
-
-
 def run_command(
     args: argparse.Namespace,
     runs: Sequence[RunFiles],
     *,
     tool: str,
-    space: str | None = "fsLR-32k",
+    files: SpaceFiles | None = None,
     dataset: str = "",
     restricted: Sequence[str] = (),
 ) -> None:
@@ -119,26 +102,26 @@ def run_command(
       args: of `parse`, with the attribute `input`: a path, or several.
       runs: what the converter found.
       tool: name of the converter.
-      space: that the runs are on, for which we have a flat map; not used with --surfaces,
-        --parcels or --cortex.
+      files: the space of the store; None takes that of the flags, for runs on fsLR-32k.
       dataset: name for the run table, unless the user gives one.
       restricted: fields that must not be shown, whatever the user says.
     """
-    files = {"parcels": args.parcels, "cortex": args.cortex}
-    files |= {"surfaces": args.surfaces, "roi": args.roi, "space": space}
-    space_map = read_space_map(**files, patch_size=args.patch_size)
-    _check_volumes(runs, args.cortex)
-    recipe = _recipe(args, args.chain or space_map.default_chain)
-    job = Job(
-        space_map,
-        recipe,
-        args.dataset or dataset,
-        read_salt(args.pseudonymise) if args.pseudonymise else None,
-    )
-    hidden = words(args.restricted)
+    files = files or SpaceFiles.of_flags(args)
+    recipe = _recipe(args, args.chain or files.space_map.default_chain)
+    if args.cortex is not None and not all(is_volume(run.path) for run in runs):
+        raise InputError(
+            "These runs are on the surface and --cortex is for volumes: leave it out, or give "
+            "volumes in MNI152 space to data_tools.convert or convert_hcp."
+        )
+    hidden = words(*args.restricted)
     _check_fields(hidden, runs)
+    pseudonyms = read_salt(args.pseudonymise) if args.pseudonymise else None
+    if pseudonyms:
+        runs = [pseudonyms.run(run) for run in runs]
+    job = Job(files.space_map, recipe, args.dataset or dataset)
     if args.dry_run:
-        print_sizes(runs, job, args.output, shard=args.shard, jobs=args.jobs)
+        sizes = estimate_sizes(runs, job, args.shard, args.jobs)
+        print_sizes(sizes, job.space_map.geometry, args.output, "converted")
         return
     inputs = [args.input] if isinstance(args.input, str | Path) else args.input
     with _spread(args.dask):
@@ -148,10 +131,10 @@ def run_command(
             job,
             provenance={
                 "tool": tool,
-                # Names without directories, which say little elsewhere; of people none.
-                "input": None if job.pseudonyms else [Path(x).resolve().name for x in inputs],
-                "pseudonymised": job.pseudonyms is not None,
-                **space_provenance(**files, names=job.pseudonyms is None),
+                # Names without directories, which say little elsewhere; none that name people.
+                "input": None if pseudonyms else [Path(x).resolve().name for x in inputs],
+                "pseudonymised": pseudonyms is not None,
+                **files.provenance(names=pseudonyms is None),
             },
             restricted=[*restricted, *hidden],
             shard=args.shard,
@@ -161,50 +144,25 @@ def run_command(
         )
     if store is None:
         print(f"{args.output}: no run of this shard could be converted; merge will list them.")
-        return
-    print(
-        f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
-        f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
-    )
-    if skipped:
-        print(f"Runs skipped: {len(skipped)}, see {store.path / SKIPPED}")
+    else:
+        print_store(store, len(skipped))
+
+
+def check_restricted(names: Sequence[str], known: Iterable[str], who: str = "No run has a") -> None:
+    """Refuses to restrict a field that is not there: the one that is meant would stay open."""
+    if missing := sorted(set(names) - set(known)):
+        raise unknown(f"{who} field '{missing[0]}' to restrict", sorted(known))
 
 
 def _check_fields(names: Sequence[str], runs: Sequence[RunFiles]) -> None:
-    """Refuses to restrict a column that is not there: the one that is meant would stay open."""
-    known = {"dataset", "session", "task", "events", "confounds"}.union(
-        *(run.fields for run in runs)
-    )
-    if unknown := sorted(set(names) - known):
-        raise InputError(
-            f"No run has a field '{unknown[0]}' to restrict: choose of {', '.join(sorted(known))}."
-        )
-
-
-def _check_volumes(runs: Sequence[RunFiles], cortex: str | None) -> None:
-    """Refuses surface runs where volumes are asked for."""
-    if cortex is not None and not all(is_volume(run.path) for run in runs):
-        raise InputError(
-            "These runs are on the surface and --cortex is for volumes: leave it out, or give "
-            "volumes in MNI152 space to data_tools.convert or convert_hcp."
-        )
+    found = {"dataset", "session", "task", "events", "confounds"}
+    check_restricted(names, found.union(*(run.fields for run in runs)))
 
 
 def _recipe(args: argparse.Namespace, chain: str) -> Recipe:
-    return Recipe(
-        chain=chain,
-        kind=args.kind,
-        target_tr=args.target_tr,
-        tr=args.tr,
-        missing=args.missing,
-        max_missing=args.max_missing,
-        seconds=args.seconds,
-        min_frames=args.min_frames,
-        confounds=tuple(words(args.confounds)),
-        highpass=args.highpass,
-        lowpass=args.lowpass,
-        drop_dummies=args.drop_dummies,
-    )
+    names = {field.name for field in dataclasses.fields(Recipe)} - {"chain", "confounds"}
+    given = {name: getattr(args, name) for name in names}
+    return Recipe(chain=chain, confounds=tuple(words(*args.confounds)), **given)
 
 
 @contextlib.contextmanager
@@ -228,11 +186,6 @@ def _spread(address: str | None) -> Iterator[None]:
         yield
 
 
-def words(values: Sequence[str]) -> list[str]:
-    """ "A,B" is two values, as "A B" is."""
-    return [word for value in values for word in value.split(",") if word]
-
-
 def _seconds(text: str) -> tuple[float, float]:
     """ "START:STOP" in seconds, either may be left out: ":600" is the first ten minutes."""
     start, colon, stop = text.partition(":")
@@ -240,13 +193,6 @@ def _seconds(text: str) -> tuple[float, float]:
         if colon:
             return float(start or 0), float(stop or math.inf)
     raise argparse.ArgumentTypeError(f"{text} is not START:STOP in seconds, such as 30:600")
-
-
-def positive(text: str) -> int:
-    """A number of 1 or more on a command line."""
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
 
 
 def _dummies(text: str) -> int | str:

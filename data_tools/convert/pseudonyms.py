@@ -6,6 +6,7 @@ same salt gives the same pseudonym in every store.
 """
 
 import dataclasses
+import functools
 import hashlib
 import hmac
 import os
@@ -36,25 +37,28 @@ class Pseudonyms:
         return "p" + hmac.new(self.salt, label.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
 
     def run(self, run: RunFiles) -> RunFiles:
-        """The run under a key and a subject that are pseudonyms.
+        """The run under a key and a subject that are pseudonyms, with a `scrub` for messages.
 
-        Of a key only the subject is replaced ("sub-01_task-rest" keeps its task); one that does not
-        hold the subject is replaced as a whole.
+        This is the one door to pseudonyms: the code behind it never sees the label, only paths to
+        files. Of a key only the subject is replaced ("sub-01_task-rest" keeps its task); one that
+        does not hold the subject is replaced as a whole.
         """
         label = str(run.fields.get("subject", ""))
-        if not label:
-            return dataclasses.replace(run, key=self.subject(run.key))
-        fields = {
-            name: self.subject(label) if name == "subject" else value
-            for name, value in run.fields.items()
-            if name == "subject" or not _gives_away(str(value), label)
-        }
-        # The first is the subject; a session or a run may well have the same number.
-        for pattern in (f"(?<=sub-){re.escape(label)}(?![A-Za-z0-9])", _whole(label)):
-            key, found = re.subn(pattern, self.subject(label), run.key, count=1)
-            if found:
-                return dataclasses.replace(run, key=key, fields=fields)
-        return dataclasses.replace(run, key=self.subject(run.key), fields=fields)
+        key, fields = self.subject(run.key), run.fields
+        if label:
+            fields = {
+                name: self.subject(label) if name == "subject" else value
+                for name, value in run.fields.items()
+                if name == "subject" or not _gives_away(str(value), label)
+            }
+            # The first is the subject; a session or a run may well have the same number.
+            for pattern in (f"(?<=sub-){re.escape(label)}(?![A-Za-z0-9])", _whole(label)):
+                replaced, found = re.subn(pattern, self.subject(label), run.key, count=1)
+                if found:
+                    key = replaced
+                    break
+        scrub = functools.partial(self.scrub, run=run)
+        return dataclasses.replace(run, key=key, fields=fields, scrub=scrub)
 
     def scrub(self, text: str, run: RunFiles) -> str:
         """A message about a run without the names of its files and of its subject.

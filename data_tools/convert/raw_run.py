@@ -31,6 +31,8 @@ class RunFiles:
       confounds: its table of confounds, as fMRIPrep writes it, or None.
       sidecar_tr: seconds between frames as something beside it says: a number, or JSON sidecars of
         which the first that tells counts; None if nothing does.
+      scrub: takes what names a person out of a message, for runs under pseudonyms: then only the
+        paths to their files do. None for other runs.
     """
 
     key: str
@@ -41,6 +43,16 @@ class RunFiles:
     read_events: Callable[[], list[dict[str, Any]]] | None = None
     confounds: Path | None = None
     sidecar_tr: float | tuple[Path, ...] | None = None
+    scrub: Callable[[str], str] | None = None
+
+    def shown(self, message: str) -> str:
+        """A message about the run as others may read it."""
+        return message if self.scrub is None else self.scrub(message)
+
+    @property
+    def shown_path(self) -> Path | None:
+        """The path where others may read it, else None."""
+        return self.path if self.scrub is None else None
 
 
 def sidecar_tr(run: RunFiles) -> float | None:

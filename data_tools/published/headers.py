@@ -1,15 +1,13 @@
-"""What the headers of sources tell before anything is read or written: sizes, and what is wrong."""
+"""Headers of sources, read before anything is written: sizes, and what is wrong."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import joblib
-import tqdm
-
-from data_tools.convert.conversion import n_processes, quietly_closed
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError, as_input_errors
+from data_tools.parallel import in_parallel
 from data_tools.published.source import Source
 from data_tools.spaces.geometry import Geometry
 
@@ -17,33 +15,25 @@ from data_tools.spaces.geometry import Geometry
 _Scanned = tuple[str, int, int] | Outcome
 
 
-def scan_sources(
-    sources: Sequence[Source], geometry: Geometry, jobs: int
-) -> Iterator[list[_Scanned]]:
-    """What the headers of each source tell: key, frames and columns of its runs, or what is wrong.
+def scan_sources(sources: Sequence[Source], geometry: Geometry, jobs: int) -> Iterator[_Scanned]:
+    """The headers of the runs of sources: key, frames and columns, or what is wrong.
 
     Args:
       sources: to be read, in processes of their own.
       geometry: that their columns should be of.
       jobs: number of processes, -1 for one a core.
     """
-    work = [joblib.delayed(_scan)(source, geometry) for source in sources]
-    scans = joblib.Parallel(n_processes(jobs, work), return_as="generator")(work)
+    work = [functools.partial(_scan, source, geometry) for source in sources]
     owners: dict[str, str] = {}
-    with quietly_closed(scans):
-        bar = tqdm.tqdm(scans, "headers", len(work), unit="source", leave=False)
-        for source, runs in zip(sources, bar, strict=True):
-            yield [_only_once(run, source.name, owners) for run in runs]
-
-
-def _only_once(run: _Scanned, source: str, owners: dict[str, str]) -> _Scanned:
-    """The run; what is wrong, if another has its key."""
-    if isinstance(run, Outcome):
-        return run
-    if run[0] in owners:
-        return Outcome(run[0], Path(source), twice(run[0], source, owners[run[0]]))
-    owners[run[0]] = source
-    return run
+    with contextlib.closing(in_parallel(work, jobs, "headers", "source", ordered=True)) as scans:
+        for source, runs in zip(sources, scans, strict=True):
+            for run in runs:
+                if not isinstance(run, Outcome) and run[0] in owners:
+                    reason = twice(run[0], source.name, owners[run[0]])
+                    run = Outcome(run[0], Path(source.name), reason)
+                elif not isinstance(run, Outcome):
+                    owners[run[0]] = source.name
+                yield run
 
 
 def _scan(source: Source, geometry: Geometry) -> list[_Scanned]:
@@ -61,15 +51,9 @@ def _scan(source: Source, geometry: Geometry) -> list[_Scanned]:
 
 
 def first_problem(sources: Sequence[Source], geometry: Geometry, jobs: int) -> Outcome | None:
-    """The first thing wrong that the headers of sources tell, None if there is none.
-
-    Args:
-      sources, geometry, jobs: as for `scan_sources`.
-    """
-    if not sources:
-        return None
-    with contextlib.closing(scan_sources(sources, geometry, jobs)) as scans:
-        return next((run for runs in scans for run in runs if isinstance(run, Outcome)), None)
+    """The first thing wrong in the headers of sources, if anything; see `scan_sources`."""
+    with contextlib.closing(scan_sources(sources, geometry, jobs)) as runs:
+        return next((run for run in runs if isinstance(run, Outcome)), None)
 
 
 def wrong_width(name: str, what: str, width: int, geometry: Geometry) -> str:

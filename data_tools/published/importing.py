@@ -1,4 +1,4 @@
-"""Brings published runs into a store: what the importers share.
+"""Brings published runs into a store, for all importers.
 
 An importer knows a format and gives sources (a tar shard, an Arrow file), each of which yields its
 runs; this file lays their columns out as patches and writes them, source by source, in parallel and
@@ -10,19 +10,17 @@ Letters in array names: T frames, C columns, N cortical patches, P pixels of a p
 
 import contextlib
 import dataclasses
+import functools
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
-import tqdm
 
-from data_tools.convert.conversion import finish_store, n_processes, quietly_closed
-from data_tools.convert.skipped import Outcome, skipped_lines
+from data_tools.convert.skipped import Outcome, collect_skipped, finish_store, skipped_lines
 from data_tools.errors import InputError, as_input_errors
+from data_tools.parallel import in_parallel
 from data_tools.published.headers import first_problem, twice, wrong_width
 from data_tools.published.source import PublishedRun, Source
 from data_tools.spaces.geometry import Geometry
@@ -103,55 +101,36 @@ def import_sources(
         restricted=restricted,
         overwrite=overwrite,
     ) as writer:
+        begun = {line.get("source", "") for line in writer.begun().values()}
+        writer.refuse_others(begun - {source.name for source in sources}, "inputs")
         skipped, n_done = [], 0
-        failure = None
         if not job.skip_damaged:
             left = [x for x in sources if x.is_local and not writer.has_source(x.name)]
-            failure = first_problem(left, job.geometry, jobs)
-        if failure is None:
-            with contextlib.closing(_results(sources, job, writer, jobs)) as results:
-                for problems, done in results:
-                    n_done += done
-                    skipped += problems
-                    if problems and not job.skip_damaged:
-                        failure = problems[0]
-                        break
-                    for problem in problems:
-                        tqdm.tqdm.write(f"skipped {problem.key}: {problem.reason}", file=sys.stderr)
-        strangers = sorted(_sources(writer) - {source.name for source in sources})
-        if failure is None and not strangers and writer.begun():
-            skipped.sort(key=lambda problem: (problem.key, str(problem.path)))
-            lines = skipped_lines(skipped)
-            return finish_store(writer, lines), skipped
-    if strangers:
-        raise InputError(
-            f"{partial} was begun with other inputs, such as {strangers[0]}: delete it to start "
-            "over, or give the inputs that it was begun with."
-        )
+            skipped = list(filter(None, [first_problem(left, job.geometry, jobs)]))
+        if not skipped:
+            work = [functools.partial(_import_source, source, job, writer) for source in sources]
+            with contextlib.closing(in_parallel(work, jobs, "import", "source")) as done:
+                outcomes = (outcome for some in done for outcome in some)
+                skipped, n_done = collect_skipped(outcomes, stop=not job.skip_damaged)
+        if writer.begun() and (job.skip_damaged or not skipped):
+            return finish_store(writer, skipped_lines(skipped)), skipped
     if not resumed and not n_done:
         shutil.rmtree(partial, ignore_errors=True)
-    if failure is not None:
-        raise InputError(failure.reason)
+    if skipped and not job.skip_damaged:
+        raise InputError(skipped[0].reason)
     first = f"; the first: {skipped[0].reason}" if skipped else ": check the inputs."
     raise InputError(f"No run could be imported{first}")
 
 
-def _results(
-    sources: Sequence[Source], job: ImportJob, writer: StoreWriter, jobs: int
-) -> Iterator[tuple[list[Outcome], bool]]:
-    """Imports the sources in processes of their own; problems and whether it is done, of each."""
-    work = [joblib.delayed(_import_source)(source, job, writer) for source in sources]
-    results = joblib.Parallel(n_processes(jobs, work), return_as="generator_unordered")(work)
-    with quietly_closed(results):
-        yield from tqdm.tqdm(results, "import", len(work), unit="source")
+def _import_source(source: Source, job: ImportJob, writer: StoreWriter) -> list[Outcome]:
+    """Imports one source, in a process of its own, unless an earlier job has.
 
-
-def _import_source(
-    source: Source, job: ImportJob, writer: StoreWriter
-) -> tuple[list[Outcome], bool]:
-    """Imports one source, in a process of its own, unless an earlier job has."""
+    Returns:
+      An outcome for each problem, or one of the source where all went well.
+    """
+    done = Outcome(source.name, Path(source.name))
     if writer.has_source(source.name):
-        return [], True
+        return [done]
     keys, problems = [], []
     try:
         with as_input_errors():
@@ -161,12 +140,12 @@ def _import_source(
                 if run is not None:
                     problems.append(run)
                     if not job.skip_damaged:
-                        return problems, False
+                        return problems
     except InputError as error:
-        problems.append(Outcome(source.name, Path(source.name), str(error)))
+        problems.append(dataclasses.replace(done, reason=str(error)))
     if not problems:
         writer.finish_source(source.name, keys)
-    return problems, not problems
+    return problems or [done]
 
 
 def _try_add(
@@ -237,10 +216,6 @@ def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:
             raise InputError(f"{name} has a {what} of the shape {array.shape}: get it again.")
         if array.shape[-1] != geometry.width:
             raise InputError(wrong_width(name, what, array.shape[-1], geometry))
-
-
-def _sources(writer: StoreWriter) -> set[str]:
-    return {line.get("source", "") for line in writer.begun().values()}
 
 
 def _check_names(sources: Sequence[Source]) -> None:

@@ -38,6 +38,7 @@ import sys
 from pathlib import Path
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.flags import command_parser
 from data_tools.simulate.design import DESIGNS
 from data_tools.simulate.study import DIAGNOSES, Study
 from data_tools.simulate.write_study import FORMATS, SPLITS, simulate
@@ -68,11 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.simulate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_tools.simulate", __doc__)
     default = Study()
     add = parser.add_argument
     add("--output", required=True, metavar="DIR", help="directory to make")

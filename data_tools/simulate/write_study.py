@@ -13,15 +13,13 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import joblib
 import numpy as np
-import tqdm
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import publish_directory
+from data_tools.parallel import in_parallel
 from data_tools.readers.surface_run import SurfaceRun
 from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.people import table_fields
@@ -90,7 +88,8 @@ def simulate(
             form.write_tables(directory, study)
         write = functools.partial(form.write_unit, directory, study)
         calls = [functools.partial(write, *unit) for unit in form.units(study)]
-        _in_parallel(calls, jobs, form.unit)
+        for _ in in_parallel(calls, jobs, "simulate", form.unit):
+            pass
         name = form.subject_name
         names = [name(index) for index in range(study.subjects)] if name else None
         write_truth(directory, study, kind, names=names)
@@ -126,7 +125,8 @@ def _write_stores(directory: Path, study: Study, split: dict[str, range], jobs: 
             functools.partial(write_to_store, writer_of[unit[0]], study, *unit)
             for unit in run_units(study)
         ]
-        _in_parallel(calls, jobs)
+        for _ in in_parallel(calls, jobs, "simulate", "run"):
+            pass
         for writer in writers.values():
             writer.finish()
 
@@ -167,15 +167,6 @@ def _open_store(path: Path, study: Study) -> StoreWriter:
         preprocessing=RECIPE.describe(),
         provenance={"tool": "data_tools.simulate", "study": dataclasses.asdict(study)},
     )
-
-
-def _in_parallel(calls: Sequence[Callable[[], None]], jobs: int, unit: str = "run") -> None:
-    n_jobs = min(joblib.effective_n_jobs(jobs), len(calls))
-    work = (joblib.delayed(call)() for call in calls)
-    done = joblib.Parallel(n_jobs, return_as="generator_unordered")(work)
-    with contextlib.closing(done):
-        for _ in tqdm.tqdm(done, "simulate", len(calls), unit=unit):
-            pass
 
 
 def _check_form(study: Study, form: Form, kind: str) -> None:

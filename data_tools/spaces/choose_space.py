@@ -1,10 +1,14 @@
-"""The spaces that runs can be brought to: flat maps, parcel averages, the cortex of a volume."""
+"""The space of a store: a flat map, the averages of parcels, or the cortex of a volume."""
 
+import argparse
+import dataclasses
+import functools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from data_tools.errors import InputError
+from data_tools.flags import positive
 from data_tools.readers.parcellation import read_parcellation
 from data_tools.readers.volume_run import read_cortex
 from data_tools.spaces.parcels import ParcelMap
@@ -15,51 +19,58 @@ from data_tools.spaces.volume_map import build_volume_map
 PathLike = str | os.PathLike
 
 
-def read_space_map(
-    *,
-    parcels: Sequence[PathLike] | None = None,
-    cortex: PathLike | None = None,
-    surfaces: Pair | None = None,
-    roi: Pair | None = None,
-    patch_size: int = 16,
-    space: str | None = None,
-) -> SpaceMap:
-    """The map to a space, made of files or of what ships with us.
+def add_space_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `SpaceFiles`, but for `--space`."""
+    add = parser.add_argument
+    pair = {"nargs": 2, "metavar": ("LEFT", "RIGHT")}
+    add("--surfaces", **pair, help="flat surfaces, GIFTI (default: those that ship with us)")
+    add("--roi", **pair, help="vertices to keep: GIFTI or MGZ, values above 0")
+    add("--parcels", nargs="+", metavar="FILE", help="average parcels: .dlabel.nii, or LEFT RIGHT")
+    add("--cortex", metavar="FILE", help="take volumes: labels or mask of the cortex in MNI152")
+    add("--patch-size", type=positive, default=16, help="side of a patch in pixels (%(default)s)")
 
-    Args:
+
+@dataclasses.dataclass(frozen=True)
+class SpaceFiles:
+    """The files that define the space of a store.
+
+    Attributes:
       parcels: the files of a parcellation, see `read_parcellation`.
       cortex: labels or a mask of the cortex in MNI152 space, for cubes of a volume.
-      surfaces, roi, patch_size, space: of a flat map, see `read_flat_map`.
-
-    Raises:
-      InputError: more than one space is asked for, or a file cannot be used.
+      surfaces, roi, patch_size: of a flat map, see `read_flat_map`.
+      space: the standard space of a flat map without surfaces.
     """
-    if (parcels is not None) + (cortex is not None) + (surfaces is not None or roi is not None) > 1:
-        raise InputError("A store has one space: give only one of --parcels, --cortex, --surfaces.")
-    if parcels is not None:
-        return ParcelMap(read_parcellation(parcels))
-    if cortex is not None:
-        return build_volume_map(read_cortex(cortex))
-    return read_flat_map(surfaces, roi, patch_size, space=space)
 
+    parcels: Sequence[PathLike] | None = None
+    cortex: PathLike | None = None
+    surfaces: Pair | None = None
+    roi: Pair | None = None
+    patch_size: int = 16
+    space: str | None = "fsLR-32k"
 
-def space_provenance(
-    *,
-    parcels: Sequence[PathLike] | None = None,
-    cortex: PathLike | None = None,
-    surfaces: Pair | None = None,
-    roi: Pair | None = None,
-    space: str | None = None,
-    names: bool = True,
-) -> dict[str, Any]:
-    """What `read_space_map` of the same arguments reads, for the provenance of a store.
+    @classmethod
+    def of_flags(cls, args: argparse.Namespace) -> Self:
+        """The files that a command line names."""
+        files = cls(args.parcels, args.cortex, args.surfaces, args.roi, args.patch_size)
+        if (files.parcels, files.cortex, files.surfaces or files.roi).count(None) < 2:
+            raise InputError(
+                "A store has one space: give only one of --parcels, --cortex, --surfaces."
+            )
+        return files
 
-    Args:
-      parcels, cortex, surfaces, roi, space: as there.
-      names: whether files are told by name too, or by their checksums alone.
-    """
-    if parcels is not None:
-        return {"parcels": checksums(parcels, names)}
-    if cortex is not None:
-        return {"cortex": checksums([cortex], names)}
-    return surfaces_provenance(surfaces, roi, space, names=names)
+    @functools.cached_property
+    def space_map(self) -> SpaceMap:
+        """The map from runs to the space; InputError if a file cannot be used."""
+        if self.parcels is not None:
+            return ParcelMap(read_parcellation(self.parcels))
+        if self.cortex is not None:
+            return build_volume_map(read_cortex(self.cortex))
+        return read_flat_map(self.surfaces, self.roi, self.patch_size, space=self.space)
+
+    def provenance(self, names: bool = True) -> dict[str, Any]:
+        """Checksums of the files, and with `names` their names, for the provenance of a store."""
+        if self.parcels is not None:
+            return {"parcels": checksums(self.parcels, names)}
+        if self.cortex is not None:
+            return {"cortex": checksums([self.cortex], names)}
+        return surfaces_provenance(self.surfaces, self.roi, self.space, names=names)

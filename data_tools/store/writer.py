@@ -20,7 +20,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,19 @@ class StoreWriter:
     def begun(self) -> dict[str, dict[str, Any]]:
         """The lines of the runs that are there, by key, those of an earlier, killed job too."""
         return self._layout.laid_out() | {line["key"]: line for line in self._parts.lines()}
+
+    def refuse_others(self, others: Collection[str], what: str) -> None:
+        """Refuses to go on with a killed job of others than these: they would slip into the store.
+
+        Args:
+          others: names of the runs or inputs that are there and not among these.
+          what: "runs" or "inputs".
+        """
+        if others:
+            raise InputError(
+                f"{self._partial} was begun with other {what}, such as {min(others)}: delete it to "
+                "start over, or give the inputs that it was begun with."
+            )
 
     def add(
         self,

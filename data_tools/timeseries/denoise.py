@@ -91,7 +91,7 @@ def denoise(
 
 
 def check_band(highpass: float | None, lowpass: float | None, tr: float | None = None) -> None:
-    """Refuses edges in Hz between which there is no band; the Nyquist frequency where TR is given."""
+    """Refuses edges in Hz that leave no band, or that are above the Nyquist frequency of a TR."""
     for flag, edge in (("--highpass", highpass), ("--lowpass", lowpass)):
         if edge is None:
             continue

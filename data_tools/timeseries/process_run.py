@@ -117,11 +117,7 @@ def process_run(
         series = sample(series)
     series, mean, std = zscore(series)
     series = resample(series, tr, target_tr, recipe.kind)
-    if len(series) < recipe.min_frames:
-        raise InputError(
-            f"{name} has {len(series)} frames of {target_tr:g} s and a clip needs "
-            f"{recipe.min_frames}: leave it out, or lower --min-frames."
-        )
+    recipe.check_length(len(series), target_tr, name)
     hidden = lost if recipe.missing == "record" else np.zeros_like(lost)
     to_patches = space_map.geometry.pixels_to_patches
     frames, largest = _to_patches(

@@ -71,6 +71,14 @@ class Recipe:
         """Whether anything is taken out of the time series before they are z-scored."""
         return bool(self.confounds or self.highpass or self.lowpass)
 
+    def check_length(self, n_frames: int, tr: float, name: str) -> None:
+        """Refuses a run of which fewer frames than `min_frames` are left."""
+        if n_frames < self.min_frames:
+            raise InputError(
+                f"{name} has {n_frames} frames of {tr:g} s and a clip needs {self.min_frames}: "
+                "leave it out, or lower --min-frames."
+            )
+
     def describe(self) -> dict[str, Any]:
         """What `store.json` says of the preprocessing."""
         start, stop = self.seconds
