@@ -20,12 +20,13 @@ from data_tools.convert.skipped import finish_store, print_store, read_empty_sha
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.npy import as_bytes
 from data_tools.flags import command_parser
+from data_tools.store.checks import SET_BY_WRITER
 from data_tools.store.reader import SKIPPED, Store, parse_json, scale_checksum
 from data_tools.store.writer import StoreWriter
 
 _TOOL = "data_tools.merge"
 # Fields of a run's line that the writer sets anew.
-_PLACED = frozenset({"key", "n_frames", "shard", "first_frame", "crc32", "scale_crc32", "missing"})
+_PLACED = SET_BY_WRITER | {"key", "missing"}
 
 
 def merge_stores(

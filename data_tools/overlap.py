@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_tools.errors import InputError, kind_errors
+from data_tools.errors import InputError, kind_errors, unknown
 from data_tools.flags import command_parser, words
 from data_tools.store.selection import Selection, field_names, is_known, open_selection, split_name
 
@@ -132,10 +132,7 @@ def _parts(field: str, runs: Sequence[dict[str, Any]]) -> tuple[str, ...] | None
     events = [event for run in runs for event in run.get("events") or []]
     if any(is_known(event.get(field)) for event in events):
         return None
-    raise InputError(
-        f"No run and no event has a '{field}': choose one of "
-        f"{', '.join(field_names([*runs, *events]))}."
-    )
+    raise unknown(f"No run and no event has a '{field}'", field_names([*runs, *events]))
 
 
 def _values(run: dict[str, Any], field: str, parts: tuple[str, ...] | None) -> set[Value]:

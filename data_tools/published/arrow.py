@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError, as_input_errors
+from data_tools.errors import InputError, as_input_errors, unknown
 from data_tools.files.remote import base_name, is_url, list_directory, open_binary
+from data_tools.store.reader import parse_json
 
 ARRAYS = ("bold", "mean", "std")
 _FILE_FORMAT = b"ARROW1"
@@ -221,7 +222,7 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
     if own:
         raise InputError(f"{folder} has no splits, it is one itself: leave out --splits.")
     if missing := [name for name in wanted if name not in splits]:
-        raise InputError(f"{folder} has no split '{missing[0]}': choose of {', '.join(splits)}.")
+        raise unknown(f"{folder} has no split '{missing[0]}'", splits)
     return {name: splits[name] for name in wanted}
 
 
@@ -255,11 +256,4 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
     if not list_directory(folder, name):
         return {}
     with open_binary(f"{folder}/{name}") as file:
-        data = file.read()
-    try:
-        value = json.loads(data)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{folder}/{name} is damaged: copy it again.")
-    return value
+        return parse_json(file.read(), f"{folder}/{name}", "copy it again")

@@ -14,12 +14,12 @@ import numpy as np
 import tqdm
 
 from data_tools.convert.skipped import Outcome
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown
 from data_tools.files.remote import base_name, is_url
 from data_tools.published.arrow import Row, read_rows, read_sizes, read_values
 from data_tools.published.source import PublishedRun, Source
 from data_tools.readers.surface_run import told_tr
-from data_tools.store.checks import SET_BY_WRITER
+from data_tools.store.checks import RESERVED
 
 UNLABELLED = ("refuse", "drop", "keep")
 # What tells runs apart, in the order of our keys.
@@ -29,10 +29,7 @@ _TRIALS = {"trial_id": "trial", "cond": "cond", "trial_type": "cond"}
 _NO_LABELS = frozenset({*_ENTITIES, "key", "__key__", "site", "dataset", "path"}) | {
     *("start", "end", "tr", "n_frames")
 }
-_RESERVED = SET_BY_WRITER | {
-    *("key", "missing", "qc", "events", "source"),
-    *("frames_TxNxP", "mean", "std"),
-}
+_RESERVED = (RESERVED | {"qc", "source"}) - {"tr"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,10 +180,8 @@ def check_labels(rows: Sequence[Row], form: RowForm, split: str) -> int:
         raise InputError(f"The split '{split}' has no row to import: leave it out with --splits.")
     for join in form.joins:
         if missing := [name for name in join.columns if name not in rows[0]]:
-            raise InputError(
-                f"The split '{split}' has no column '{missing[0]}' for --join={join.name}: choose "
-                f"of {', '.join(rows[0])}."
-            )
+            what = f"The split '{split}' has no column '{missing[0]}' for --join={join.name}"
+            raise unknown(what, rows[0])
         if join.name in rows[0]:
             raise InputError(
                 f"The split '{split}' has a column '{join.name}' already: give --join={join.name} "
@@ -194,11 +189,9 @@ def check_labels(rows: Sequence[Row], form: RowForm, split: str) -> int:
             )
     rows = [form.with_joins(row) for row in rows]
     names = form.label_names(rows[0])
-    if unknown := [name for name in names if name not in rows[0]]:
-        raise InputError(
-            f"The split '{split}' has no column '{unknown[0]}': choose labels of "
-            f"{', '.join(name for name in rows[0] if name not in _NO_LABELS)}."
-        )
+    if missing := [name for name in names if name not in rows[0]]:
+        columns = [name for name in rows[0] if name not in _NO_LABELS]
+        raise unknown(f"The split '{split}' has no column '{missing[0]}' for a label", columns)
     lacking = [lacks for row in rows if (lacks := form.lacks(row))]
     if lacking and form.unlabelled == "refuse":
         name = lacking[0][0]

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown
 from data_tools.files.remote import base_name, is_url
 from data_tools.store.selection import is_known
 
@@ -76,9 +76,7 @@ def find_split_file(name: str) -> Path:
         return Path(name)
     shipped = {path.stem: path for path in sorted(FOLDER.glob("*.json")) if path != TRAITS}
     if name not in shipped:
-        raise InputError(
-            f"{name} is no file and no split that ships with us: give one of {', '.join(shipped)}."
-        )
+        raise unknown(f"{name} is no file and no split that ships with us", shipped)
     return shipped[name]
 
 
@@ -266,9 +264,7 @@ def read_trait(name: str, folder: str) -> Trait:
     """
     table = json.loads(TRAITS.read_text())
     if name not in table["traits"]:
-        raise InputError(
-            f"{name} is no published trait: choose one of {', '.join(table['traits'])}."
-        )
+        raise unknown(f"{name} is no published trait", table["traits"])
     trait = table["traits"][name]
     dataset = trait["folder"].split(".")[0]
     if base_name(folder).split(".")[0] != dataset:

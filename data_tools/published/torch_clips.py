@@ -18,16 +18,13 @@ from data_tools.files.remote import base_name, is_url, open_binary
 from data_tools.published.source import PublishedRun, Source
 from data_tools.published.webdataset import FIELDS
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.checks import SET_BY_WRITER
+from data_tools.store.checks import RESERVED
 
 _SUFFIX = ".pt"
 _A_SOURCE = 500
 # What tells of the run; everything else is of the event.
 _OF_RUN = frozenset({"sub", "ses", "run", "mod", "task", "mag", "dir", "path"})
-_STRUCTURE = SET_BY_WRITER | {
-    *("__key__", "image", "start", "onset", "duration"),
-    *("key", "events", "missing", "tr", "frames_TxNxP", "mean", "std"),
-}
+_STRUCTURE = RESERVED | {"__key__", "image", "start", "onset", "duration"}
 
 
 def find_clips(places: Sequence[str]) -> list[str]:

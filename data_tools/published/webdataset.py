@@ -25,7 +25,7 @@ from data_tools.errors import InputError
 from data_tools.files.remote import base_name, can_seek, open_binary
 from data_tools.published.source import PublishedRun
 from data_tools.readers.surface_run import told_tr
-from data_tools.store.checks import SET_BY_WRITER
+from data_tools.store.checks import RESERVED
 
 # Far more pixels than a map of the cortex has; a mask lists row, column and value of each.
 _LARGEST_MASK = 2**22
@@ -98,11 +98,6 @@ FORMS = {
 _LARGEST_JSON = 2**26
 _LONGEST_TR = 3600
 _BLOCK = 2**20
-# What the store says of a run itself, or of its place there.
-_OWN = SET_BY_WRITER | {
-    *("key", "events", "missing", "n_frames", "tr"),
-    *("frames_TxNxP", "mean", "std"),
-}
 
 Members = dict[str, bytes]
 _Read = Callable[[io.BufferedIOBase], bytes]
@@ -250,7 +245,7 @@ def _run(
         key,
         bold,
         _own_tr(meta.get("tr"), name) or tr,
-        {FIELDS.get(name, name): value for name, value in meta.items() if name not in _OWN},
+        {FIELDS.get(name, name): value for name, value in meta.items() if name not in RESERVED},
         events,
         mean,
         std,

@@ -6,6 +6,7 @@ Letters in array names: T frames, X vertices of a hemisphere, G voxels below the
 
 import contextlib
 import dataclasses
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError, describe_os_error
+from data_tools.errors import InputError, check_file, describe_os_error
 
 # Spaces by their number of vertices a hemisphere.
 SPACES = {
@@ -112,9 +113,8 @@ def told_tr(tr: float | None) -> float | None:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Tells whatever goes wrong while a file is read in one sentence."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: check the path.")
+    """Turns any error while a file is read into one sentence."""
+    check_file(path)
     try:
         with warnings.catch_warnings():
             # nibabel warns of harmless oddities of headers, once a file.
@@ -160,14 +160,28 @@ def hemisphere(name: str) -> str | None:
 
 def right_of(name: str) -> str:
     """The name of the right hemisphere's file beside that of the left."""
-    match, _, (_, right) = _find(name)
-    return name[: match.start()] + right + name[match.end() :]
+    return _on_side(name, 1)
 
 
 def left_of(name: str) -> str:
     """The name of the left hemisphere's file beside that of the right."""
-    match, _, (left, _) = _find(name)
-    return name[: match.start()] + left + name[match.end() :]
+    return _on_side(name, 0)
+
+
+def _on_side(name: str, side: int) -> str:
+    found = _find(name)
+    if found is None:
+        raise without_side(name)
+    match, _, pair = found
+    return name[: match.start()] + pair[side] + name[match.end() :]
+
+
+def without_side(file: str | os.PathLike) -> InputError:
+    """The error for a file of one hemisphere whose name does not say which."""
+    return InputError(
+        f"{file} does not say its hemisphere, so the other cannot be found: name the files of a "
+        "pair like NAME.lh.mgz and NAME.rh.mgz, or NAME_hemi-L.func.gii."
+    )
 
 
 def without_hemisphere(name: str) -> str:

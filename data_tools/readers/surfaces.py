@@ -26,6 +26,7 @@ from data_tools.readers.surface_run import (
     readable,
     right_of,
     told_tr,
+    without_side,
 )
 
 _MS = 1e-3
@@ -126,10 +127,7 @@ def read_roi(path: str | os.PathLike) -> np.ndarray:
 def _find_right(left: Path) -> Path:
     side = hemisphere(left.name)
     if side is None:
-        raise InputError(
-            f"{left} does not say its hemisphere, so the other cannot be found: name the files of "
-            "a pair like NAME.lh.mgz and NAME.rh.mgz, or NAME_hemi-L.func.gii."
-        )
+        raise without_side(left)
     if side == "right":
         raise InputError(f"{left} is a right hemisphere: put {left_of(left.name)} beside it.")
     right = left.with_name(right_of(left.name))

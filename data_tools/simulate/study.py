@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown
 from data_tools.simulate import design as designs
 
 # What a diagnosis goes along with; "off" is a study without one.
@@ -89,9 +89,7 @@ class Study:
                 f"--subjects={2 * self.sites} or more."
             )
         if self.diagnosis not in DIAGNOSES:
-            raise InputError(
-                f"--diagnosis={self.diagnosis} is unknown: choose one of {', '.join(DIAGNOSES)}."
-            )
+            raise unknown(f"--diagnosis={self.diagnosis} is unknown", DIAGNOSES)
         if self.diagnosis == "site" and self.sites < 2:
             raise InputError("--diagnosis=site needs sites that differ: give --sites=2 or more.")
 

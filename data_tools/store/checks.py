@@ -11,6 +11,8 @@ from data_tools.store.parts import to_json
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE
 
 SET_BY_WRITER = frozenset({"n_frames", "shard", "first_frame", "crc32", "scale_crc32"})
+# Names of metadata from elsewhere that mean something else in a run table, or to `StoreWriter.add`.
+RESERVED = SET_BY_WRITER | {"key", "events", "missing", "tr", "frames_TxNxP", "mean", "std"}
 _ALWAYS_THERE = ("dataset", "subject", "session", "task")
 
 

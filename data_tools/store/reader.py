@@ -215,14 +215,20 @@ def scale_checksum(mean: np.ndarray, std: np.ndarray) -> int:
     return zlib.crc32(as_bytes(std), zlib.crc32(as_bytes(mean)))
 
 
-def parse_json(text: str | bytes, where: Path | str) -> dict[str, Any]:
-    """A JSON object of a store's file; InputError if it is none or holds NaN."""
+def parse_json(
+    text: str | bytes, where: Path | str, fix: str = "copy or make its store again"
+) -> dict[str, Any]:
+    """A JSON object in a file of ours; InputError with the fix if it is none or holds NaN."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=refuse)
+        if not isinstance(value, dict):
+            raise ValueError("no JSON object")
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is damaged ({error}): copy or make its store again.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is damaged (no JSON object): copy or make its store again.")
+        raise InputError(f"{where} is damaged ({error}): {fix}.") from error
     return value
 
 
@@ -237,10 +243,6 @@ def parse_run_lines(data: bytes, path: Path | str) -> list[dict[str, Any]]:
             raise InputError(f"{where} is damaged (events): copy or make its store again.")
         runs.append(run)
     return runs
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _require(record: dict[str, Any], where: Path | str, **types: type | tuple) -> None:

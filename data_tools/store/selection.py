@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown
 from data_tools.files.block_cache import BlockCache
 from data_tools.store.reader import Store
 
@@ -80,10 +80,8 @@ def select_runs(store: Store, query: str) -> np.ndarray:
         if not equals:
             raise InputError(f"'{condition}' is no filter: write ?{condition}=PATTERN.")
         if not any(field in run for run in store.runs):
-            raise InputError(
-                f"No run of {store.path} has a field '{field}': choose one of "
-                f"{', '.join(field_names(store.runs))}."
-            )
+            names = field_names(store.runs)
+            raise unknown(f"No run of {store.path} has a field '{field}'", names)
         values = np.array([str(run.get(field, "")) for run in store.runs])
         if match := _DRAW.fullmatch(pattern):
             drawn = _draw(values[keep], int(match[1]), match[2])
@@ -168,10 +166,7 @@ def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> 
         return [[subject] for subject in subjects]
     pairs = {(_subject(run), str(run[field])) for run in runs if is_known(run.get(field))}
     if not pairs:
-        raise InputError(
-            f"No run has a '{field}' to group subjects by: choose one of "
-            f"{', '.join(field_names(runs))}."
-        )
+        raise unknown(f"No run has a '{field}' to group subjects by", field_names(runs))
     return _connected(subjects, [(subject, (subject[0], value)) for subject, value in pairs])
 
 

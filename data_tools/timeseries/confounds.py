@@ -5,7 +5,6 @@ fMRIPrep estimates what disturbs a run (`*_desc-confounds_timeseries.tsv`, befor
 T frames, C columns.
 """
 
-import csv
 import dataclasses
 import difflib
 import fnmatch
@@ -17,6 +16,7 @@ from typing import Self
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.readers.tables import read_lines
 
 _MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
@@ -77,12 +77,7 @@ def read_confounds(path: str | os.PathLike) -> Confounds:
     Raises:
       InputError: the file is no table, has no header, or a line has another number of columns.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter="\t")
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table ({error}): save it as UTF-8 .tsv.") from error
+    rows = read_lines(path, "\t")
     if len(rows) < 2:
         raise InputError(f"{path} has no rows: give the confounds table that fMRIPrep wrote.")
     names = tuple(name.strip() for name in rows.pop(0)[1])
@@ -91,12 +86,6 @@ def read_confounds(path: str | os.PathLike) -> Confounds:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path} has two columns '{twice}': remove one of them.")
-    for line, row in rows:
-        if len(row) != len(names):
-            raise InputError(
-                f"Line {line} of {path} has {len(row)} columns and its header {len(names)}: mend "
-                "it, or run fMRIPrep again."
-            )
     values_TxC = np.array([[_number(text) for text in row] for _, row in rows])
     return Confounds(names, values_TxC, path)
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown
 from data_tools.timeseries.denoise import check_band
 from data_tools.timeseries.resampling import KINDS
 
@@ -53,9 +53,7 @@ class Recipe:
     def __post_init__(self):
         for name, choices in (("chain", CHAINS), ("kind", KINDS), ("missing", MISSING)):
             if getattr(self, name) not in choices:
-                raise InputError(
-                    f"'{getattr(self, name)}' is no {name}: choose one of {', '.join(choices)}."
-                )
+                raise unknown(f"'{getattr(self, name)}' is no {name}", choices)
         if self.tr is not None:
             check_tr(self.tr, "--tr")
         if self.target_tr:

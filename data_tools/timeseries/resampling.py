@@ -16,7 +16,7 @@ import numpy as np
 from scipy import interpolate, signal
 from threadpoolctl import threadpool_limits
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown
 
 KINDS = ("pchip", "cubic", "linear")
 
@@ -63,7 +63,7 @@ def resample(x_TxV: np.ndarray, tr: float, new_tr: float, kind: str = "pchip") -
       InputError: the run is too short to interpolate.
     """
     if kind not in KINDS:
-        raise InputError(f"There is no resampling '{kind}': choose one of {', '.join(KINDS)}.")
+        raise unknown(f"There is no resampling '{kind}'", KINDS)
     if _is_kept(tr, new_tr, kind):
         return x_TxV
     n_frames, n_columns = x_TxV.shape

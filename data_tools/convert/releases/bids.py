@@ -20,6 +20,7 @@ from data_tools.errors import InputError
 from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, left_of, without_hemisphere
 from data_tools.readers.volume_run import is_volume, read_volume_header, read_volume_run
+from data_tools.store.checks import RESERVED
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
@@ -46,10 +47,7 @@ _FIELDS = {"sub": "subject", "ses": "session"} | {
 }
 
 # What a column of participants must not be called in the run table.
-_RESERVED = frozenset(
-    {*_FIELDS.values(), "key", "dataset", "events", "missing", "qc", "tr", "source_tr", "confounds"}
-    | {"n_frames", "shard", "first_frame", "crc32", "scale_crc32", "mean", "std", "frames_TxNxP"}
-)
+_RESERVED = RESERVED.union(_FIELDS.values(), ("dataset", "qc", "source_tr", "confounds"))
 
 
 def find_runs(

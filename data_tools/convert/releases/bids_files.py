@@ -5,7 +5,6 @@ beside the run, in the same place of the dataset that a derivative lies in, and 
 above, up to the top of the dataset and never beyond.
 """
 
-import csv
 import functools
 import math
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
+from data_tools.readers.tables import read_rows
 
 # DATASET/derivatives/fmriprep/sub-01/ses-01/func/FILE
 _LEVELS = 6
@@ -101,7 +101,7 @@ def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
       Events with `onset` and `duration` in seconds from the first frame; "n/a" is None.
     """
     events = []
-    for number, row in enumerate(read_table(path), 2):
+    for number, row in read_rows(path, "\t"):
         event = {name: table_value(text) for name, text in row.items()}
         # A duration may be unknown, an onset may not.
         if not _is_number(event.get("onset")) or not (
@@ -116,36 +116,17 @@ def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def read_participants(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads a `participants.tsv`: the other columns by participant, with "sub-" left out."""
-    rows = read_table(path)
-    if rows and "participant_id" not in rows[0]:
+    rows = read_rows(path, "\t")
+    if rows and "participant_id" not in rows[0][1]:
         raise InputError(f"{path} has no column participant_id: name the column of subjects so.")
     table = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         name = str(row.pop("participant_id")).strip().removeprefix("sub-")
         if name in table:
             # Without the name, which may have to stay in this table.
             raise InputError(f"Line {number} of {path} is of somebody listed before: leave one.")
         table[name] = {column: table_value(text) for column, text in row.items()}
     return table
-
-
-def read_table(path: str | os.PathLike, delimiter: str = "\t") -> list[dict[str, str]]:
-    """Reads a table with a header: one dictionary a row, all values text.
-
-    Raises:
-      InputError: the file is missing or no table, or a row has another number of columns.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter=delimiter))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table ({error}): save it as UTF-8.") from error
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise InputError(f"Line {number} of {path} has another number of columns: mend it.")
-    return rows
 
 
 def table_value(text: str) -> float | str | None:

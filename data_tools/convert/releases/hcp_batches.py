@@ -5,16 +5,15 @@ subject is in which batch follows from the families, which only the restricted t
 tells, and from the set of subjects: with others in the tree, the batches are others too.
 """
 
-import csv
 import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
+from data_tools.readers.tables import read_rows
 
 N_BATCHES = 20
 # Subjects in the release when the published batches were drawn.
@@ -122,30 +121,18 @@ def _unique(told: Iterable[tuple[int, str, str]], path: str | os.PathLike, what:
 
 def _read_rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
     """The rows of a table and their numbers in the file; of JSON, in the list."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: check the path.")
+    path = check_file(path)
+    if path.suffix.lower() != ".json":
+        return read_rows(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            return list(enumerate(_json_rows(json.loads(text)), 1))
-        reader = csv.DictReader(
-            text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
-        )
-        rows = [(reader.line_num, row) for row in reader]
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(value, dict):
+            value = [
+                {"subject": subject, "batch": int(re.search(r"\d+$", name)[0])}
+                for name, subjects in value.items()
+                for subject in subjects
+            ]
+        rows = [{name: str(cell) for name, cell in row.items()} for row in value]
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no table: save it as UTF-8 CSV, TSV or JSON.") from error
-    for number, row in rows:
-        if None in row or None in row.values():
-            raise InputError(f"Line {number} of {path} has another number of columns: mend it.")
-    return rows
-
-
-def _json_rows(value: object) -> list[dict[str, str]]:
-    if isinstance(value, dict):
-        value = [
-            {"subject": subject, "batch": int(re.search(r"\d+$", name)[0])}
-            for name, subjects in value.items()
-            for subject in subjects
-        ]
-    return [{name: str(cell) for name, cell in row.items()} for row in value]
+    return list(enumerate(rows, 1))

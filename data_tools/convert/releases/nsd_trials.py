@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from data_tools.convert.raw_run import RunFiles
-from data_tools.convert.releases.bids_files import read_table
 from data_tools.convert.releases.nsd import N_IMAGES
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
+from data_tools.readers.tables import read_rows
 
 Event = dict[str, Any]
 
@@ -83,15 +83,15 @@ def read_trials(
     Returns:
       The trials of each subject, session and run.
     """
-    rows = read_table(path, delimiter=",")
-    columns = rows[0].keys() if rows else ()
+    rows = read_rows(path, ",")
+    columns = rows[0][1].keys() if rows else ()
     if missing := [name for name in _NEEDED if name not in columns]:
         raise InputError(f"{path} has no column {missing[0]}: give a table of included trials.")
     if ("category_id" in columns) == (classes is not None):
         fault, way = ("has no", "give") if classes is None else ("has a", "leave out")
         raise InputError(f"{path} {fault} column category_id: {way} --logits by image.")
     trials = collections.defaultdict(list)
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         try:
             place = (row["sub"], int(row["ses"]), int(row["run"]))
             trials[place].append(_trial(row, classes))
@@ -102,10 +102,8 @@ def read_trials(
 
 def read_classes(path: str | os.PathLike) -> np.ndarray:
     """(73000,) int: the class of each image, that of its largest logit."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist: check the path.")
     try:
-        logits = np.load(path, allow_pickle=False)
+        logits = np.load(check_file(path), allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
     # An archive of arrays is read too, and is none.

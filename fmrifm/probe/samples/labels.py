@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.convert.releases.bids_files import read_table
 from data_tools.errors import InputError
 from data_tools.published.published_split import find_split_file
+from data_tools.readers.tables import read_table
 from data_tools.store.selection import is_known
 
 ARROW = ("forward", "reversed")
@@ -241,7 +241,7 @@ def _read_rows(path: Path) -> np.ndarray:
 
 def _read_values(path: Path, column: str) -> dict[tuple[str, ...], str]:
     """The values of a column by subject, or by subject and session; unknown ones left out."""
-    rows = read_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    rows = read_table(path)
     if rows and "subject" not in rows[0] and "participant_id" in rows[0]:  # as BIDS calls them
         rows = [row | {"subject": row["participant_id"]} for row in rows]
     columns = list(rows[0]) if rows else []

@@ -186,7 +186,7 @@ def test_only_the_labels_that_are_asked_for_must_be_there(tmp_path, geometry, ca
         False,
     ]
     line = fails(capsys, tmp_path / "no", f"--input={folder}", geometry, "--labels=iq")
-    assert "no column 'iq': choose labels of dx, age" in line
+    assert "no column 'iq' for a label: choose one of dx, age" in line
 
 
 def test_a_second_call_goes_on_with_the_splits_that_are_left(
@@ -370,7 +370,7 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
     )
     line = fails(capsys, tmp_path / "out", f"--input={mixed}", geometry)
     assert "TRs of 2 to 3 s" in line and "--target-tr" in line
-    assert "no split 'dev': choose of train" in fails(
+    assert "no split 'dev': choose one of train" in fails(
         capsys, tmp_path / "out", f"--input={good}", "--splits=dev"
     )
     assert "leave out --splits" in fails(

@@ -263,7 +263,7 @@ def test_fields_are_restricted_by_name(tmp_path, capsys):
     store = Store(tmp_path / "s")
     assert store.restricted == {"age", "sex"} and store.runs[0]["self"] == "x"
     line = fails(capsys, tmp_path / "t", f"--input={tmp_path}/a.tar", "--restricted=agee")
-    assert "no field 'agee' to restrict: choose of age," in line
+    assert "no field 'agee' to restrict: choose one of age," in line
 
 
 def test_a_dry_run_counts_frames_after_resampling(tmp_path, geometry, capsys):
@@ -375,7 +375,7 @@ def test_clips_that_were_extracted(tmp_path, geometry, capsys):
 
 def test_clips_of_every_kind(tmp_path, geometry, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("data_tools.published.clips._A_SOURCE", 1)
+    monkeypatch.setattr("data_tools.published.torch_clips._A_SOURCE", 1)
     image = torch.zeros(16, *MASK.shape)
     image[:, torch.from_numpy(MASK)] = torch.from_numpy(bold("a", 16)).bfloat16().float()
     kinds = {
