@@ -40,10 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs, more = add_batches(
             runs, args.input, args.restricted_csv, args.batches_table, args.batches
         )
-        for remark in remarks + more:
-            print(remark)
         restricted = ["family"] if args.restricted_csv else []
-        run_command(args, runs, tool=_TOOL, dataset="hcp", restricted=restricted)
+        remarks += more
+        run_command(args, runs, tool=_TOOL, dataset="hcp", restricted=restricted, remarks=remarks)
 
 
 def add_batches(
@@ -95,24 +94,16 @@ def add_batches(
     without = {run.fields["subject"] for run in runs} - batches.keys()
     if batches and without:
         remarks.append(f"Subjects without a batch, as the tables do not have them: {len(without)}.")
-    kept = [
-        _with_batch(run, batches, families)
-        for run in runs
-        if wanted is None or batches.get(run.fields["subject"]) in wanted
-    ]
+    kept = []
+    for run in runs:
+        subject = run.fields["subject"]
+        if wanted is None or batches.get(subject) in wanted:
+            tables = {"batch": batches, "family": families}
+            found = {name: table[subject] for name, table in tables.items() if subject in table}
+            kept.append(dataclasses.replace(run, fields=run.fields | found))
     if not kept:
         raise InputError("No run is in these batches: give others with --batches.")
     return kept, remarks
-
-
-def _with_batch(run: RunFiles, batches: dict[str, int], families: dict[str, int]) -> RunFiles:
-    subject = run.fields["subject"]
-    found = {
-        name: table[subject]
-        for name, table in (("batch", batches), ("family", families))
-        if subject in table
-    }
-    return dataclasses.replace(run, fields=run.fields | found)
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -38,11 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.mapped or args.templates:
             raise InputError("--mapped and --templates are of volumes: give --from-volume too.")
         runs, remarks = find_nsd_runs(args.input, designs=args.designs, subjects=args.subjects)
-        for remark in remarks:
-            print(remark)
         if args.trials or args.logits:
             runs = label_runs(runs, args.trials, args.logits)
-        run_command(args, runs, tool=_TOOL, dataset="nsd")
+        run_command(args, runs, tool=_TOOL, dataset="nsd", remarks=remarks)
 
 
 def _print_recipe(args: argparse.Namespace, flags: Sequence[str]) -> None:

@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parse_args(argv)
     with kind_errors():
         runs, remarks = find_ukbb_runs(args.input, modalities=args.modality, subjects=args.subjects)
-        for remark in remarks:
-            print(remark)
-        run_command(args, runs, tool=_TOOL, dataset="ukbb")
+        run_command(args, runs, tool=_TOOL, dataset="ukbb", remarks=remarks)
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

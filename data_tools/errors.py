@@ -23,6 +23,12 @@ def unknown(what: str, choices: Iterable[str]) -> InputError:
     return InputError(f"{what}: choose one of {', '.join(choices)}.")
 
 
+def check_least(name: str, value: float, least: float) -> None:
+    """Refuses a setting that is smaller than the least value it may have."""
+    if not value >= least:
+        raise InputError(f"{name} must be {least} or more.")
+
+
 def check_file(path: str | os.PathLike) -> Path:
     """The path of a file, if there is such a file; InputError otherwise."""
     if not Path(path).is_file():

@@ -137,20 +137,16 @@ def _add(part: Store, run: int, writer: StoreWriter) -> None:
 
 
 def _join_provenance(parts: Iterable[Store]) -> dict[str, Any]:
-    """What the parts agree on, or a list of what they say; of merged parts, what theirs said."""
-    told = {json.dumps(said, sort_keys=True) for part in parts for said in _provenances(part)}
+    """The provenance that all parts have, or a list of theirs; merged parts stand for their own."""
+    told = set()
+    for part in parts:
+        said = part.meta.get("provenance") or {}
+        for one in said["parts"] if said.get("tool") == _TOOL else [said]:
+            # Which shard a part was says nothing about the whole.
+            whole = {name: value for name, value in one.items() if name != "shard"}
+            told.add(json.dumps(whole, sort_keys=True))
     distinct = [json.loads(text) for text in sorted(told)]
     return distinct[0] if len(distinct) == 1 else {"tool": _TOOL, "parts": distinct}
-
-
-def _provenances(part: Store) -> list[dict[str, Any]]:
-    said = part.meta.get("provenance") or {}
-    # Which part it was is no news of the whole.
-    return said["parts"] if said.get("tool") == _TOOL else [_without_shard(said)]
-
-
-def _without_shard(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in provenance.items() if name != "shard"}
 
 
 def missing_shards(parts: Iterable[Store], empty: Iterable[tuple[int, int]] = ()) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any
 from data_tools.errors import InputError, kind_errors, unknown
 from data_tools.flags import command_parser, words
 from data_tools.store.selection import Selection, field_names, is_known, open_selection, split_name
+from data_tools.wording import count
 
 _NEVER_SHOWN = frozenset({"family"})
 # What it takes, besides the dataset, to tell a value of a field from others.
@@ -110,19 +111,13 @@ def refuse_overlaps(overlaps: Sequence[Overlap], fields: Sequence[str]) -> None:
     if not bad:
         return
     o = bad[0]
-    values = "value" if o.shared == 1 else "values"
+    dots = ", ..." if o.shared > len(o.examples) else ""
+    such = f" ({', '.join(o.examples)}{dots})" if o.examples else ""
     more = f", one of {len(bad)} such overlaps" if len(bad) > 1 else ""
     raise InputError(
-        f"{o.a} and {o.b} share {o.shared:,} {values} of '{o.field}'{_such(o)}{more}: leave "
-        "them out of one, or split anew with python -m data_tools.split."
+        f"{o.a} and {o.b} share {count(o.shared, 'value')} of '{o.field}'{such}{more}: leave "
+        "them out of one, or split them with python -m data_tools.split."
     )
-
-
-def _such(overlap: Overlap) -> str:
-    if not overlap.examples:
-        return ""
-    dots = ", ..." if overlap.shared > len(overlap.examples) else ""
-    return f" ({', '.join(overlap.examples)}{dots})"
 
 
 def _parts(field: str, runs: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:

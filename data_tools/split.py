@@ -36,7 +36,7 @@ from data_tools.published.published_split import (
     list_keys,
     read_split,
 )
-from data_tools.store.selection import Selection, Subject, group_subjects, is_known, open_selection
+from data_tools.store.selection import Selection, group_subjects, is_known, open_selection
 
 _SHARES = "train=0.8,val=0.1,test=0.1"
 
@@ -59,14 +59,17 @@ def split_subjects(
     Returns:
       The sorted subject labels of each split: every subject in exactly one.
     """
-    _check_shares(shares)
+    total = sum(shares.values())
+    if not shares or min(shares.values()) <= 0 or not abs(total - 1) < 1e-6:
+        raise InputError(f"The shares sum to {total:g}: give shares above 0 that sum to 1.")
     families = group_subjects(runs, groups)
     if len(families) < len(shares):
         raise InputError(
             f"{len(shares)} splits need a group of subjects each, and the number of groups is "
             f"{len(families)}: give more stores or fewer shares."
         )
-    families.sort(key=lambda family: _shuffled(seed, family[0]))
+    # Sorting by a hash is a shuffle, the same on every machine and with every version of NumPy.
+    families.sort(key=lambda x: hashlib.sha256(json.dumps([seed, *x[0]]).encode()).digest())
     n_subjects = sum(map(len, families))
     lacking = {name: share * n_subjects for name, share in shares.items()}
     splits: dict[str, list[str]] = {name: [] for name in shares}
@@ -78,17 +81,6 @@ def split_subjects(
         lacking[name] -= len(family)
         splits[name] += [label for _, label in family]
     return {name: sorted(labels) for name, labels in splits.items()}
-
-
-def _shuffled(seed: int, subject: Subject) -> bytes:
-    """Sorting by this is a shuffle, the same on every machine and with every version of NumPy."""
-    return hashlib.sha256(json.dumps([seed, *subject]).encode()).digest()
-
-
-def _check_shares(shares: Mapping[str, float]) -> None:
-    total = sum(shares.values())
-    if not shares or min(shares.values()) <= 0 or not abs(total - 1) < 1e-6:
-        raise InputError(f"The shares sum to {total:g}: give shares above 0 that sum to 1.")
 
 
 def parse_shares(text: str) -> dict[str, float]:

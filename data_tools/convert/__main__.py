@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     if args.surfaces or args.parcels:
         space = SPACES.get(files.space_map.n_vertices[0])
     else:
-        space = args.space or (_choose_volumes if args.cortex else choose_space)(found)
+        space = args.space or choose_space(found, volumes=bool(args.cortex))
         files = dataclasses.replace(files, space=space)
     if not (args.confounds or args.highpass or args.lowpass):
         print(
@@ -82,27 +82,23 @@ def run(args: argparse.Namespace) -> None:
     run_command(args, runs, tool="data_tools.convert", files=files)
 
 
-def choose_space(runs: Sequence[RunFiles]) -> str:
-    """The standard space that runs are on: what their names tell, or the header of the first.
+def choose_space(runs: Sequence[RunFiles], volumes: bool) -> str | None:
+    """The standard space that runs are on, from their names, or from the header of the first.
 
-    Of several, fsLR-32k comes first: the published models are trained on it.
+    Of several, the one that the published models are trained on comes first. InputError for a mesh
+    for which no flat map ships with us; None for volumes whose names do not say their space.
     """
     told = {space_of(run.path.name) for run in runs}
-    for space in ("fsLR-32k", "fsaverage5"):
-        if space in told:
-            return space
+    preferred = _VOLUME_SPACES if volumes else ("fsLR-32k", "fsaverage5")
+    space = next((space for space in preferred if space in told), None)
+    if space or volumes:
+        return space
     # Where no run can be read, converting them tells why.
     space = next(filter(None, map(_space_in_header, runs)), "fsLR-32k")
     if space not in STANDARD_SPACES:
         fix = _FIX.get(space, f"give flat surfaces of {space} with --surfaces=LEFT RIGHT")
         raise InputError(f"The runs are on {space}, for which we have no flat map: {fix}.")
     return space
-
-
-def _choose_volumes(runs: Sequence[RunFiles]) -> str | None:
-    """The space of volumes that their names tell, the published one before others."""
-    told = {space_of(run.path.name) for run in runs}
-    return next((space for space in _VOLUME_SPACES if space in told), None)
 
 
 def _space_in_header(run: RunFiles) -> str | None:

@@ -58,12 +58,11 @@ def convert(
     output: str | os.PathLike,
     job: Job,
     *,
-    provenance: dict[str, Any] | None = None,
-    restricted: Sequence[str] = (),
+    provenance: dict[str, Any],
     shard: tuple[int, int] = (0, 1),
     jobs: int = 1,
-    overwrite: bool = False,
     strict: bool = False,
+    **store_settings: Any,
 ) -> tuple[Store | None, list[Outcome]]:
     """Converts runs to a store.
 
@@ -72,11 +71,10 @@ def convert(
       output: where the store shall appear.
       job: what they share.
       provenance: what `store.json` says of the sources.
-      restricted: fields of the run table that reports, logs and models must not show.
       shard: (i, n) converts only part i of n, see `choose_shard`; `merge` joins the n stores.
       jobs: number of processes, -1 for one a core; the store does not depend on it.
-      overwrite: whether an earlier store at `output` may be replaced.
       strict: stop at the first run that cannot be converted, and leave nothing behind.
+      **store_settings: further arguments of `StoreWriter`: restricted, overwrite.
 
     Returns:
       The store, and the runs that were skipped, which `OUTPUT/skipped.jsonl` lists too. The store
@@ -95,15 +93,14 @@ def convert(
     times = collections.Counter(run.key for run in runs)
     n_all, runs = len(runs), choose_shard(runs, *shard)
     if shard[1] > 1:
-        provenance = (provenance or {}) | {"shard": list(shard)}
+        provenance = provenance | {"shard": list(shard)}
     with StoreWriter(
         output,
         job.space_map.geometry,
         tr=tr,
         preprocessing=job.recipe.describe(),
-        provenance=provenance or {},
-        restricted=restricted,
-        overwrite=overwrite,
+        provenance=provenance,
+        **store_settings,
     ) as writer:
         begun = writer.begun()
         writer.refuse_others(

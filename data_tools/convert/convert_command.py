@@ -1,4 +1,4 @@
-"""The command line that all converters share: their flags, and what is done with them.
+"""The command line that all converters share.
 
 A converter finds the runs of a release (`raw_run`) and hands them over:
 
@@ -6,7 +6,8 @@ A converter finds the runs of a release (`raw_run`) and hands them over:
     parser.add_argument("--input", ...)
     args = parse(parser, argv)
     with kind_errors():
-        run_command(args, find_runs(args.input), tool="data_tools.convert_hcp")
+        runs, remarks = find_runs(args.input)
+        run_command(args, runs, tool="data_tools.convert_hcp", remarks=remarks)
 """
 
 import argparse
@@ -95,6 +96,7 @@ def run_command(
     files: SpaceFiles | None = None,
     dataset: str = "",
     restricted: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> None:
     """Converts the runs as the flags say, or lists them, and prints what came of it.
 
@@ -105,7 +107,10 @@ def run_command(
       files: the space of the store; None takes that of the flags, for runs on fsLR-32k.
       dataset: name for the run table, unless the user gives one.
       restricted: fields that must not be shown, whatever the user says.
+      remarks: on the runs, to be printed first.
     """
+    for remark in remarks:
+        print(remark)
     files = files or SpaceFiles.of_flags(args)
     recipe = _recipe(args, args.chain or files.space_map.default_chain)
     if args.cortex is not None and not all(is_volume(run.path) for run in runs):

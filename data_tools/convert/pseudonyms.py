@@ -46,11 +46,10 @@ class Pseudonyms:
         label = str(run.fields.get("subject", ""))
         key, fields = self.subject(run.key), run.fields
         if label:
-            fields = {
-                name: self.subject(label) if name == "subject" else value
-                for name, value in run.fields.items()
-                if name == "subject" or not _gives_away(str(value), label)
-            }
+            # A field may name the subject too; a short label, such as 01, may mean anything.
+            telling = {f"sub-{label}", *([label] if len(label) >= _TELLING else [])}
+            fields = {name: x for name, x in run.fields.items() if str(x) not in telling}
+            fields |= {"subject": self.subject(label)}
             # The first is the subject; a session or a run may well have the same number.
             for pattern in (f"(?<=sub-){re.escape(label)}(?![A-Za-z0-9])", _whole(label)):
                 replaced, found = re.subn(pattern, self.subject(label), run.key, count=1)
@@ -73,8 +72,10 @@ class Pseudonyms:
         paths += run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
         known: set[str] = set()
         for path in (Path(path) for path in paths if isinstance(path, str | os.PathLike)):
-            for name in _both_sides(path.name):
-                known |= {str(path.with_name(name)), name, _stem(name)}
+            other_side = {"left": right_of, "right": left_of}.get(hemisphere(path.name), str)
+            for name in {path.name, other_side(path.name)}:
+                stem = without_hemisphere(name).split(".")[0] or name
+                known |= {str(path.with_name(name)), name, stem}
             known.add(str(path.parent))
         for words in sorted(known, key=len, reverse=True):
             text = text.replace(words, key)
@@ -98,22 +99,6 @@ def read_salt(path: str | os.PathLike) -> Pseudonyms:
             "random bytes or more."
         )
     return Pseudonyms(salt)
-
-
-def _gives_away(value: str, label: str) -> bool:
-    """Whether a further field names the subject: a short label, such as 01, may mean anything."""
-    return value == f"sub-{label}" or (value == label and len(label) >= _TELLING)
-
-
-def _both_sides(name: str) -> list[str]:
-    """The name of a file and, if it is of a hemisphere, that of the other."""
-    other = {"left": right_of, "right": left_of}.get(hemisphere(name))
-    return [name, other(name)] if other else [name]
-
-
-def _stem(name: str) -> str:
-    """The name of a file without its hemisphere and endings."""
-    return without_hemisphere(name).split(".")[0] or name
 
 
 def _whole(label: str) -> str:

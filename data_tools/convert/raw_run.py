@@ -1,4 +1,4 @@
-"""What is known of a run before its data are read: the common form of all datasets.
+"""The files and metadata of a run before its data are read: the common form of all datasets.
 
 Finders (in `releases`) know how a release lays out its files and give such records;
 `conversion` turns them into a store and knows nothing of releases.
@@ -14,7 +14,15 @@ from typing import Any
 from data_tools.errors import InputError
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.readers.surfaces import read_surface_header, read_surface_run
-from data_tools.readers.volume_run import VolumeHeader, VolumeRun
+from data_tools.readers.volume_run import (
+    VolumeHeader,
+    VolumeRun,
+    read_volume_header,
+    read_volume_run,
+)
+
+# Of `RunFiles` that are volumes.
+VOLUME_READERS = {"read": read_volume_run, "read_header": read_volume_header}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +67,15 @@ def sidecar_tr(run: RunFiles) -> float | None:
     """Seconds between frames as something beside a run says, None if nothing does."""
     if not isinstance(run.sidecar_tr, tuple):
         return run.sidecar_tr
-    return next(filter(None, map(_repetition_time, run.sidecar_tr)), None)
-
-
-def _repetition_time(path: Path) -> float | None:
-    """The TR in seconds in a sidecar `*_bold.json`; None if the sidecar has none."""
-    try:
-        with open(path, "rb") as file:
-            value = json.load(file)
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}): mend it.") from error
-    tr = value.get("RepetitionTime") if isinstance(value, dict) else None
-    return float(tr) if isinstance(tr, int | float) else None
+    for path in run.sidecar_tr:
+        try:
+            value = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{path} is no JSON ({error}): mend it.") from error
+        tr = value.get("RepetitionTime") if isinstance(value, dict) else None
+        if tr and isinstance(tr, int | float):
+            return float(tr)
+    return None
 
 
 def open_root(root: str | os.PathLike) -> Path:

@@ -63,18 +63,15 @@ class Retries:
             except Exception as error:
                 if not _may_pass(error) or time.monotonic() + pause > end:
                     raise
-                self._tell(error)
+                if not self._told:  # it may explain a run that waits for data
+                    self._told = True
+                    cause = error.__cause__ or error
+                    reason = " ".join(str(cause).split()) or type(cause).__name__
+                    said = f"Reading failed and is tried again: {reason}"
+                    print(said, file=sys.stderr, flush=True)
             if self._ended.wait(pause * random.uniform(0.5, 1)):
                 end = 0.0
             pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _tell(self, error: Exception) -> None:
-        """Says once that requests fail: it may explain a run that waits for data."""
-        if not self._told:
-            self._told = True
-            cause = error.__cause__ or error
-            reason = " ".join(str(cause).split()) or type(cause).__name__
-            print(f"Reading failed and is tried again: {reason}", file=sys.stderr, flush=True)
 
 
 class RangedFile:

@@ -79,7 +79,12 @@ def _batches(place: str, name: str) -> Iterator[Any]:
                 reader = pyarrow.ipc.open_stream(source)
                 _check_schema(reader.schema, name)
                 yield from reader
-                _check_end(source, name)
+                # Arrow takes a stream that was cut between two batches for whole.
+                source.seek(source.tell() - len(_STREAM_END))
+                if source.read(len(_STREAM_END)) != _STREAM_END:
+                    raise InputError(
+                        f"{name} is truncated, it ends without Arrow's mark: get it again."
+                    )
         except (pyarrow.ArrowException, OSError) as error:
             # Arrow says that a file is cut by an OSError, but one without a number.
             if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
@@ -88,13 +93,6 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             raise InputError(
                 f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
             ) from error
-
-
-def _check_end(source: Any, name: str) -> None:
-    """Refuses a stream that was cut between two batches, which Arrow takes for whole."""
-    source.seek(source.tell() - len(_STREAM_END))
-    if source.read(len(_STREAM_END)) != _STREAM_END:
-        raise InputError(f"{name} is truncated, it ends without Arrow's mark: get it again.")
 
 
 def _check_schema(schema: Any, name: str) -> None:
@@ -138,24 +136,16 @@ def _plain_values(batch: Any) -> list[Row]:
         kind = _storage(field.type)
         if field.name in ARRAYS or types.is_nested(kind) or "binary" in str(kind):
             continue
-        values = [_plain(value) for value in column.to_pylist()]
+        values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
+        values = [x if isinstance(x, str | int | float | None) else str(x) for x in values]
         if types.is_float32(kind):
             # 0.72 is no float32; the shortest number that is the same one is meant.
             values = [None if value is None else float(str(np.float32(value))) for value in values]
         if field.name in names:
-            values = [_class_name(value, names[field.name]) for value in values]
+            labels = dict(enumerate(names[field.name]))
+            values = [labels.get(value) for value in values]
         columns[field.name] = values
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _plain(value: Any) -> str | int | float | None:
-    """A value as JSON has it."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _class_name(value: int | None, names: list[str]) -> str | None:
-    return names[value] if value is not None and 0 <= value < len(names) else None
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:

@@ -120,9 +120,11 @@ class RowForm:
                 return str(row[name])
         parts = [f"{name}-{row[name]}" for name in _ENTITIES if _says(row.get(name))]
         if self.clips:
-            start = row.get("start")
+            start, tr = row.get("start"), told_tr(row.get("tr"))
             if _says(start):
-                parts.append(f"start-{_start_frame(row):05d}")
+                # In frames as it stands, or in seconds where it is no integer.
+                frame = round(start / tr) if isinstance(start, float) and tr else int(start)
+                parts.append(f"start-{frame:05d}")
             trial = next((name for name in _TRIALS if _says(row.get(name))), None)
             if trial:
                 parts.append(f"{_TRIALS[trial]}-{row[trial]}")
@@ -215,12 +217,6 @@ def field_name(name: str, row: Row) -> str:
     if name == "ses" or (name == "visit" and "ses" not in row):
         return "session"
     return f"row_{name}" if name in _RESERVED else name
-
-
-def _start_frame(row: Row) -> int:
-    """The first frame of a clip: in frames as it stands, or in seconds where it is no integer."""
-    start, tr = row["start"], told_tr(row.get("tr"))
-    return round(start / tr) if isinstance(start, float) and tr else int(start)
 
 
 def _says(value: object) -> bool:

@@ -34,15 +34,10 @@ def import_parser(tool: str, description: str) -> argparse.ArgumentParser:
 
 
 def import_job(args: argparse.Namespace, geometry: Geometry, dataset: str = "") -> ImportJob:
-    """What the flags of `import_parser` ask for."""
-    return ImportJob(
-        geometry,
-        args.dataset or dataset,
-        args.missing,
-        args.target_tr,
-        args.kind,
-        args.skip_damaged,
-    )
+    """The job that the flags of `import_parser` ask for."""
+    names = ("missing", "target_tr", "kind", "skip_damaged")
+    given = {name: getattr(args, name) for name in names}
+    return ImportJob(geometry, args.dataset or dataset, **given)
 
 
 def first_run(sources: Sequence[Source], skip_damaged: bool) -> PublishedRun:

@@ -61,10 +61,8 @@ def import_sources(
     *,
     tr: float,
     preprocessing: dict[str, Any],
-    provenance: dict[str, Any],
-    restricted: Sequence[str] = (),
     jobs: int = 1,
-    overwrite: bool = False,
+    **store_settings: Any,
 ) -> tuple[Store, list[Outcome]]:
     """Writes a store of all runs of the sources.
 
@@ -74,10 +72,8 @@ def import_sources(
       job: what they share.
       tr: seconds between the frames of the runs, as the first of them says.
       preprocessing: how the published frames were made, for `store.json`.
-      provenance: where they come from.
-      restricted: fields of the run table that reports, logs and models must not show.
       jobs: number of processes, -1 for one a core; the store does not depend on it.
-      overwrite: whether an earlier store at `output` may be replaced.
+      **store_settings: further arguments of `StoreWriter`: provenance, restricted, overwrite.
 
     Returns:
       The store, and what was skipped, which `OUTPUT/skipped.jsonl` lists too.
@@ -97,9 +93,7 @@ def import_sources(
         job.geometry,
         tr=job.target_tr or tr,
         preprocessing=preprocessing | describe,
-        provenance=provenance,
-        restricted=restricted,
-        overwrite=overwrite,
+        **store_settings,
     ) as writer:
         begun = {line.get("source", "") for line in writer.begun().values()}
         writer.refuse_others(begun - {source.name for source in sources}, "inputs")

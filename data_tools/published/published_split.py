@@ -122,7 +122,10 @@ def choose_runs(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, list[Ru
         several = conditions if isinstance(conditions, list) else [conditions]
         some = [run for run in runs if any(_matches(run, c, runs) for c in several)]
         for field, values in split.complete.items():
-            some = _complete(some, field, values)
+            found = collections.defaultdict(set)
+            for run in some:
+                found[run["subject"]].add(str(run.get(field)))
+            some = [run for run in some if found[run["subject"]] >= set(values)]
         if not some:
             raise InputError(f"No run is in the split '{name}': {split.about}.")
         chosen[name] = some
@@ -131,12 +134,13 @@ def choose_runs(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, list[Ru
 
 def count_split(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, Any]:
     """What is in a split: subjects, sessions, runs, frames, clips, and clips of each class."""
-    labels = collections.Counter(
-        label
-        for run in runs
-        for event in run.get("events") or []
-        if (label := split.label(event)) is not None and _starts_clip(event, run, split)
-    )
+    labels = collections.Counter()
+    for run in runs:
+        for event in run.get("events") or []:
+            if (label := split.label(event)) is not None:
+                start = math.floor(round(event["onset"] / split.clip["tr"], 6))
+                if 0 <= start <= run["n_frames"] - split.clip["frames"]:
+                    labels[label] += 1
     return {
         "subjects": len({run["subject"] for run in runs}),
         "sessions": len({(run["subject"], run.get("session")) for run in runs}),
@@ -208,29 +212,14 @@ def _matches(run: Run, conditions: Conditions, runs: Sequence[Run]) -> bool:
                 f"No run has a '{field}', which the split needs: convert the runs so that they "
                 "have it (batches come from convert_hcp --restricted-csv or --batches-table)."
             )
-        if not any(_is(run.get(field), value) for value in values):
+        found = str(run.get(field))
+        spans = [re.fullmatch(r"(\d+)-(\d+)", value) for value in values]
+        in_span = found.isdecimal() and any(
+            int(span[1]) <= int(found) <= int(span[2]) for span in spans if span
+        )
+        if not (in_span or found in values):
             return False
     return True
-
-
-def _is(found: Any, value: str) -> bool:
-    span = re.fullmatch(r"(\d+)-(\d+)", value)
-    if span and re.fullmatch(r"\d+", str(found)):
-        return int(span[1]) <= int(found) <= int(span[2])
-    return str(found) == value
-
-
-def _complete(runs: Sequence[Run], field: str, values: Sequence[str]) -> list[Run]:
-    """The runs of subjects who have runs of all values of a field."""
-    found = collections.defaultdict(set)
-    for run in runs:
-        found[run["subject"]].add(str(run.get(field)))
-    return [run for run in runs if found[run["subject"]] >= set(values)]
-
-
-def _starts_clip(event: Mapping[str, Any], run: Run, split: PublishedSplit) -> bool:
-    start = math.floor(round(event["onset"] / split.clip["tr"], 6))
-    return 0 <= start <= run["n_frames"] - split.clip["frames"]
 
 
 @dataclasses.dataclass(frozen=True)

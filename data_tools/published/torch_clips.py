@@ -8,7 +8,7 @@ Letters in array names: T frames, H x W pixels, C valid pixels.
 import functools
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ def clip_sources(clips: Sequence[str], geometry: Geometry, tr: float) -> list[So
         part = list(clips[first : first + _A_SOURCE])
         name = f"{_short(part[0])} to {_short(part[-1])}"
         read = functools.partial(read_clips, part, geometry, tr)
-        scan = functools.partial(_scan, part, geometry, tr)
         # A clip has no header that tells its size.
+        scan = functools.partial(_scan, read)
         sources.append(Source(name, read, scan, is_local=False))
     return sources
 
@@ -142,8 +142,6 @@ def _scalar(value: Any) -> str | int | float | None:
     return value if isinstance(value, str | int | float) else None
 
 
-def _scan(
-    files: Sequence[str], geometry: Geometry, tr: float
-) -> Iterator[tuple[str, int, int] | Outcome]:
-    for run in read_clips(files, geometry, tr):
+def _scan(read: Callable[[], Iterator[PublishedRun | Outcome]]) -> Iterator[tuple | Outcome]:
+    for run in read():
         yield run if isinstance(run, Outcome) else (run.key, *run.bold_TxC.shape)

@@ -31,7 +31,8 @@ def cifti_header(image: Cifti2Image, name: str) -> SurfaceHeader:
     left, right = (models.nvertices.get(structure, 0) for structure in _CORTICES)
     for structure, n_vertices in zip(_CORTICES, (left, right), strict=True):
         if not n_vertices:
-            raise _no_cortex(name, structure)
+            side = structure.rsplit("_", 1)[-1].lower()
+            raise InputError(f"{name} has no {side} cortex: give a run with both hemispheres.")
     # Any other unit leaves the TR unknown.
     tr = float(series.step) if series.unit.upper() == "SECOND" else None
     n_voxels, checksum = voxels_below(models)
@@ -100,8 +101,3 @@ def _cifti_axes(image: Cifti2Image, name: str) -> tuple[SeriesAxis, BrainModelAx
     if [type(axis) for axis in axes] != [SeriesAxis, BrainModelAxis]:
         raise InputError(f"{name} is no dense time series: give a .dtseries.nii file.")
     return axes[0], axes[1]
-
-
-def _no_cortex(name: str, structure: str) -> InputError:
-    side = structure.rsplit("_", 1)[-1].lower()
-    return InputError(f"{name} has no {side} cortex: give a run with both hemispheres.")

@@ -27,9 +27,25 @@ SPACES = {
 }
 
 
+class _OnSurface:
+    """Names the space of something with `n_vertices`: left, right, and voxels below the cortex."""
+
+    n_vertices: tuple[int, int, int]
+
+    @property
+    def space(self) -> str:
+        """The space that this number of vertices belongs to."""
+        return space_name(*self.n_vertices[:2])
+
+    @property
+    def grayordinates(self) -> str:
+        """The space, and how many voxels there are below the cortex."""
+        return space_name(*self.n_vertices)
+
+
 @dataclasses.dataclass(frozen=True)
-class SurfaceHeader:
-    """What the header of a run tells.
+class SurfaceHeader(_OnSurface):
+    """The header of a run.
 
     Attributes:
       n_frames: number of frames.
@@ -51,19 +67,9 @@ class SurfaceHeader:
         """Of the left and the right hemisphere, and voxels below."""
         return self.left, self.right, self.voxels
 
-    @property
-    def space(self) -> str:
-        """The space that this number of vertices belongs to."""
-        return space_name(self.left, self.right)
-
-    @property
-    def grayordinates(self) -> str:
-        """The space, and how many voxels there are below the cortex."""
-        return space_name(*self.n_vertices)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SurfaceRun:
+class SurfaceRun(_OnSurface):
     """The time series of the vertices of both hemispheres.
 
     Attributes:
@@ -89,16 +95,6 @@ class SurfaceRun:
         """Of the left and the right hemisphere, and voxels below that were read."""
         n_voxels = 0 if self.voxels is None else self.voxels.shape[1]
         return self.left.shape[1], self.right.shape[1], n_voxels
-
-    @property
-    def space(self) -> str:
-        """The space that this number of vertices belongs to."""
-        return space_name(*self.n_vertices[:2])
-
-    @property
-    def grayordinates(self) -> str:
-        """The space, and how many voxels below the cortex were read."""
-        return space_name(*self.n_vertices)
 
     def series(self, window: slice) -> np.ndarray:
         """(t, X_left + X_right [+ G]) the values of some frames, a copy."""

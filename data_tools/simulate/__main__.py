@@ -50,15 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
     output, kind = Path(flags.pop("output")), flags.pop("format")
     places = {name: flags.pop(name) for name in ("splits", "jobs", "overwrite")}
     with kind_errors():
-        study = Study(**flags)
-        simulate(
-            study,
-            output,
-            kind=kind,
-            shares=_parse_shares(places["splits"]),
-            jobs=places["jobs"],
-            overwrite=places["overwrite"],
-        )
+        study, splits = Study(**flags), places.pop("splits")
+        try:
+            shares = tuple(float(share) for share in splits.split(","))
+        except ValueError:
+            fault = f"--splits={splits} is not a list of numbers such as 0.6,0.2,0.2."
+            raise InputError(fault) from None
+        simulate(study, output, kind=kind, shares=shares, **places)
         n_runs = len(study.run_names)
         what = f"Runs of {study.seconds:g} s, {n_runs} from each of {study.subjects} subjects,"
         if kind == "store":
@@ -106,13 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=-1, help="processes (default: -1, one a core)")
     add("--overwrite", action="store_true", help="replace an earlier simulation")
     return parser
-
-
-def _parse_shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(share) for share in text.split(","))
-    except ValueError:
-        raise InputError(f"--splits={text} is not a list of numbers such as 0.6,0.2,0.2.") from None
 
 
 if __name__ == "__main__":

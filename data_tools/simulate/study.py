@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from data_tools.errors import InputError, unknown
+from data_tools.errors import InputError, check_least, unknown
 from data_tools.simulate import design as designs
 
 # What a diagnosis goes along with; "off" is a study without one.
@@ -53,9 +53,10 @@ class Study:
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("subjects", 1), ("runs", 0), ("rest_runs", 0), ("sites", 1)):
-            self._check_least(name, least)
-        self._check_least("seed", 0)
+        for name in ("subjects", "sites"):
+            check_least(_flag(name), getattr(self, name), 1)
+        for name in ("runs", "rest_runs", "seed"):
+            check_least(_flag(name), getattr(self, name), 0)
         for name in ("effect", "trait_effect", "motion", "diagnosis_effect"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise InputError(f"{_flag(name)} must be 0 (no effect) or more.")
@@ -77,10 +78,6 @@ class Study:
                 raise InputError("--conditions must be 2 or more: with one there is no question.")
             designs.count_rounds(self.design, self.conditions, self.seconds)
         self._check_labels()
-
-    def _check_least(self, name: str, least: int) -> None:
-        if getattr(self, name) < least:
-            raise InputError(f"{_flag(name)} must be {least} or more.")
 
     def _check_labels(self) -> None:
         if self.sites > (self.subjects + 1) // 2:

@@ -23,7 +23,7 @@ from data_tools.parallel import in_parallel
 from data_tools.readers.surface_run import SurfaceRun
 from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.people import table_fields
-from data_tools.simulate.runs import SimulatedRun, draw_run
+from data_tools.simulate.runs import draw_run
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.bids_tree import CIFTI, FMRIPREP, GIFTI
 from data_tools.simulate.trees.forms import Form, run_units
@@ -117,9 +117,14 @@ def split_subjects(n_subjects: int, shares: tuple[float, float, float]) -> dict[
 
 def _write_stores(directory: Path, study: Study, split: dict[str, range], jobs: int) -> None:
     with contextlib.ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(_open_store(directory / name, study)) for name in split
-        }
+        open_store = functools.partial(
+            StoreWriter,
+            geometry=standard_flat_map("fsaverage5").geometry,
+            tr=RECIPE.target_tr,
+            preprocessing=RECIPE.describe(),
+            provenance={"tool": "data_tools.simulate", "study": dataclasses.asdict(study)},
+        )
+        writers = {name: stack.enter_context(open_store(directory / name)) for name in split}
         writer_of = {index: writers[name] for name, indices in split.items() for index in indices}
         calls = [
             functools.partial(write_to_store, writer_of[unit[0]], study, *unit)
@@ -136,6 +141,10 @@ def write_to_store(writer: StoreWriter, study: Study, index: int, task: str, num
     run = draw_run(study, draw_subject(study, index), task, number)
     surface_run = SurfaceRun(*np.split(run.series, 2, axis=1), run.tr)
     frames = process_run(surface_run, standard_flat_map("fsaverage5"), RECIPE, run.key)
+    qc = frames.qc
+    if study.tracks_motion:
+        # The mean framewise displacement in mm; the first frame has no frame before it.
+        qc = qc | {"fd_mean": round(float(run.motion.displacement[1:].mean()), 4)}
     writer.add(
         run.key,
         frames.frames,
@@ -147,25 +156,8 @@ def write_to_store(writer: StoreWriter, study: Study, index: int, task: str, num
         tr=frames.tr,
         source_tr=frames.source_tr,
         events=run.events,
-        qc=frames.qc | _motion_figures(study, run),
+        qc=qc,
         **table_fields(study, run.subject),
-    )
-
-
-def _motion_figures(study: Study, run: SimulatedRun) -> dict[str, float]:
-    """Mean framewise displacement in mm, which the first frame has none of."""
-    if not study.tracks_motion:
-        return {}
-    return {"fd_mean": round(float(run.motion.displacement[1:].mean()), 4)}
-
-
-def _open_store(path: Path, study: Study) -> StoreWriter:
-    return StoreWriter(
-        path,
-        standard_flat_map("fsaverage5").geometry,
-        tr=RECIPE.target_tr,
-        preprocessing=RECIPE.describe(),
-        provenance={"tool": "data_tools.simulate", "study": dataclasses.asdict(study)},
     )
 
 

@@ -9,7 +9,6 @@ right), F triangles.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -18,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
-from data_tools.spaces.space_map import Sample, sample_linear
+from data_tools.spaces.space_map import Sample, SpaceMap, sample_linear
 
 # Slack of the test whether a pixel is in a triangle, in barycentric coordinates: a pixel on the
 # edge between two triangles must not fall between them by rounding.
@@ -106,7 +105,7 @@ _MAX_SIDE = 16.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FlatMap:
+class FlatMap(SpaceMap):
     """The map from the vertices of two hemispheres to the valid pixels of a geometry.
 
     Attributes:
@@ -124,18 +123,12 @@ class FlatMap:
     right: int
     kept: np.ndarray
 
-    voxels_sha256 = ""
     default_chain = "vertex"
 
     @property
     def n_vertices(self) -> tuple[int, int]:
         """Of the left and the right hemisphere."""
         return self.left, self.right
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """Arguments for the function that reads a run: none."""
-        return {}
 
     def without(self, lost_X: np.ndarray) -> tuple[Sample, np.ndarray]:
         """How to sample a run that lacks vertices; see `SpaceMap`.

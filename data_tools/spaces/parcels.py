@@ -15,12 +15,12 @@ from scipy import sparse
 from data_tools.readers.parcellation import Parcellation
 from data_tools.readers.surface_run import space_name
 from data_tools.spaces.geometry import Geometry
-from data_tools.spaces.space_map import Sample, sample_linear
+from data_tools.spaces.space_map import Sample, SpaceMap, sample_linear
 from data_tools.spaces.standard_maps import STANDARD_SPACES, standard_flat_map
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ParcelMap:
+class ParcelMap(SpaceMap):
     """The map from vertices and voxels to the averages of parcels; see `SpaceMap`.
 
     Attributes:
@@ -28,8 +28,6 @@ class ParcelMap:
     """
 
     parcellation: Parcellation
-
-    default_chain = "pixel"
 
     @property
     def n_vertices(self) -> tuple[int, ...]:

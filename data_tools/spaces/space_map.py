@@ -1,11 +1,12 @@
-"""What takes a run to the frames of a space: the form that all maps share.
+"""From a run to the frames of a space: the form that all maps share.
 
 Flat maps (`flat_map`), parcel averages (`parcels`) and the cortex of a volume (`volume_map`) are
 such maps. Letters in array names: T frames, X values of a run, V valid pixels of a geometry.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -18,7 +19,7 @@ Sample = Callable[[np.ndarray], np.ndarray]
 _FRAME_BLOCK = 16
 
 
-class SpaceMap(Protocol):
+class SpaceMap:
     """The map from the X values of a run to the V valid pixels of a geometry.
 
     Attributes:
@@ -33,10 +34,10 @@ class SpaceMap(Protocol):
 
     geometry: Geometry
     kept: np.ndarray
-    n_vertices: tuple[int, ...]
-    voxels_sha256: str
-    reading: dict[str, Any]
-    default_chain: str
+    n_vertices: tuple[int, ...] = ()
+    voxels_sha256: str = ""
+    reading: Mapping[str, Any] = types.MappingProxyType({})
+    default_chain: str = "pixel"
 
     def without(self, lost_X: np.ndarray) -> tuple[Sample, np.ndarray]:
         """How to sample a run that lacks some values.
@@ -48,9 +49,11 @@ class SpaceMap(Protocol):
           A function from (T, X) values to (T, V) at the pixels, and (V,) bool, the pixels that
           have no data.
         """
+        raise NotImplementedError
 
     def refusal(self, space: str) -> str:
         """The end of a sentence that begins with a run being on another space: what to do."""
+        raise NotImplementedError
 
 
 def sample_linear(weights_VxX: sparse.csr_matrix, series_TxX: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from data_tools.errors import InputError
 from data_tools.readers.surfaces import read_flat_surface
 from data_tools.readers.volume_run import MNI_AFFINE
 from data_tools.spaces.geometry import Geometry
-from data_tools.spaces.space_map import Sample
+from data_tools.spaces.space_map import Sample, SpaceMap
 from data_tools.spaces.standard_maps import fsaverage5_file, standard_flat_map
 
 SPACE = "mni_cortex"
@@ -37,7 +37,7 @@ _TO_MNI152 = np.array(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class VolumeMap:
+class VolumeMap(SpaceMap):
     """The map from the voxels of the cortex to the cubes that are kept; see `SpaceMap`.
 
     Attributes:
@@ -50,13 +50,7 @@ class VolumeMap:
     cortex: np.ndarray
     kept: np.ndarray
 
-    voxels_sha256 = ""
-    default_chain = "pixel"
-
-    @property
-    def n_vertices(self) -> tuple[()]:
-        """Nothing to compare: runs are brought to the grid when they are read."""
-        return ()
+    # Runs are brought to the grid when they are read: they need no numbers of vertices.
 
     @property
     def reading(self) -> dict[str, Any]:

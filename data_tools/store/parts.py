@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.files.atomic import publish_file
+from data_tools.files.atomic import publish_file, write_bytes
 from data_tools.files.npy import as_bytes, open_array, write_data, write_header
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_json, scale_checksum
 
@@ -54,8 +54,7 @@ class Parts:
             with publish_file(self._path(line["key"], "scale.npy")) as file:
                 write_header(file, (2, *self._patches), SCALE_DTYPE)
                 write_data(file, np.stack(scale))
-        with publish_file(self._path(line["key"], "json")) as file:
-            file.write(to_json(line, f"Run {line['key']}"))
+        write_bytes(self._path(line["key"], "json"), to_json(line, f"Run {line['key']}"))
 
     def line(self, key: str) -> dict[str, Any] | None:
         """The line of a part, or None if there is no such part."""
@@ -132,14 +131,14 @@ def to_json(value: Any, what: str, indent: int | None = None) -> bytes:
     Raises:
       InputError: `what` holds NaN, infinity or something that JSON cannot say.
     """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        raise TypeError(f"{type(value).__name__} values are not supported")
+
     try:
-        text = json.dumps(value, sort_keys=True, allow_nan=False, indent=indent, default=_plain)
+        text = json.dumps(value, sort_keys=True, allow_nan=False, indent=indent, default=plain)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} has a field that JSON cannot hold: {error}.") from error
     return text.encode() + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} values are not supported")

@@ -80,7 +80,7 @@ class Store:
         self.runs = parse_run_lines(lines, files.where("runs.jsonl"))
         self.tr = float(self.meta["tr"])
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
-        self.restricted = _restricted(self.meta, self.path)
+        self.restricted = frozenset(self.meta.get("restricted", []))
         self.has_scale = files.has("stats/mean.npy") or files.has("stats/std.npy")
         self._missing = [_missing_offsets(run, self.geometry, self.path) for run in self.runs]
         _check_runs(self.path, self.meta, self.runs)
@@ -169,7 +169,8 @@ class Store:
 
     def verify(self) -> Iterator[tuple[str, bool]]:
         """Reads everything and yields, run by run, its key and whether its checksums match."""
-        step = max(1, _CHECK_BYTES // self._frame_bytes)
+        frame_bytes = self.geometry.n_patches * self.geometry.patch_dim * FRAME_DTYPE.itemsize
+        step = max(1, _CHECK_BYTES // frame_bytes)
         for run, line in enumerate(self.runs):
             checksum = 0
             for start in range(0, line["n_frames"], step):
@@ -179,10 +180,6 @@ class Store:
             if self.has_scale and "scale_crc32" in line:
                 intact &= scale_checksum(*self.scale(run)) == line["scale_crc32"]
             yield line["key"], intact
-
-    @property
-    def _frame_bytes(self) -> int:
-        return self.geometry.n_patches * self.geometry.patch_dim * FRAME_DTYPE.itemsize
 
     def _arrays(self) -> dict[str, Array]:
         """File, shape and dtype of every array of the store."""
@@ -273,6 +270,9 @@ def _read_meta(files: StoreFiles) -> dict[str, Any]:
         )
     _require(meta, path, dtype=str, tr=(int, float), n_runs=int, n_frames=int, n_patches=int)
     _require(meta, path, patch_dim=int, shards=list, geometry_sha256=str, preprocessing=dict)
+    names = meta.get("restricted", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{path} is damaged (restricted): copy or make its store again.")
     if meta["dtype"] != FRAME_DTYPE.name or not (meta["tr"] > 0 and math.isfinite(meta["tr"])):
         raise InputError(f"{path} is damaged (dtype or tr): copy or make its store again.")
     for shard in meta["shards"]:
@@ -294,13 +294,6 @@ def _read_geometry(files: StoreFiles, meta: dict[str, Any]) -> Geometry:
     return geometry
 
 
-def _restricted(meta: dict[str, Any], store: Path | str) -> frozenset[str]:
-    names = meta.get("restricted", [])
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise InputError(f"{store}/store.json is damaged (restricted): copy it again.")
-    return frozenset(names)
-
-
 def _missing_offsets(
     run: dict[str, Any], geometry: Geometry, store: Path | str
 ) -> np.ndarray | None:
@@ -311,16 +304,13 @@ def _missing_offsets(
     except (ValueError, TypeError, OverflowError):
         missing = np.array([-1])
     last = geometry.n_patches * geometry.patch_dim - 1
-    if missing.size and not (missing[0] >= 0 and missing[-1] <= last and _ascends(missing)):
+    ascends = (np.diff(missing) > 0).all()
+    if missing.size and not (missing[0] >= 0 and missing[-1] <= last and ascends):
         raise InputError(
             f"Run {run['key']} of {store} has wrong 'missing' offsets: make the store again."
         )
     missing.flags.writeable = False
     return missing
-
-
-def _ascends(values: np.ndarray) -> bool:
-    return bool((np.diff(values) > 0).all())
 
 
 def _check_runs(store: Path | str, meta: dict[str, Any], runs: list[dict[str, Any]]) -> None:

@@ -27,27 +27,24 @@ def zscore(x_TxV: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
       z: (T, V) float32; columns whose standard deviation is below 1e-6 are 0.
       mean, std: (V,) float32 scale, both 0 for these columns; no other has a std of 0.
     """
-    n_columns = x_TxV.shape[1]
     z = np.empty(x_TxV.shape, np.float32)
+    return z, *mean_and_std(x_TxV, z)
+
+
+def mean_and_std(
+    x_TxV: np.ndarray, z_TxV: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scale that `zscore` takes out, as it returns it; `z_TxV`, if any, takes the z-scores."""
+    n_columns = x_TxV.shape[1]
     mean, std = np.empty(n_columns, np.float32), np.empty(n_columns, np.float32)
-    for block in _column_blocks(n_columns):
+    for start in range(0, n_columns, _COLUMN_BLOCK):
+        block = slice(start, start + _COLUMN_BLOCK)
         x, centre, spread = _centred(x_TxV[:, block])
         varies = spread >= MIN_STD
-        scale = np.divide(varies, spread, where=varies, out=np.zeros_like(spread))
-        np.multiply(x, scale.astype(x.dtype), out=z[:, block])
         mean[block], std[block] = centre * varies, spread * varies
-    return z, mean, std
-
-
-def mean_and_std(x_TxV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The scale that `zscore` takes out, as it returns it, without the z-scores: both 0 for columns
-    without signal."""
-    n_columns = x_TxV.shape[1]
-    mean, std = np.empty(n_columns, np.float32), np.empty(n_columns, np.float32)
-    for block in _column_blocks(n_columns):
-        _, centre, spread = _centred(x_TxV[:, block])
-        varies = spread >= MIN_STD
-        mean[block], std[block] = centre * varies, spread * varies
+        if z_TxV is not None:
+            scale = np.divide(varies, spread, where=varies, out=np.zeros_like(spread))
+            np.multiply(x, scale.astype(x.dtype), out=z_TxV[:, block])
     return mean, std
 
 
@@ -78,7 +75,3 @@ def to_float16(frames: np.ndarray, name: str = "The run") -> np.ndarray:
             f"{MAX_VALUE:.0f} is expected: clean it, or leave it out."
         )
     return frames.astype(np.float16)
-
-
-def _column_blocks(n_columns: int) -> list[slice]:
-    return [slice(i, i + _COLUMN_BLOCK) for i in range(0, n_columns, _COLUMN_BLOCK)]

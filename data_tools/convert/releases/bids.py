@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tqdm
 
-from data_tools.convert.raw_run import RunFiles
+from data_tools.convert.raw_run import VOLUME_READERS, RunFiles
 from data_tools.convert.releases.bids_files import (
     Inheritance,
     parse_entities,
@@ -19,7 +19,7 @@ from data_tools.convert.releases.bids_files import (
 from data_tools.errors import InputError
 from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, left_of, without_hemisphere
-from data_tools.readers.volume_run import is_volume, read_volume_header, read_volume_run
+from data_tools.readers.volume_run import is_volume
 from data_tools.store.checks import RESERVED
 
 # How surface time series are named; other files of a tree are passed over.
@@ -207,12 +207,11 @@ def _run_files(
         for ending in ("_timeseries.tsv", "_regressors.tsv")  # of fMRIPrep before 20.2
         for file in around.files(path, ending, "confounds")
     ]
-    readers = {"read": read_volume_run, "read_header": read_volume_header}
     return RunFiles(
         run_key(path.name),
         path,
         fields,
-        **(readers if is_volume(path) else {}),
+        **(VOLUME_READERS if is_volume(path) else {}),
         read_events=functools.partial(read_events, events[0]) if events else None,
         confounds=confounds[0] if confounds else None,
         sidecar_tr=tuple(around.files(path, "_bold.json")),

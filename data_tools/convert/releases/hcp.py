@@ -17,9 +17,9 @@ from typing import Any
 
 import tqdm
 
-from data_tools.convert.raw_run import RunFiles, nothing_found, open_root
+from data_tools.convert.raw_run import VOLUME_READERS, RunFiles, nothing_found, open_root
 from data_tools.errors import InputError
-from data_tools.readers.volume_run import is_volume, read_volume_header, read_volume_run
+from data_tools.readers.volume_run import is_volume
 from data_tools.store.selection import chooser
 
 SUFFIX = "_Atlas_MSMAll"
@@ -133,12 +133,11 @@ def read_evs(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _run_files(subject: str, path: Path, names: dict[str, str]) -> RunFiles:
     evs = path.parent / "EVs"
-    readers = {"read": read_volume_run, "read_header": read_volume_header}
     return RunFiles(
         key=f"sub-{subject}_" + "_".join(f"{name}-{value}" for name, value in names.items()),
         path=path,
         fields={"subject": subject} | names,
-        **(readers if is_volume(path) else {}),
+        **(VOLUME_READERS if is_volume(path) else {}),
         read_events=functools.partial(read_evs, evs) if evs.is_dir() else None,
         sidecar_tr=_TR[names["mag"]],
     )

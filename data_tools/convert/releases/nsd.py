@@ -156,7 +156,9 @@ def _run_files(
     fields: dict[str, Any] = {"subject": subject, "session": session, "run": run}
     design = designs.get(f"design_session{session:02d}_run{run:02d}.tsv")
     if design:
-        fields["task"] = "rest" if _is_rest(design) else "nsdcore"
+        # In ten or more sessions a subject rested in the first and the last of 14 runs.
+        is_rest = set(design.read_bytes().split()) <= {b"0"}
+        fields["task"] = "rest" if is_rest else "nsdcore"
     return RunFiles(
         key=f"sub-{subject}_ses-{session}_run-{run}",
         path=path,
@@ -164,11 +166,6 @@ def _run_files(
         read_events=functools.partial(read_design, design, path) if design else None,
         sidecar_tr=_TR,
     )
-
-
-def _is_rest(design: Path) -> bool:
-    """In ten or more sessions a subject rested in the first and the last of 14 runs."""
-    return set(design.read_bytes().split()) <= {b"0"}
 
 
 _VOLUMES = "nsddata_timeseries/ppdata/{subject}/func1mm/timeseries"
@@ -229,16 +226,16 @@ def volume_recipe(
     script = "\n\n".join(["#!/bin/sh\nset -e", *blocks, shlex.join(last)]) + "\n"
     remarks = [f"Runs to map: {len(runs) - n_done}; mapped already: {n_done}."]
     told = {name: find_designs(shown, name) for name in names}
-    if without := sum(_design(path) not in told[subject] for subject, path in runs):
+    designs_of_runs = [
+        (subject, path.name.replace("timeseries_", "design_").replace(".nii.gz", ".tsv"))
+        for subject, path in runs
+    ]
+    if without := sum(design not in told[subject] for subject, design in designs_of_runs):
         remarks.append(
             f"Runs without a design, so without events: {without} of {len(runs)}. Designs are in "
             f"{_VOLUME_DESIGNS} of NSD."
         )
     return script, remarks
-
-
-def _design(run: Path) -> str:
-    return run.name.replace("timeseries_", "design_").replace(".nii.gz", ".tsv")
 
 
 def _block(

@@ -138,27 +138,24 @@ def _labelled(
     classes: np.ndarray | None,
     source: str,
 ) -> RunFiles:
-    trials = [] if table is None else table.get(_place(run), [])
-    if table is None:
-        label = functools.partial(_label_all, classes=classes)
-    else:
-        label = functools.partial(_label_included, trials=trials, name=run.key)
+    trials = None if table is None else table.get(_place(run), [])
     read = run.read_events
     # Without a design there are no events; that is an error where trials should be among them.
     if read is not None or trials:
-        read = functools.partial(_read, read, label)
+        read = functools.partial(_read_labelled, read, trials, classes, run.key)
     return dataclasses.replace(run, fields=run.fields | {"labels_from": source}, read_events=read)
 
 
-def _read(read: Callable[[], list[Event]] | None, label: Callable) -> list[Event]:
-    return label(read() if read else [])
-
-
-def _label_all(events: list[Event], classes: np.ndarray) -> list[Event]:
-    return [event | {"category_id": int(classes[event["nsd_id"]])} for event in events]
-
-
-def _label_included(events: list[Event], trials: list[Trial], name: str) -> list[Event]:
+def _read_labelled(
+    read: Callable[[], list[Event]] | None,
+    trials: list[Trial] | None,
+    classes: np.ndarray | None,
+    name: str,
+) -> list[Event]:
+    """The events of a run with the classes of their images, or with the labels of trials."""
+    events = read() if read else []
+    if trials is None:
+        return [event | {"category_id": int(classes[event["nsd_id"]])} for event in events]
     labels, lost = {}, []
     for trial in trials:
         found = [

@@ -52,7 +52,10 @@ def confound_table(run: SimulatedRun, rng: np.random.Generator) -> list[dict[str
       run: the run as it is written, its first frame brightened by SETTLING.
       rng: source of what is made up.
     """
-    columns = {name: _text(values) for name, values in confounds(run, rng).items()}
+    columns = {
+        name: ["n/a" if np.isnan(x) else f"{x:.8g}" for x in values.astype(np.float64)]
+        for name, values in confounds(run, rng).items()
+    }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -73,7 +76,7 @@ def confounds(run: SimulatedRun, rng: np.random.Generator) -> dict[str, np.ndarr
     columns |= _expand("csf", csf)
     columns |= _expand("white_matter", white_matter)
     columns |= _dvars(run)
-    columns["framewise_displacement"] = _without_first(run.motion.displacement)
+    columns["framewise_displacement"] = np.concatenate([[np.nan], run.motion.displacement[1:]])
     mixed = noise[:, 2:] + shared[:, None] / shared.std() * rng.normal(0, 0.5, _N_COMPONENTS)
     components = np.zeros((n_frames, _N_COMPONENTS))  # 0 in frames that are not steady
     components[1:] = np.linalg.qr(mixed[1:] - mixed[1:].mean(0))[0]
@@ -119,14 +122,6 @@ def _outliers(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         f"motion_outlier{i:02d}": np.arange(len(frames)) == frame
         for i, frame in enumerate(np.flatnonzero(frames))
     }
-
-
-def _without_first(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[np.nan], values[1:]])
-
-
-def _text(values: np.ndarray) -> list[str]:
-    return ["n/a" if np.isnan(value) else f"{value:.8g}" for value in values.astype(np.float64)]
 
 
 _FMRIPREP = Path("derivatives") / "fmriprep"
