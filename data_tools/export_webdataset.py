@@ -13,7 +13,6 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tqdm
@@ -23,7 +22,6 @@ from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import publish_directory
 from data_tools.flags import command_parser, positive
 from data_tools.published.webdataset import FIELDS, FORMS
-from data_tools.spaces.geometry import Geometry
 from data_tools.store.checks import SET_BY_WRITER
 from data_tools.store.reader import Store
 from data_tools.store.selection import Selection, open_selection
@@ -75,73 +73,34 @@ def write_shards(
     return len(shards)
 
 
-def _write_run(
-    archive: tarfile.TarFile,
-    run: dict[str, Any],
-    bold_TxC: np.ndarray,
-    events: list[dict[str, Any]],
-    *,
-    mask_HxW: np.ndarray | None = None,
-    scale: tuple[np.ndarray, np.ndarray] | None = None,
-) -> None:
-    """Adds a run to an open tar: with a mask in the older form, with a scale in the newer.
-
-    Args:
-      archive: open to be written.
-      run: its metadata; `key` names the members.
-      bold_TxC: float16.
-      events: as BIDS has them.
-      mask_HxW: bool, the pixels that the columns are.
-      scale: mean and std, each (C,) float32.
-    """
-    meta = {name: value for name, value in run.items() if name != "key"}
-    members = {
-        "meta.json": json.dumps(meta, sort_keys=True).encode(),
-        "events.json": json.dumps(events, sort_keys=True).encode(),
-        "bold.npy": _npy(bold_TxC),
-    }
-    if mask_HxW is not None:
-        buffer = io.BytesIO()
-        sparse.save_npz(buffer, sparse.coo_matrix(mask_HxW), compressed=False)
-        members["mask.npz"] = buffer.getvalue()
-    if scale is not None:
-        members |= {"mean.npy": _npy(scale[0]), "std.npy": _npy(scale[1])}
-    for suffix, data in members.items():
-        # No owner and no time: the same run gives the same bytes.
-        info = tarfile.TarInfo(f"{run['key']}.{suffix}")
-        info.size, info.mode = len(data), 0o644
-        archive.addfile(info, io.BytesIO(data))
-
-
 def _write(archive: tarfile.TarFile, store: Store, run: int, form: str) -> None:
+    """Adds a run to an open tar: with its mask in the older form, with its scale in the newer."""
     line, geometry = store.runs[run], store.geometry
-    scale = store.scale(run)
-    _write_run(
-        archive,
-        _meta(store, run),
-        geometry.to_columns(store.read(run, 0, line["n_frames"])),
-        line.get("events") or [],
-        mask_HxW=geometry.mask if form == "older" else None,
-        scale=tuple(map(geometry.to_columns, scale)) if form == "newer" and scale else None,
-    )
-
-
-def _meta(store: Store, run: int) -> dict[str, Any]:
-    """What the metadata of a run say: its line, but for what is elsewhere or of the store."""
-    line = store.runs[run]
-    dropped = SET_BY_WRITER | {"events", "missing", "source"}
+    # What the store says of itself, and what is in other members, is no metadata.
+    dropped = SET_BY_WRITER | {"key", "events", "missing", "source"}
     meta = {_NAMES.get(name, name): value for name, value in line.items() if name not in dropped}
     meta["n_frames"] = line["n_frames"]
     if store.missing(run) is not None:
-        lost = np.zeros(store.geometry.patch_mask.shape, bool)
+        lost = np.zeros(geometry.patch_mask.shape, bool)
         lost.reshape(-1)[store.missing(run)] = True
-        meta["missing"] = np.flatnonzero(store.geometry.to_columns(lost)).tolist()
-    return meta
-
-
-def _is_flat_map(geometry: Geometry) -> bool:
-    """Whether frames are images whose valid pixels in raster order are the columns."""
-    return geometry.columns is None and 1 not in geometry.mask.shape
+        meta["missing"] = np.flatnonzero(geometry.to_columns(lost)).tolist()
+    members = {
+        "meta.json": json.dumps(meta, sort_keys=True).encode(),
+        "events.json": json.dumps(line.get("events") or [], sort_keys=True).encode(),
+        "bold.npy": _npy(geometry.to_columns(store.read(run, 0, line["n_frames"]))),
+    }
+    if form == "older":
+        buffer = io.BytesIO()
+        sparse.save_npz(buffer, sparse.coo_matrix(geometry.mask), compressed=False)
+        members["mask.npz"] = buffer.getvalue()
+    elif store.has_scale:
+        mean, std = map(geometry.to_columns, store.scale(run))
+        members |= {"mean.npy": _npy(mean), "std.npy": _npy(std)}
+    for suffix, data in members.items():
+        # No owner and no time: the same run gives the same bytes.
+        info = tarfile.TarInfo(f"{line['key']}.{suffix}")
+        info.size, info.mode = len(data), 0o644
+        archive.addfile(info, io.BytesIO(data))
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -159,7 +118,9 @@ def _check(selection: Selection, args: argparse.Namespace) -> None:
             f"{store.path} does not hold the mean and standard deviation before z-scoring, which "
             "the newer form has: convert the runs with --chain=pixel, or give --form=older."
         )
-    if args.form == "older" and not _is_flat_map(store.geometry):
+    # Frames must be images whose valid pixels in raster order are the columns.
+    is_flat_map = store.geometry.columns is None and 1 not in store.geometry.mask.shape
+    if args.form == "older" and not is_flat_map:
         raise InputError(
             f"{store.path} is no flat map, and the older form is of flat maps: give --form=newer."
         )

@@ -14,7 +14,7 @@ are of runs resampled with --target-tr=1 --kind=linear.
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from data_tools.published.arrow_rows import (
     read_split,
     source_name,
 )
-from data_tools.published.headers import first_problem
 from data_tools.published.import_command import (
     first_run,
     geometry_of,
@@ -43,7 +42,7 @@ from data_tools.published.import_command import (
     import_parser,
     print_import_sizes,
 )
-from data_tools.published.importing import ImportJob, import_sources
+from data_tools.published.importing import ImportJob, first_problem, import_sources
 from data_tools.published.published_split import read_trait
 from data_tools.published.source import Source
 from data_tools.readers.surface_run import told_tr
@@ -77,8 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         first = first_run([x for some in sources.values() for x in some], args.skip_damaged)
         job = import_job(args, geometry_of(first, args.geometry), folder.split(".")[0])
-        if not (args.dry_run or args.skip_damaged):
-            _check_headers(sources.values(), job)
+        # Nothing is written before the headers of all splits are found to be good.
+        for some in () if args.dry_run or args.skip_damaged else sources.values():
+            # Each split alone, since two may have the same keys.
+            local = [source for source in some if source.is_local]
+            if problem := first_problem(local, job.geometry, jobs=1):
+                raise InputError(problem.reason)
         table = {}
         for name, places in splits.items():
             output = args.output / name if name else args.output
@@ -139,15 +142,6 @@ def _common_tr(rows: Sequence[Row], split: str, args: argparse.Namespace) -> flo
             "to resample all runs to one."
         )
     return told[0]
-
-
-def _check_headers(splits: Iterable[Sequence[Source]], job: ImportJob) -> None:
-    """Refuses what is wrong with any split before the first is written."""
-    for sources in splits:
-        local = [source for source in sources if source.is_local]
-        # Each alone, since two splits may have the same keys.
-        if problem := first_problem(local, job.geometry, jobs=1):
-            raise InputError(problem.reason)
 
 
 def _import_split(

@@ -51,7 +51,7 @@ def publish_directory(path: str | os.PathLike) -> Iterator[Path]:
         yield new
         for folder, _, names in os.walk(new):
             for name in ("", *names):
-                _fsync(os.path.join(folder, name))
+                fsync_directory(os.path.join(folder, name))
         # A directory cannot be replaced in one step: the old one steps aside first.
         if path.exists():
             os.replace(path, old)
@@ -66,11 +66,7 @@ def publish_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def fsync_directory(path: str | os.PathLike) -> None:
-    """Makes renames inside a directory durable."""
-    _fsync(path)
-
-
-def _fsync(path: str | os.PathLike) -> None:
+    """Makes renames inside a directory durable; also the bytes of a file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

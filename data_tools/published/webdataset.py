@@ -143,7 +143,7 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
 
 def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
     """Yields the key, frames and columns of each run of a shard, from headers alone."""
-    for key, members in _runs(place, _beginning, seekable=can_seek(place)):
+    for key, members in _runs(place, lambda file: file.read(4096), seekable=can_seek(place)):
         name = f"Run {key} of {base_name(place)}"
         try:
             _check_members(members, name)
@@ -216,10 +216,6 @@ def _whole(file: io.BufferedIOBase) -> bytes:
     data = io.BytesIO()
     shutil.copyfileobj(file, data, _BLOCK)
     return data.getvalue()
-
-
-def _beginning(file: io.BufferedIOBase) -> bytes:
-    return file.read(4096)
 
 
 def _run(

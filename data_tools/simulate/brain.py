@@ -170,18 +170,14 @@ class Traits:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subject(Person):
+class Subject(Person, Traits):
     """One simulated person, with a brain.
 
     Attributes:
-      mixing, effect, delay: see Traits.
       networks: (K, X) own network maps, of unit norm at each vertex.
       patterns: (C, X) own activation patterns, near 1 where strongest.
     """
 
-    mixing: np.ndarray
-    effect: float
-    delay: float
     networks: np.ndarray
     patterns: np.ndarray
 

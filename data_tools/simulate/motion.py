@@ -10,8 +10,7 @@ import numpy as np
 import scipy.signal
 
 from data_tools.simulate.brain import mid_surface
-
-PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+from data_tools.timeseries.confounds import PARAMETERS as PARAMETERS
 
 # Head radius at which rotations count as displacement, in mm (Power et al., NeuroImage 59, 2012).
 _RADIUS = 50.0

@@ -95,15 +95,11 @@ def _dealt(study: Study) -> list[tuple[str, int, bool]]:
     for index in range(study.subjects):
         sex = "FM"[(index + study.seed) % 2]  # as many of each in any stretch of subjects
         site = int(deal("sites", sex, cards=range(study.sites)))
-        patient = deal("diagnosis", sex, site, cards=_deck(study, site))
+        # The first half of the sites sees patients; one in the middle sees as many of each.
+        side = study.sites - 1 - 2 * site
+        deck = (True, False)
+        if study.diagnosis == "site" and side != 0:
+            deck = (side > 0,) * _MOST + (side < 0,)
+        patient = deal("diagnosis", sex, site, cards=deck)
         people.append((sex, site, bool(patient)))
     return people
-
-
-def _deck(study: Study, site: int) -> tuple[bool, ...]:
-    """Whether a patient, of each card of a deck."""
-    # The first half of the sites sees patients; one in the middle sees as many of each.
-    side = study.sites - 1 - 2 * site
-    if study.diagnosis != "site" or side == 0:
-        return (True, False)
-    return (side > 0,) * _MOST + (side < 0,)

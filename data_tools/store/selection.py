@@ -84,26 +84,21 @@ def select_runs(store: Store, query: str) -> np.ndarray:
             raise unknown(f"No run of {store.path} has a field '{field}'", names)
         values = np.array([str(run.get(field, "")) for run in store.runs])
         if match := _DRAW.fullmatch(pattern):
-            drawn = _draw(values[keep], int(match[1]), match[2])
-            if drawn is None:
+            # Ordered by checksums, a value keeps its place whatever other values the store has.
+            checksums = {x: hashlib.sha256(f"{match[2]}/{x}".encode()).digest() for x in values}
+            order = sorted(set(values[keep]), key=checksums.__getitem__)
+            if not 0 < int(match[1]) <= len(order):
                 raise InputError(
-                    f"'{condition}' asks for {match[1]} of the {len(set(values[keep]))} values of "
-                    f"'{field}' in {store.path}: choose from 1 to that many."
+                    f"'{condition}' asks for {match[1]} of the {len(order)} values of '{field}' in "
+                    f"{store.path}: choose from 1 to that many."
                 )
-            keep &= np.isin(values, drawn)
+            keep &= np.isin(values, order[: int(match[1])])
         else:
             wanted = chooser(pattern)
             keep &= [wanted(value) for value in values]
     if not keep.any():
         raise InputError(f"No run of {store.path} matches '?{query}': loosen the filter.")
     return np.flatnonzero(keep)
-
-
-def _draw(values: np.ndarray, count: int, draw: str) -> list[str] | None:
-    """So many of the distinct values, the first ones of an order; None if there are too few."""
-    # By checksums: a value keeps its place whatever other values the store has.
-    order = sorted(set(values), key=lambda x: hashlib.sha256(f"{draw}/{x}".encode()).digest())
-    return order[:count] if 0 < count <= len(order) else None
 
 
 def is_known(value: Any) -> bool:

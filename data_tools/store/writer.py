@@ -168,12 +168,7 @@ class StoreWriter:
         return self._layout.laid_out() | {line["key"]: line for line in self._parts.lines()}
 
     def refuse_others(self, others: Collection[str], what: str) -> None:
-        """Refuses to go on with a killed job of others than these: they would slip into the store.
-
-        Args:
-          others: names of the runs or inputs that are there and not among these.
-          what: "runs" or "inputs".
-        """
+        """Refuses the runs or inputs (`what`) of another, killed job: they would slip in here."""
         if others:
             raise InputError(
                 f"{self._partial} was begun with other {what}, such as {min(others)}: delete it to "

@@ -18,7 +18,8 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.readers.tables import read_lines
 
-_MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+# The six of a rigid body in motion.
+PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 def _expand(*names: str) -> tuple[str, ...]:
@@ -29,12 +30,12 @@ def _expand(*names: str) -> tuple[str, ...]:
 
 # What the field regresses, as columns of fMRIPrep's table (`select_confounds` has the sources).
 PRESETS: dict[str, tuple[str, ...]] = {
-    "motion6": _MOTION,
-    "motion24": _expand(*_MOTION),
+    "motion6": PARAMETERS,
+    "motion24": _expand(*PARAMETERS),
     "gsr": ("global_signal",),
-    "simple": (*_expand(*_MOTION), "white_matter", "csf", "cosine*"),
-    "acompcor": (*_expand(*_MOTION), "a_comp_cor_0[0-4]", "cosine*"),
-    "36p": _expand(*_MOTION, "white_matter", "csf", "global_signal"),
+    "simple": (*_expand(*PARAMETERS), "white_matter", "csf", "cosine*"),
+    "acompcor": (*_expand(*PARAMETERS), "a_comp_cor_0[0-4]", "cosine*"),
+    "36p": _expand(*PARAMETERS, "white_matter", "csf", "global_signal"),
 }
 
 # Columns kept frame by frame, and the beginning of the names of their figures.

@@ -106,7 +106,12 @@ def process_run(
         confounds = confounds.part(window)
         qc |= motion_figures(confounds)
     if recipe.denoises:
-        wanted = _wanted(confounds, recipe, name)
+        if recipe.confounds and confounds is None:
+            raise InputError(
+                f"{name} has no table of confounds beside it (*_desc-confounds_timeseries.tsv): "
+                "put it there, or convert without --confounds."
+            )
+        wanted = select_confounds(confounds, recipe.confounds) if recipe.confounds else None
         series = denoise(series, tr, wanted, recipe.highpass, recipe.lowpass, name)
         # A vertex that the confounds explain to the last bit has no data any more.
         sample, lost = space_map.without((std == 0) | (mean_and_std(series)[1] == 0))
@@ -165,18 +170,6 @@ def kept_frames(
             "others with --seconds, or fewer --drop-dummies."
         )
     return slice(start, stop)
-
-
-def _wanted(confounds: Confounds | None, recipe: Recipe, name: str) -> np.ndarray | None:
-    """(T, C) the confounds to regress out of a run, None for none."""
-    if not recipe.confounds:
-        return None
-    if confounds is None:
-        raise InputError(
-            f"{name} has no table of confounds beside it (*_desc-confounds_timeseries.tsv): put it "
-            "there, or convert without --confounds."
-        )
-    return select_confounds(confounds, recipe.confounds)
 
 
 def temporal_snr(mean: np.ndarray, std: np.ndarray) -> float | None:
