@@ -34,6 +34,7 @@ classifier of `diagnosis` on connectivity (80 subjects, a rest run of 200 frames
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -68,33 +69,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("data_tools.simulate", __doc__)
-    default = Study()
     add = parser.add_argument
     add("--output", required=True, metavar="DIR", help="directory to make")
     add("--format", choices=FORMATS, default="store", help="what to write (default: %(default)s)")
-    for name, kind, text in (
-        ("subjects", int, "number of subjects"),
-        ("runs", int, "task runs a subject"),
-        ("rest-runs", int, "rest runs a subject"),
-        ("frames", int, "frames a run at --tr; runs at another TR last equally long"),
-        ("conditions", int, "number of task conditions"),
-        ("effect", float, "strength of the task's response, 0 for none"),
-        ("trait-effect", float, "strength with which age and sex change connectivity, 0 for none"),
-        ("tr", float, "seconds from frame to frame"),
-        ("sites", int, "number of sites, with TRs and noise of their own"),
-        ("motion", float, "strength of artefacts of head motion, 0 for none"),
-        ("diagnosis-effect", float, "strength with which --diagnosis=effect changes connectivity"),
-        ("seed", int, "of all randomness: the same flags give the same bytes"),
-    ):
-        value = getattr(default, name.replace("-", "_"))
-        add(f"--{name}", type=kind, default=value, help=f"{text} (default: {value:g})")
-    add("--task", choices=tuple(DESIGNS), default=default.task, help="design of the task runs")
-    add(
-        "--diagnosis",
-        choices=DIAGNOSES,
-        default=default.diagnosis,
-        help="what the label 'patient' goes along with (default: %(default)s, no label)",
-    )
+    for field in dataclasses.fields(Study):
+        add(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            choices={"task": tuple(DESIGNS), "diagnosis": DIAGNOSES}.get(field.name),
+            default=field.default,
+            help=f"{field.metadata['help']} (default: %(default)s)",
+        )
     add(
         "--splits",
         default="0.6,0.2,0.2",

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -16,41 +17,33 @@ DIAGNOSES = ("off", "none", "effect", "site", "motion")
 _SITE_TRS = (1.0, 0.72, 2.0, 1.5)
 
 
+def _setting(default: int | float | str, text: str) -> Any:
+    """A field of `Study` with the help of its flag."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What to simulate; the flags of `data_tools.simulate` that change the data.
+    """The flags of `data_tools.simulate` that change the data; every field has its help."""
 
-    Attributes:
-      subjects: number of subjects.
-      runs: task runs a subject.
-      rest_runs: rest runs a subject.
-      frames: frames a run at `tr`; at another TR as many as last equally long.
-      conditions: number of task conditions.
-      task: "block" or "event".
-      effect: strength of the task's response; 0 is none.
-      trait_effect: strength with which age and sex move the coupling of networks; 0 is none.
-      tr: seconds from frame to frame.
-      sites: number of sites, each with a TR, noise and gains of its own.
-      motion: strength of the artefacts of head motion; 0 is none.
-      diagnosis: what the label "patient" goes along with, one of DIAGNOSES.
-      diagnosis_effect: strength with which the diagnosis "effect" moves the coupling of networks.
-      seed: of all randomness.
-    """
-
-    subjects: int = 12
-    runs: int = 2
-    rest_runs: int = 1
-    frames: int = 240
-    conditions: int = 4
-    task: str = "block"
-    effect: float = 1.0
-    trait_effect: float = 1.0
-    tr: float = 1.0
-    sites: int = 1
-    motion: float = 0.0
-    diagnosis: str = "off"
-    diagnosis_effect: float = 1.0
-    seed: int = 0
+    subjects: int = _setting(12, "number of subjects")
+    runs: int = _setting(2, "task runs a subject")
+    rest_runs: int = _setting(1, "rest runs a subject")
+    frames: int = _setting(240, "frames a run at --tr; runs at another TR last equally long")
+    conditions: int = _setting(4, "number of task conditions")
+    task: str = _setting("block", "design of the task runs")
+    effect: float = _setting(1.0, "strength of the task's response, 0 for none")
+    trait_effect: float = _setting(
+        1.0, "strength with which age and sex change connectivity, 0 for none"
+    )
+    tr: float = _setting(1.0, "seconds from frame to frame")
+    sites: int = _setting(1, "number of sites, with TRs and noise of their own")
+    motion: float = _setting(0.0, "strength of artefacts of head motion, 0 for none")
+    diagnosis: str = _setting("off", "the label 'patient' goes along with this; 'off' is no label")
+    diagnosis_effect: float = _setting(
+        1.0, "strength with which --diagnosis=effect changes connectivity"
+    )
+    seed: int = _setting(0, "of all randomness: the same flags give the same bytes")
 
     def __post_init__(self):
         for name in ("subjects", "sites"):
