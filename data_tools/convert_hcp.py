@@ -28,7 +28,21 @@ _TOOL = "data_tools.convert_hcp"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
+    parser = conversion_parser(
+        _TOOL, "Turns the HCP young adult release into a store.", max_missing=0.01
+    )
+    add = parser.add_argument
+    add("--input", required=True, metavar="ROOT", help="directory with a folder a subject")
+    add(
+        "--suffix",
+        help=f"of the series, also _Atlas_MSMAll_hp2000_clean ({SUFFIX}; of volumes none)",
+    )
+    add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
+    add("--tasks", metavar="LIST", help="tasks to take, such as REST1,REST2 or MOVIE*")
+    add("--restricted-csv", metavar="FILE", help="table that tells families: batches keep them")
+    add("--batches-table", metavar="FILE", help="table of subject and batch: CSV, TSV or JSON")
+    add("--batches", type=_numbers, metavar="LIST", help="batches to convert, such as 0-17")
+    args = parse(parser, argv)
     with kind_errors():
         runs, remarks = find_hcp_runs(
             args.input,
@@ -104,24 +118,6 @@ def add_batches(
     if not kept:
         raise InputError("No run is in these batches: give others with --batches.")
     return kept, remarks
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = conversion_parser(
-        _TOOL, "Turns the HCP young adult release into a store.", max_missing=0.01
-    )
-    add = parser.add_argument
-    add("--input", required=True, metavar="ROOT", help="directory with a folder a subject")
-    add(
-        "--suffix",
-        help=f"of the series, also _Atlas_MSMAll_hp2000_clean ({SUFFIX}; of volumes none)",
-    )
-    add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
-    add("--tasks", metavar="LIST", help="tasks to take, such as REST1,REST2 or MOVIE*")
-    add("--restricted-csv", metavar="FILE", help="table that tells families: batches keep them")
-    add("--batches-table", metavar="FILE", help="table of subject and batch: CSV, TSV or JSON")
-    add("--batches", type=_numbers, metavar="LIST", help="batches to convert, such as 0-17")
-    return parse(parser, argv)
 
 
 def _numbers(text: str) -> frozenset[int]:

@@ -30,7 +30,21 @@ _TOOL = "data_tools.convert_nsd"
 
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = _parse_args(argv)
+    parser = conversion_parser(
+        _TOOL,
+        "Turns the Natural Scenes Dataset, mapped to fsLR-32k, into a store.",
+        max_missing=0.01,
+    )
+    add = parser.add_argument
+    add("--input", required=True, metavar="ROOT", help="directory with the folders subjNN")
+    add("--designs", metavar="ROOT", help="the same for the designs, where they are elsewhere")
+    add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
+    add("--trials", metavar="FILE", help="CSV of included trials, with category_id or --logits")
+    add("--logits", metavar="FILE", help=".npy (73000, classes) by image: the largest is the class")
+    add("--from-volume", action="store_true", help="write the commands that map volumes, only")
+    add("--mapped", type=Path, metavar="DIR", help="with it: where mapped runs shall be")
+    add("--templates", type=Path, metavar="DIR", help="with it: resample_fsaverage of HCPpipelines")
+    args = parse(parser, argv)
     with kind_errors():
         if args.from_volume:
             _print_recipe(args, _conversion_flags(argv))
@@ -73,24 +87,6 @@ def _conversion_flags(argv: Sequence[str]) -> list[str]:
     for name in ("--input", "--designs", "--mapped", "--templates"):
         parser.add_argument(name)
     return parser.parse_known_args(argv)[1]
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = conversion_parser(
-        _TOOL,
-        "Turns the Natural Scenes Dataset, mapped to fsLR-32k, into a store.",
-        max_missing=0.01,
-    )
-    add = parser.add_argument
-    add("--input", required=True, metavar="ROOT", help="directory with the folders subjNN")
-    add("--designs", metavar="ROOT", help="the same for the designs, where they are elsewhere")
-    add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
-    add("--trials", metavar="FILE", help="CSV of included trials, with category_id or --logits")
-    add("--logits", metavar="FILE", help=".npy (73000, classes) by image: the largest is the class")
-    add("--from-volume", action="store_true", help="write the commands that map volumes, only")
-    add("--mapped", type=Path, metavar="DIR", help="with it: where mapped runs shall be")
-    add("--templates", type=Path, metavar="DIR", help="with it: resample_fsaverage of HCPpipelines")
-    return parse(parser, argv)
 
 
 if __name__ == "__main__":

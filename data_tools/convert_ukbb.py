@@ -18,13 +18,6 @@ _TOOL = "data_tools.convert_ukbb"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
-    with kind_errors():
-        runs, remarks = find_ukbb_runs(args.input, modalities=args.modality, subjects=args.subjects)
-        run_command(args, runs, tool=_TOOL, dataset="ukbb", remarks=remarks)
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = conversion_parser(
         _TOOL, "Turns the surface fMRI of UK Biobank (field 32136) into a store.", max_missing=0.01
     )
@@ -32,7 +25,10 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--input", required=True, metavar="ROOT", help="directory that holds the archives")
     add("--modality", type=_modalities, default=tuple(TASKS), metavar="LIST", help="rfMRI,tfMRI")
     add("--subjects", metavar="LIST", help="names or patterns with commas, or a file of names")
-    return parse(parser, argv)
+    args = parse(parser, argv)
+    with kind_errors():
+        runs, remarks = find_ukbb_runs(args.input, modalities=args.modality, subjects=args.subjects)
+        run_command(args, runs, tool=_TOOL, dataset="ukbb", remarks=remarks)
 
 
 def _modalities(text: str) -> tuple[str, ...]:

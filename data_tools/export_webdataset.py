@@ -30,7 +30,14 @@ _NAMES = {ours: theirs for theirs, ours in FIELDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
+    parser = command_parser("data_tools.export_webdataset", __doc__)
+    add = parser.add_argument
+    add("store", metavar="STORE", help="a store, also as STORE?field=pattern")
+    add("--output", required=True, type=Path, metavar="DIR", help="directory to make")
+    add("--form", choices=tuple(FORMS), default="newer", help="of which release (%(default)s)")
+    add("--runs-per-shard", type=positive, default=8, metavar="N", help="(%(default)s)")
+    add("--prefix", help="of the names of shards (the store's name)")
+    args = parser.parse_args(argv)
     with kind_errors():
         selection = open_selection(args.store)
         _check(selection, args)
@@ -131,17 +138,6 @@ def _check(selection: Selection, args: argparse.Namespace) -> None:
         raise InputError(
             f"The key {names[0]} holds '/' or '.', which names in shards cannot: rename the run."
         )
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_parser("data_tools.export_webdataset", __doc__)
-    add = parser.add_argument
-    add("store", metavar="STORE", help="a store, also as STORE?field=pattern")
-    add("--output", required=True, type=Path, metavar="DIR", help="directory to make")
-    add("--form", choices=tuple(FORMS), default="newer", help="of which release (%(default)s)")
-    add("--runs-per-shard", type=positive, default=8, metavar="N", help="(%(default)s)")
-    add("--prefix", help="of the names of shards (the store's name)")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The importers and `fmrifm.port` take the file with `--geometry=FILE`. Without `-
 `--cortex` it is that of the flat map that `convert` would use.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,12 @@ from data_tools.spaces.standard_maps import STANDARD_SPACES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
+    parser = command_parser("data_tools.make_geometry", __doc__)
+    add = parser.add_argument
+    add("--output", required=True, type=Path, metavar="FILE", help="geometry.npz to write")
+    add_space_flags(parser)
+    add("--space", choices=STANDARD_SPACES, default="fsLR-32k", help="of the flat map that ships")
+    args = parse(parser, argv)
     with kind_errors():
         if args.output.suffix != ".npz":
             raise InputError(f"{args.output} does not end in .npz: give the geometry such a name.")
@@ -32,15 +36,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.output}: {geometry.space}, {geometry.n_patches} patches of "
             f"{geometry.patch_dim}, {geometry.n_pixels:,} valid of {geometry.width:,} columns"
         )
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_parser("data_tools.make_geometry", __doc__)
-    add = parser.add_argument
-    add("--output", required=True, type=Path, metavar="FILE", help="geometry.npz to write")
-    add_space_flags(parser)
-    add("--space", choices=STANDARD_SPACES, default="fsLR-32k", help="of the flat map that ships")
-    return parse(parser, argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ which runs need it, and what follows. (The package nsdcode 1.1 itself fails with
 Letters in array names: T frames, V vertices of the subject, X vertices of fsaverage.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +29,14 @@ _FRAME_BLOCK = 16  # a run is about 10 GB in float64
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
+    parser = command_parser("data_tools.nsd_volume", __doc__)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN.nii.gz", help="func1mm time series of the release")
+    add("--nsd", required=True, type=Path, metavar="ROOT", help="top of the release")
+    add("--subject", required=True, metavar="SUBJECT", help="such as subj01")
+    add("--side", required=True, choices=SIDES, help="hemisphere")
+    add("--output", required=True, type=Path, metavar="FILE", help="GIFTI to write")
+    args = parser.parse_args(argv)
     with kind_errors():
         series_TxX = map_run(args.run, args.nsd, args.subject, args.side)
         frames = [gifti.GiftiDataArray(frame, "NIFTI_INTENT_TIME_SERIES") for frame in series_TxX]
@@ -102,17 +108,6 @@ def _read_transform(path: Path, n_columns: int) -> np.ndarray:
                 f"{path} has {values.shape[1]} columns, not {n_columns}: get it again."
             )
         return np.where(values == _NOWHERE, -np.inf if n_columns == 3 else values, values)
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_parser("data_tools.nsd_volume", __doc__)
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN.nii.gz", help="func1mm time series of the release")
-    add("--nsd", required=True, type=Path, metavar="ROOT", help="top of the release")
-    add("--subject", required=True, metavar="SUBJECT", help="such as subj01")
-    add("--side", required=True, choices=SIDES, help="hemisphere")
-    add("--output", required=True, type=Path, metavar="FILE", help="GIFTI to write")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def describe_split(
     }
 
 
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("data_tools.split", __doc__)
     add = parser.add_argument
     add("stores", nargs="+", metavar="STORE", help="stores, also as STORE?field=pattern")
@@ -148,11 +148,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, help="of the shuffle (0)")
     add("--groups", metavar="FIELD", help="field that keeps subjects together, such as family")
     add("--published", metavar="NAME", help="a published split, or its file, in place of shares")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
+    args = parser.parse_args(argv)
     with kind_errors():
         if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
             raise InputError(f"{args.output} exists already: choose another path or delete it.")

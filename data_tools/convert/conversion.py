@@ -20,7 +20,7 @@ from data_tools.convert.skipped import (
     collect_skipped,
     finish_store,
     publish_empty_shard,
-    remove_empty_shard,
+    read_empty_shard,
     skipped_lines,
 )
 from data_tools.errors import InputError, as_input_errors
@@ -87,7 +87,8 @@ def convert(
     output = Path(output)
     partial = output.with_name(f"{output.name}.partial")
     resumed = partial.exists()
-    remove_empty_shard(output)
+    if read_empty_shard(output) is not None:  # of an earlier attempt
+        shutil.rmtree(output)
     tr = job.recipe.target_tr or _own_tr(runs, job.recipe)
     root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
     times = collections.Counter(run.key for run in runs)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -124,9 +123,3 @@ def read_empty_shard(path: Path) -> tuple[int, int] | None:
     if not (isinstance(shard, list) and len(shard) == 2 and all(type(n) is int for n in shard)):
         raise InputError(f"{file} is damaged: convert the shard again.")
     return shard[0], shard[1]
-
-
-def remove_empty_shard(path: Path) -> None:
-    """Clears away what an earlier attempt at a shard left, if it had no good run."""
-    if read_empty_shard(path) is not None:
-        shutil.rmtree(path)

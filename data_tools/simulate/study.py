@@ -70,9 +70,6 @@ class Study:
             if self.conditions < 2:
                 raise InputError("--conditions must be 2 or more: with one there is no question.")
             designs.count_rounds(self.design, self.conditions, self.seconds)
-        self._check_labels()
-
-    def _check_labels(self) -> None:
         if self.sites > (self.subjects + 1) // 2:
             raise InputError(
                 f"--sites={self.sites} is too many for {self.subjects} subjects: give "

@@ -50,10 +50,6 @@ class PixelGrid:
         y = self.bbox[3] - self.pixel_size * np.arange(height)
         return np.stack(np.broadcast_arrays(x, y[:, None]), axis=-1)
 
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """(..., 2) x and y in mm -> (..., 2) column and row, not rounded."""
-        return (points - (self.bbox[0], self.bbox[3])) / (self.pixel_size, -self.pixel_size)
-
 
 def rasterise(points: np.ndarray, triangles: np.ndarray, grid: PixelGrid) -> np.ndarray:
     """The pixels whose centre is in a triangle of a mesh, edges included.
@@ -70,7 +66,9 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, grid: PixelGrid) -> np.
     Returns:
       (H, W) bool.
     """
-    corners = grid.to_pixels(np.asarray(points, np.float64))[triangles]
+    # Columns and rows, not rounded.
+    places = np.asarray(points, np.float64) - (grid.bbox[0], grid.bbox[3])
+    corners = (places / (grid.pixel_size, -grid.pixel_size))[triangles]
     first = np.ceil(corners.min(1) - _EDGE_SLACK).clip(0).astype(np.int64)
     height, width = grid.shape
     last = np.floor(corners.max(1) + _EDGE_SLACK).clip(-1, (width - 1, height - 1))

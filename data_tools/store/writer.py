@@ -150,12 +150,7 @@ class StoreWriter:
         )
 
     def finish_source(self, name: str, keys: Sequence[str]) -> None:
-        """Notes, durably, that all runs of a source were added, so that it need not be read again.
-
-        Args:
-          name: of the source, such as a shard.
-          keys: of its runs.
-        """
+        """Notes, durably, that all runs of a source were added: it need not be read again."""
         self._source_path(name).parent.mkdir(exist_ok=True)
         text = to_json({"name": name, "keys": list(keys)}, f"The source {name}")
         write_bytes(self._source_path(name), text)

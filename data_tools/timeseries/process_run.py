@@ -13,8 +13,7 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.readers.volume_run import VolumeHeader, VolumeRun
-from data_tools.spaces.geometry import Geometry
-from data_tools.spaces.space_map import Sample, SpaceMap
+from data_tools.spaces.space_map import SpaceMap
 from data_tools.timeseries.confounds import (
     Confounds,
     check_n_frames,
@@ -124,10 +123,15 @@ def process_run(
     series = resample(series, tr, target_tr, recipe.kind)
     recipe.check_length(len(series), target_tr, name)
     hidden = lost if recipe.missing == "record" else np.zeros_like(lost)
-    to_patches = space_map.geometry.pixels_to_patches
-    frames, largest = _to_patches(
-        series, None if recipe.chain == "pixel" else sample, space_map.geometry, hidden, name
-    )
+    geometry, largest = space_map.geometry, 0.0
+    to_patches = geometry.pixels_to_patches
+    frames = np.empty((len(series), geometry.n_patches, geometry.patch_dim), np.float16)
+    for start in range(0, len(series), _FRAME_BLOCK):
+        block = slice(start, start + _FRAME_BLOCK)
+        pixels = series[block] if recipe.chain == "pixel" else sample(series[block])
+        pixels[:, hidden] = 0
+        largest = max(largest, float(pixels.max()), -float(pixels.min()))
+        frames[block] = to_patches(to_float16(pixels, name))
     return Frames(
         frames=frames,
         mean=to_patches(mean) if recipe.chain == "pixel" else None,
@@ -190,21 +194,3 @@ def _check_missing(share: float, limit: float, name: str) -> None:
             f"{name} has no data in {share:.1%} of its pixels, where {limit:.1%} is allowed: leave "
             "it out, or raise --max-missing."
         )
-
-
-def _to_patches(
-    series: np.ndarray, sample: Sample | None, geometry: Geometry, hidden: np.ndarray, name: str
-) -> tuple[np.ndarray, float]:
-    """(T, N, P) float16 frames of a series and their largest absolute value.
-
-    Without a function to sample it, the series is at the pixels already.
-    """
-    frames = np.empty((len(series), geometry.n_patches, geometry.patch_dim), np.float16)
-    largest = 0.0
-    for start in range(0, len(series), _FRAME_BLOCK):
-        block = slice(start, start + _FRAME_BLOCK)
-        pixels = series[block] if sample is None else sample(series[block])
-        pixels[:, hidden] = 0
-        largest = max(largest, float(pixels.max()), -float(pixels.min()))
-        frames[block] = geometry.pixels_to_patches(to_float16(pixels, name))
-    return frames, largest

@@ -145,7 +145,12 @@ def frame_figures(store: Store, run: int) -> dict[str, float]:
 
 
 def _in_time(store: Store, run: int) -> dict[str, float]:
-    x_TxV = _sampled_pixels(store, run)
+    # The middle of the run, at valid pixels spread over the whole frame.
+    n_all = store.runs[run]["n_frames"]
+    n_read = min(n_all, _MOST_FRAMES)
+    pixels = _spread(np.flatnonzero(store.valid(run)), _MOST_PIXELS)
+    frames = store.read(run, (n_all - n_read) // 2, n_read).reshape(n_read, -1)
+    x_TxV = frames[:, pixels].astype(np.float32)
     figures = {"spread": float(np.sqrt(np.mean(x_TxV**2)))}
     x_TxV = x_TxV - x_TxV.mean(0)
     power_V = np.einsum("tv,tv->v", x_TxV, x_TxV)
@@ -173,15 +178,6 @@ def _spectrum(x_TxV: np.ndarray, tr: float) -> dict[str, float]:
     return {
         name: float(share[band == i].sum()) for i, name in enumerate(names) if (band == i).any()
     }
-
-
-def _sampled_pixels(store: Store, run: int) -> np.ndarray:
-    """(T, V) float32: the middle of a run at valid pixels spread over the whole frame."""
-    n_frames = store.runs[run]["n_frames"]
-    n_read = min(n_frames, _MOST_FRAMES)
-    pixels = _spread(np.flatnonzero(store.valid(run)), _MOST_PIXELS)
-    frames = store.read(run, (n_frames - n_read) // 2, n_read).reshape(n_read, -1)
-    return frames[:, pixels].astype(np.float32)
 
 
 def _in_space(store: Store, run: int) -> dict[str, float]:

@@ -19,7 +19,6 @@ import tqdm
 
 from data_tools.convert.raw_run import VOLUME_READERS, RunFiles, nothing_found, open_root
 from data_tools.errors import InputError
-from data_tools.readers.volume_run import is_volume
 from data_tools.store.selection import chooser
 
 SUFFIX = "_Atlas_MSMAll"
@@ -74,10 +73,18 @@ def find_hcp_runs(
                 continue
             if not take_task(match["task"]):
                 continue
-            run = _run_files(subject, path, match.groupdict() | {"mag": match["mag"] or "3T"})
+            names, evs = match.groupdict() | {"mag": match["mag"] or "3T"}, folder / "EVs"
             # At 7T, films and retinotopy come without events; at 3T every task has some.
-            if run.read_events is None and match["mod"] == "tfMRI" and not match["mag"]:
+            if not evs.is_dir() and match["mod"] == "tfMRI" and not match["mag"]:
                 without_events += 1
+            run = RunFiles(
+                key="_".join(f"{name}-{x}" for name, x in ({"sub": subject} | names).items()),
+                path=path,
+                fields={"subject": subject} | names,
+                **(VOLUME_READERS if volumes else {}),
+                read_events=functools.partial(read_evs, evs) if evs.is_dir() else None,
+                sidecar_tr=_TR[names["mag"]],
+            )
             runs.append(run)
     if not runs:
         raise nothing_found(root, f"SUBJECT/{_RESULTS}/ACQUISITION/ACQUISITION{ending}")
@@ -129,15 +136,3 @@ def read_evs(folder: str | os.PathLike) -> list[dict[str, Any]]:
                 {"onset": onset, "duration": duration, "trial_type": path.stem, "value": value}
             )
     return sorted(events, key=lambda event: (event["onset"], event["trial_type"]))
-
-
-def _run_files(subject: str, path: Path, names: dict[str, str]) -> RunFiles:
-    evs = path.parent / "EVs"
-    return RunFiles(
-        key=f"sub-{subject}_" + "_".join(f"{name}-{value}" for name, value in names.items()),
-        path=path,
-        fields={"subject": subject} | names,
-        **(VOLUME_READERS if is_volume(path) else {}),
-        read_events=functools.partial(read_evs, evs) if evs.is_dir() else None,
-        sidecar_tr=_TR[names["mag"]],
-    )

@@ -129,8 +129,19 @@ def find_ukbb_runs(
         bar = tqdm.tqdm(found, "archives", len(archives), leave=False, unit="zip", delay=1)
         for (path, match), members in zip(archives, bar, strict=True):
             wanted = [pair for pair in members if pair[0] in modalities]
-            runs += [_run_files(path, match, *pair) for pair in wanted]
             without.update(set(modalities) - dict(wanted).keys())
+            subject, session = match["subject"], int(match["session"])
+            for modality, member in wanted:
+                fields = {"subject": subject, "session": session}
+                run = RunFiles(
+                    key=f"sub-{subject}_ses-{session}_mod-{modality}",
+                    path=path,
+                    fields=fields | {"mod": modality, "task": TASKS[modality]},
+                    read=functools.partial(read_ukbb_run, member=member),
+                    read_header=functools.partial(read_ukbb_header, member=member),
+                    sidecar_tr=_TR,
+                )
+                runs.append(run)
     if not runs:
         raise nothing_found(root, f"PARTICIPANT_32136_INSTANCE_0.zip with {_FOLDER} in it")
     remarks = [f"Sessions without {name}: {count}." for name, count in sorted(without.items())]
@@ -172,20 +183,3 @@ def _members(path: Path) -> list[tuple[str, str]]:
         if f"/{name}".endswith(f"/{end}")
     ]
     return members or list(expected.items())
-
-
-def _run_files(path: Path, match: re.Match[str], modality: str, member: str) -> RunFiles:
-    session = int(match["session"])
-    return RunFiles(
-        key=f"sub-{match['subject']}_ses-{session}_mod-{modality}",
-        path=path,
-        fields={
-            "subject": match["subject"],
-            "session": session,
-            "mod": modality,
-            "task": TASKS[modality],
-        },
-        read=functools.partial(read_ukbb_run, member=member),
-        read_header=functools.partial(read_ukbb_header, member=member),
-        sidecar_tr=_TR,
-    )

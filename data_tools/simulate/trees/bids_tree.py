@@ -52,15 +52,6 @@ def confound_table(run: SimulatedRun, rng: np.random.Generator) -> list[dict[str
       run: the run as it is written, its first frame brightened by SETTLING.
       rng: source of what is made up.
     """
-    columns = {
-        name: ["n/a" if np.isnan(x) else f"{x:.8g}" for x in values.astype(np.float64)]
-        for name, values in confounds(run, rng).items()
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def confounds(run: SimulatedRun, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Columns of (T,) float64, NaN where a frame has no value."""
     n_frames = len(run.series)
     cortex = run.series[:, run.series.any(0)].mean(1, dtype=np.float64)
     level = cortex[1:].mean()
@@ -71,11 +62,8 @@ def confounds(run: SimulatedRun, rng: np.random.Generator) -> dict[str, np.ndarr
     white_matter = 0.9 * level + 0.6 * shared + 30 * noise[:, 1]
     csf[0], white_matter[0] = csf[0] * SETTLING, white_matter[0] * SETTLING
 
-    columns: dict[str, np.ndarray] = {}
-    columns |= _expand("global_signal", cortex)
-    columns |= _expand("csf", csf)
-    columns |= _expand("white_matter", white_matter)
-    columns |= _dvars(run)
+    columns = _expand("global_signal", cortex) | _expand("csf", csf)
+    columns |= _expand("white_matter", white_matter) | _dvars(run)
     columns["framewise_displacement"] = np.concatenate([[np.nan], run.motion.displacement[1:]])
     mixed = noise[:, 2:] + shared[:, None] / shared.std() * rng.normal(0, 0.5, _N_COMPONENTS)
     components = np.zeros((n_frames, _N_COMPONENTS))  # 0 in frames that are not steady
@@ -85,7 +73,12 @@ def confounds(run: SimulatedRun, rng: np.random.Generator) -> dict[str, np.ndarr
     for name, column in zip(PARAMETERS, run.motion.parameters.T, strict=True):
         columns |= _expand(name, column)
     columns |= {"non_steady_state_outlier00": np.arange(n_frames) == 0}
-    return columns | _outliers(columns)
+    columns |= _outliers(columns)
+    texts = {
+        name: ["n/a" if np.isnan(x) else f"{x:.8g}" for x in values.astype(np.float64)]
+        for name, values in columns.items()
+    }
+    return [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
 
 
 def _expand(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
