@@ -66,17 +66,10 @@ def add_batches(
     batches_table: str | None,
     wanted: frozenset[int] | None,
 ) -> tuple[list[RunFiles], list[str]]:
-    """Adds the fields batch and family to runs, and keeps those of some batches.
+    """Adds the fields batch and family to runs, keeps those of wanted batches, and gives remarks.
 
-    Args:
-      runs: what was found.
-      root: where; the subjects that have a folder there are dealt out to batches.
-      restricted_csv: the table that tells the families.
-      batches_table: the table that tells the batches; goes before those of the families.
-      wanted: the batches to keep, None for all runs.
-
-    Returns:
-      The runs, and remarks.
+    Batches come from a table of them, or else from that of the families of the subjects with a
+    folder below `root`.
     """
     families: dict[str, int] = {}
     batches: dict[str, int] = {}

@@ -56,14 +56,7 @@ def transforms(subject: str, side: str) -> tuple[list[str], str]:
 
 
 def map_run(run: Path, nsd: Path, subject: str, side: str) -> np.ndarray:
-    """(T, X) float32: a volume run at the vertices of one side of fsaverage.
-
-    Args:
-      run: func1mm time series of the release.
-      nsd: top of the release.
-      subject: "subj01" to "subj08".
-      side: "lh" or "rh".
-    """
+    """(T, X) float32: a volume run (func1mm) at the vertices of one side of fsaverage."""
     depths, fsaverage = transforms(subject, side)
     places = [_read_transform(Path(nsd) / file, 3) - 1 for file in depths]  # counted from 1
     nearest_X = _read_transform(Path(nsd) / fsaverage, 1)[:, 0].astype(np.int64) - 1

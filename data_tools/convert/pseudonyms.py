@@ -60,12 +60,7 @@ class Pseudonyms:
         return dataclasses.replace(run, key=key, fields=fields, scrub=scrub)
 
     def scrub(self, text: str, run: RunFiles) -> str:
-        """A message about a run without the names of its files and of its subject.
-
-        Args:
-          text: the message.
-          run: as it was found, before `run`.
-        """
+        """A message about a run, as it was found, without names of its files and subject."""
         key = self.run(run).key
         # Events, sidecars and confounds lie beside the run or in other folders of its subject.
         paths = [run.path, run.confounds, *getattr(run.read_events, "args", ())]

@@ -62,12 +62,10 @@ def collect_skipped(outcomes: Generator[Outcome], stop: bool = False) -> tuple[l
 
 
 def skipped_lines(skipped: Sequence[Outcome], root: Path | None = None) -> bytes:
-    """The bytes of `skipped.jsonl`: key, path and reason of each run.
+    """The bytes of `skipped.jsonl`: key, path and reason of each run, in the order of runs.
 
-    Args:
-      skipped: the runs, in the order of the lines.
-      root: a directory that holds them all; paths are given below it, also in reasons. None
-        leaves them as they are.
+    Paths are given below `root`, a directory that holds them all, also in reasons; None leaves
+    them.
     """
 
     def below(text: str) -> str:

@@ -26,9 +26,7 @@ Row = dict[str, Any]
 def read_values(place: str, name: str) -> Iterator[Row]:
     """Yields the plain values of each row of a file, without its arrays; classes by their names.
 
-    Args:
-      place: path or URL.
-      name: what messages call it.
+    The file is a path or URL; messages call it by `name`.
     """
     for batch in _batches(place, name):
         yield from _plain_values(batch)
@@ -184,14 +182,9 @@ def _bounds(lists: Any, first: int, last: int) -> np.ndarray:
 
 
 def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[str]]:
-    """The files of each split of a folder.
+    """The files of each split of a folder, a path or URL; `wanted` names splits, by default all.
 
-    Args:
-      folder: path or URL.
-      wanted: splits to take, None or none for all.
-
-    Returns:
-      {name: places}; the name is "" where the folder itself is the only split.
+    The name is "" where the folder itself is the only split.
     """
     folder = folder.rstrip("/")
     own = _files(folder)

@@ -240,12 +240,9 @@ def source_name(split: str, place: str) -> str:
 
 
 def read_split(split: str, places: Sequence[str], skip_damaged: bool) -> list[Row]:
-    """The plain values of all rows of a split.
+    """The plain values of all rows of a split, "" where there are no splits.
 
-    Args:
-      split: its name, "" where there are no splits.
-      places: its files.
-      skip_damaged: whether what cannot be read is left out, without a word: its source tells.
+    Damaged files are left out, if they are to be skipped, without a word: their sources tell.
     """
     rows = []
     with tqdm.tqdm(places, f"read {split}".strip(), unit="file", leave=False, delay=1) as bar:

@@ -227,10 +227,7 @@ _Scanned = tuple[str, int, int] | Outcome
 def scan_sources(sources: Sequence[Source], geometry: Geometry, jobs: int) -> Iterator[_Scanned]:
     """The headers of the runs of sources: key, frames and columns, or what is wrong.
 
-    Args:
-      sources: to be read, in processes of their own.
-      geometry: that their columns should be of.
-      jobs: number of processes, -1 for one a core.
+    Sources are read in `jobs` processes; their columns should be of the geometry.
     """
     work = [functools.partial(_scan, source, geometry) for source in sources]
     owners: dict[str, str] = {}

@@ -245,12 +245,7 @@ class Trait:
 
 
 def read_trait(name: str, folder: str) -> Trait:
-    """A published trait by name, for a folder.
-
-    Args:
-      name: such as "abide_dx".
-      folder: that is imported; its name must be that of the dataset.
-    """
+    """A published trait by name, such as "abide_dx", for a folder of its dataset."""
     table = json.loads(TRAITS.read_text())
     if name not in table["traits"]:
         raise unknown(f"{name} is no published trait", table["traits"])

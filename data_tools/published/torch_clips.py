@@ -43,13 +43,7 @@ def find_clips(places: Sequence[str]) -> list[str]:
 
 
 def clip_sources(clips: Sequence[str], geometry: Geometry, tr: float) -> list[Source]:
-    """Sources of some hundred clips each, as the importers' driver takes them.
-
-    Args:
-      clips: their files.
-      geometry: of the pixels to take; all others must be 0.
-      tr: seconds between frames.
-    """
+    """Sources of some hundred clips each; pixels that are not of the geometry must be 0."""
     sources = []
     for first in range(0, len(clips), _A_SOURCE):
         part = list(clips[first : first + _A_SOURCE])

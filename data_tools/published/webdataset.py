@@ -122,15 +122,11 @@ class _Header(tarfile.TarInfo):
 
 
 def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]:
-    """Yields the runs of a shard.
+    """Yields the runs of a shard, a path or URL, and an outcome with its reason for each bad one.
 
-    Args:
-      place: path or URL of the tar.
-      tr: seconds between frames where the metadata do not tell; None takes 1.
-
-    Yields:
-      Runs, with the mask that came with them in `mask_HxW`, and an outcome with its reason for each
-      that is no good.
+    `tr` is in seconds, for metadata that do not tell; None takes 1. The mask that came with a run
+    is in its `mask_HxW`. InputError if the file is no tar, is truncated or empty, or out to do
+    harm.
     """
     masks: dict[bytes, np.ndarray] = {}
     for key, members in _runs(place, _whole):

@@ -63,10 +63,7 @@ def split_grayordinates(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Values of grayordinates by place: left and right cortex, and with `whole` voxels below.
 
-    Args:
-      data_TxI: as the file has them, in memory or not.
-      models: what its columns are.
-      whole: whether voxels are wanted.
+    `data_TxI`, in memory or not, has the columns that `models` describes.
 
     Returns:
       (T, X_left), (T, X_right) and (T, G) float32, or None in place of the last where there are no

@@ -75,16 +75,12 @@ def smooth(values_XxK: np.ndarray, fwhm: float) -> np.ndarray:
 def smooth_fields(
     rng: np.random.Generator, n_fields: int, fwhm: float, bilateral: float = 0.0
 ) -> np.ndarray:
-    """Gaussian random fields, each of mean 0 and standard deviation 1 over each hemisphere.
+    """(K, 20,484) float32 Gaussian random fields, of mean 0 and deviation 1 over each hemisphere.
 
     Args:
-      rng: source of the noise.
-      n_fields: number K of fields.
+      rng, n_fields: source of the noise, and number K of fields.
       fwhm: full width at half maximum of the kernel in mm along the surface.
       bilateral: correlation between a place and its mirror image, 0 to 1.
-
-    Returns:
-      (K, 20,484) float32, left then right.
     """
     noise = rng.standard_normal((2 * N_VERTICES, n_fields), np.float32)
     left, right = _standardise(smooth(noise, fwhm).T.reshape(n_fields, 2, N_VERTICES)).swapaxes(

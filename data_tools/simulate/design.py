@@ -70,16 +70,9 @@ def draw_events(
     """Presentations of one run: every condition equally often, in random order, with jitter.
 
     Order, durations and pauses are drawn independently of each other, so that neither the time in
-    the run nor the length of a presentation tells the condition.
-
-    Args:
-      rng: source of the order and of the jitter.
-      design: the timing.
-      names: `trial_type` of each condition.
-      seconds: from the first frame of the run to the last.
-
-    Returns:
-      BIDS events: onset and duration in seconds, rounded to 0.1 s, and trial_type.
+    the run nor the length of a presentation tells the condition. `seconds` last from the first
+    frame of the run to the last. Returns BIDS events: onset and duration in seconds, rounded to 0.1
+    s, and trial_type.
     """
     rounds = count_rounds(design, len(names), seconds)
     order = rng.permutation(np.tile(names, rounds))
@@ -118,11 +111,9 @@ def evoked_responses(
     """Blood response to each condition: its presentations convolved with the canonical response.
 
     Args:
-      events: BIDS events.
-      gains: (events,) strength of each presentation.
+      events: BIDS events, each as strong as its number in `gains`.
       names: `trial_type` of each condition.
-      tr: seconds from frame to frame.
-      n_frames: number T of frames.
+      tr, n_frames: seconds from frame to frame, and number T of frames.
       delay: seconds by which this brain's response comes late.
 
     Returns:

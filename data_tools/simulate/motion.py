@@ -41,13 +41,9 @@ class Motion:
 
 
 def draw_motion(rng: np.random.Generator, displacement: float, n_frames: int, tr: float) -> Motion:
-    """Head motion of a run: slow drift about where the head lies, and now and then a jerk.
+    """Head motion of a run of T frames: slow drift about where the head lies, now and then a jerk.
 
-    Args:
-      rng: source of the motion.
-      displacement: the subject's mean framewise displacement in mm at a TR of 1 s, roughly.
-      n_frames: number T of frames.
-      tr: seconds from frame to frame.
+    `displacement` is the subject's mean framewise displacement in mm at a TR of 1 s, roughly.
     """
     pushes = _DRIFT * np.sqrt(tr) * rng.standard_normal((n_frames, 6))
     n_jerks = rng.poisson(n_frames * tr / _PAUSE)

@@ -124,13 +124,9 @@ def draw_run(
     tr: float | None = None,
     onset_step: float = 0.0,
 ) -> SimulatedRun:
-    """One run of a subject.
+    """A run of a subject: of task "rest" or that of the study, and its number from 1.
 
     Args:
-      study: the study.
-      subject: one of its subjects.
-      task: "rest" or the study's task.
-      number: of the run of this task, from 1.
       tr: seconds from frame to frame; None takes that of the subject's site.
       onset_step: seconds; events begin at multiples of it, 0 for any time.
     """

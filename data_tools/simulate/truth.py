@@ -55,15 +55,9 @@ def write_truth(
 ) -> None:
     """Writes `truth.npz`, with the keys of `KEYS`, and `truth.json`, which explains them.
 
-    Own maps and patterns of a subject are not stored, as `brain.draw_subject` gives them
-    back from the flags alone.
-
-    Args:
-      directory: where to write them.
-      study: the study.
-      kind: the format of its files.
-      names: what the files call each subject; None for their own names.
-      split: of each subject, in stores.
+    Own maps and patterns of a subject are not stored, as `brain.draw_subject` gives them back from
+    the flags alone. `kind` is the format of the files of the study, `names` are what they call each
+    subject (None for their own names), and `split` is that of each subject, in stores.
     """
     group = draw_group(study)
     mixing = mixing_of(group.loadings)

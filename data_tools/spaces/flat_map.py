@@ -52,19 +52,11 @@ class PixelGrid:
 
 
 def rasterise(points: np.ndarray, triangles: np.ndarray, grid: PixelGrid) -> np.ndarray:
-    """The pixels whose centre is in a triangle of a mesh, edges included.
+    """(H, W) bool: the pixels whose centre is in a triangle of a mesh, edges included.
 
     Every pixel in the bounding box of every triangle is tested at once: the triangles of a brain
     mesh are hardly larger than a pixel. Which way round a triangle goes does not matter, and one
-    without area covers nothing.
-
-    Args:
-      points: (X, 2) float64 in mm.
-      triangles: (F, 3) indices into the points.
-      grid: the pixel grid; what lies outside of it is cut off.
-
-    Returns:
-      (H, W) bool.
+    without area covers nothing. Points (X, 2) are in mm; triangles (F, 3) hold indices of points.
     """
     # Columns and rows, not rounded.
     places = np.asarray(points, np.float64) - (grid.bbox[0], grid.bbox[3])
@@ -168,11 +160,9 @@ def build_flat_map(
     lies on the same pixels whatever the region.
 
     Args:
-      left: points (X_left, 3) in mm and triangles (F, 3) of the left flat surface.
-      right: the same of the right.
-      left_roi: (X_left,) bool, the vertices to keep; None keeps all. A triangle is kept when all
-        of its vertices are.
-      right_roi: (X_right,) bool, the same of the right.
+      left, right: points (X, 3) in mm and triangles (F, 3) of the flat surfaces.
+      left_roi, right_roi: (X,) bool, the vertices to keep; None keeps all. A triangle is kept when
+        all of its vertices are.
       space: name of the space for the geometry.
       patch_size: side of a patch in pixels.
       grid: the pixel grid.

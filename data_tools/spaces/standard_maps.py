@@ -84,11 +84,7 @@ def surfaces_provenance(
     space: str = "fsaverage5",
     names: bool = True,
 ) -> dict[str, Any]:
-    """What `read_flat_map` of the same arguments reads, for the provenance of a store.
-
-    Args:
-      surfaces, rois, space: as there.
-      names: whether files are told by name too, or by their checksums alone.
+    """Checksums of the files that `read_flat_map` of these arguments reads, and with `names` names.
 
     Returns:
       {"surfaces": [{"file", "sha256"}, ...], "roi": [{"file", "sha256"}, ...] or None}, files

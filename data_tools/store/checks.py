@@ -17,15 +17,10 @@ _ALWAYS_THERE = ("dataset", "subject", "session", "task")
 
 
 def checked_frames(key: str, frames: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Frames as a store holds them.
+    """The frames of run `key` as a store holds them: (T, N, P) float16, C order; a copy if need be.
 
-    Args:
-      key: the run.
-      frames: (T, N, P) float16 or float32.
-      geometry: of the store.
-
-    Returns:
-      (T, N, P) float16, C order; not a copy if it was that already.
+    Refuses a wrong shape or dtype, no frame, values that are not finite or too large for float16,
+    and values off the cortex.
     """
     frames = np.asarray(frames)
     patches = (geometry.n_patches, geometry.patch_dim)
@@ -57,14 +52,11 @@ def checked_line(
     geometry: Geometry,
     tr: float,
 ) -> dict[str, Any]:
-    """The metadata of a run, as far as they do not depend on its frames and place.
+    """The metadata of run `key`, as far as they do not depend on its frames and place.
 
-    Args:
-      key: the run.
-      fields: metadata of the caller.
-      missing: offsets into a flat N * P frame, in any order, or None.
-      geometry: of the store.
-      tr: of the store; of the run too, unless it has its own.
+    `missing` holds offsets into a flat N * P frame, in any order, and `tr` is that of the store,
+    for runs without one of their own. Refuses a run without a key, fields that the writer sets,
+    wrong offsets, and values that JSON cannot hold.
     """
     if not isinstance(key, str) or not key.strip():
         raise InputError(f"{key!r} cannot be the key of a run: give it a name.")

@@ -30,14 +30,8 @@ def plan_runs(
 ) -> list[dict[str, Any]]:
     """Gives every run its place: key order, shards filled up, no run across two shards.
 
-    Args:
-      lines: one for each run, as of its part.
-      frame_bytes: size of a frame.
-      shard_bytes: most data of a shard; a longer run has a shard for itself.
-
-    Returns:
-      The lines of `runs.jsonl`. The checksum of the scale stays only where all runs have one,
-      which tells that the store has stats.
+    A run of more than `shard_bytes` has a shard for itself. The checksum of the scale stays in the
+    lines only where all runs have one, which tells that the store has stats.
     """
     lines = sorted(lines, key=lambda line: line["key"])
     dropped = set() if all("scale_crc32" in line for line in lines) else {"scale_crc32"}

@@ -154,11 +154,8 @@ def check_n_frames(confounds: Confounds, n_frames: int, run: str | os.PathLike) 
 def n_dummies(confounds: Confounds | None, wanted: int | str, name: str = "The run") -> int:
     """The number of frames to drop at the beginning, before the signal is steady.
 
-    Args:
-      confounds: table of the run, if there is one; only 'auto' needs it.
-      wanted: a number, or 'auto' for the leading frames that fMRIPrep marked, each in a column
-        `non_steady_state_outlierXX` of its own.
-      name: of the run, for errors.
+    `wanted` is a number, or 'auto' for the leading frames that fMRIPrep marked, each in a column
+    `non_steady_state_outlierXX` of its own; only that needs the table of confounds.
     """
     if wanted == "auto":
         if confounds is None:

@@ -39,21 +39,18 @@ def find_hcp_runs(
     subjects: str | None = None,
     tasks: str | None = None,
 ) -> tuple[list[RunFiles], list[str]]:
-    """Finds the runs of a release.
+    """Finds the runs of a release, in key order, and remarks on what was left out or is missing.
 
     Folders that hold several acquisitions merged, such as that of the 7T retinotopy, have other
-    names than acquisitions and are left out.
+    names than acquisitions and are left out. The fields of runs are subject, mod, task, mag and
+    dir.
 
     Args:
       root: the directory that holds a folder a subject.
-      suffix: what stands between the name of an acquisition and `.dtseries.nii`, or `.nii.gz`;
-        None for what the release has by default.
+      suffix: what stands between the name of an acquisition and `.dtseries.nii`, or `.nii.gz`; None
+        for what the release has by default.
       volumes: whether to find volumes in MNI152 space in place of surface runs.
       subjects, tasks: which to take, see `selection.chooser`.
-
-    Returns:
-      The runs in key order, and remarks on what was left out or is missing. Their fields are
-      subject, mod, task, mag and dir.
     """
     root = open_root(root)
     take_subject, take_task = chooser(subjects), chooser(tasks)
@@ -105,16 +102,10 @@ def hcp_subjects(root: str | os.PathLike) -> list[str]:
 
 
 def read_evs(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads the event files of a run, `CONDITION.txt` with a line an event.
+    """Reads the event files of a run, `CONDITION.txt` with a line an event, from its folder EVs.
 
-    A file without lines is a condition that was never shown.
-
-    Args:
-      folder: the directory EVs of a run.
-
-    Returns:
-      Events as BIDS has them, by onset and then condition: onset and duration in seconds,
-      trial_type (the condition) and value.
+    A file without lines is a condition that was never shown. Events are as BIDS has them, by onset
+    and then condition: onset and duration in seconds, trial_type (the condition) and value.
     """
     events = []
     for path in sorted(Path(folder).glob("[!.]*.txt")):

@@ -51,9 +51,8 @@ def read_families(path: str | os.PathLike) -> tuple[dict[str, int], str]:
 def family_batches(subjects: Collection[str], families: Mapping[str, int]) -> dict[str, int]:
     """Deals the families of subjects out to twenty batches, as the published ones were.
 
-    Args:
-      subjects: all subjects of the release, whichever of them shall be converted.
-      families: see `read_families`. A subject who is not in it gets no batch.
+    `subjects` are all of the release, whichever of them shall be converted; those without a family
+    get no batch.
     """
     from sklearn.model_selection import GroupKFold
 

@@ -44,16 +44,15 @@ def find_nsd_runs(
     designs: str | os.PathLike | None = None,
     subjects: str | None = None,
 ) -> tuple[list[RunFiles], list[str]]:
-    """Finds the runs of the main experiment, and the resting runs in its sessions.
+    """Finds the runs of the main experiment and the resting runs in its sessions, in key order.
+
+    Their fields are subject, session and run (numbers), and task ("nsdcore" or "rest", as the
+    design tells). Remarks say what was left out or is missing.
 
     Args:
       root: the directory that holds the folders of subjects, or the top of the release.
       designs: the same for the designs, where they are elsewhere.
       subjects: which to take, see `selection.chooser`.
-
-    Returns:
-      The runs in key order, and remarks on what was left out or is missing. Their fields are
-      subject, session and run (numbers), and task ("nsdcore" or "rest", as the design tells).
     """
     root = _people(open_root(root))
     designs = root if designs is None else open_root(designs)
@@ -89,15 +88,11 @@ def find_nsd_runs(
 
 
 def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads which images were shown in a run.
+    """Reads which images were shown in a run, from its design.
 
-    A design has a line a frame: the number of the image that appears, from 1, or 0. Where the
-    same number stands on lines that follow one another, the image stayed.
-
-    Args:
-      path: the design.
-      series: the run, whose number of frames the design must have. The release interpolates one
-        frame more than it has lines for.
+    A design has a line a frame: the number of the image that appears, from 1, or 0. Where the same
+    number stands on lines that follow one another, the image stayed. The run (`series`) must have
+    as many frames, or one more, as the release interpolates it.
 
     Returns:
       Events as BIDS has them, each with the onset and duration in seconds, trial_type "nsd", and
@@ -130,12 +125,7 @@ def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict
 
 
 def find_designs(root: Path, subject: str) -> dict[str, Path]:
-    """The designs of a subject by name, wherever they are kept below the folder of the subject.
-
-    Args:
-      root: the directory that holds this folder, or the top of the release.
-      subject: such as "subj01".
-    """
+    """The designs of a subject by name, wherever they are kept below the folder of the subject."""
     found = sorted(
         (path for path in (_people(root) / subject).rglob("design_session*_run*.tsv")),
         # Of two of one name that of the release, which comes last here, is taken.
@@ -184,18 +174,13 @@ def volume_recipe(
     designs: str | None = None,
     subjects: str | None = None,
 ) -> tuple[str, list[str]]:
-    """The shell script that brings a release of volumes to a store.
+    """The shell script that brings a release of volumes to a store, and remarks.
 
     Args:
-      root: top of the release.
+      root, designs, subjects: as for `find_nsd_runs`.
       mapped: directory for the time series on fsLR-32k.
       templates: the directory resample_fsaverage of the HCP pipelines.
       flags: of the conversion at its end, but for --input and --designs.
-      designs: directory of the designs, where they are not in the release.
-      subjects: which to take, see `selection.chooser`.
-
-    Returns:
-      The script, and remarks.
     """
     top, take = open_root(root), chooser(subjects)
     runs = [

@@ -49,16 +49,14 @@ def label_runs(
     trials: str | os.PathLike | None = None,
     logits: str | os.PathLike | None = None,
 ) -> list[RunFiles]:
-    """Runs whose events say the classes of their trials.
+    """Runs of `find_nsd_runs` whose events say the classes of their trials.
+
+    Their field labels_from has the names of the files: runs that an earlier job, which was killed,
+    has converted with other labels are converted again.
 
     Args:
-      runs: of `find_nsd_runs`.
       trials: table of the included trials (CSV); None includes all.
       logits: `.npy` (73000, classes) by image.
-
-    Returns:
-      Runs with a field more, labels_from, the names of these files: what an earlier job that was
-      killed has converted with other labels is converted again.
     """
     classes = None if logits is None else read_classes(logits)
     table = None if trials is None else read_trials(trials, classes)
@@ -74,14 +72,9 @@ def label_runs(
 def read_trials(
     path: str | os.PathLike, classes: np.ndarray | None = None
 ) -> dict[tuple[str, int, int], list[Trial]]:
-    """Reads a table of included trials.
+    """The included trials (CSV) of each subject, session and run.
 
-    Args:
-      path: CSV.
-      classes: class of each image, used where the table has no category_id.
-
-    Returns:
-      The trials of each subject, session and run.
+    `classes` has the class of each image, for tables without a column category_id.
     """
     rows = read_rows(path, ",")
     columns = rows[0][1].keys() if rows else ()

@@ -104,18 +104,11 @@ def find_ukbb_runs(
     modalities: Sequence[str] = tuple(TASKS),
     subjects: str | None = None,
 ) -> tuple[list[RunFiles], list[str]]:
-    """Finds the runs in the archives of a tree.
+    """Finds the runs in the archives of a tree, in key order, and remarks on what is missing.
 
-    An archive that cannot be opened, or has neither series, is listed, and told when it is read.
-
-    Args:
-      root: the directory to search.
-      modalities: of "rfMRI" and "tfMRI", which to take.
-      subjects: which to take, see `selection.chooser`.
-
-    Returns:
-      The runs in key order, and remarks on what is missing. Their fields are subject, session (the
-      number of the instance), mod and task. Of two archives of one session both are listed.
+    An archive that cannot be opened, or has neither series, is listed, and told when it is read; so
+    are two archives of one session. The fields of runs are subject, session (the number of the
+    instance), mod and task. `subjects` says which to take, see `selection.chooser`.
     """
     root, take = open_root(root), chooser(subjects)
     archives = [

@@ -59,13 +59,7 @@ def cortex_axis(cortex: Sequence[np.ndarray]) -> BrainModelAxis:
 
 
 def cifti_bytes(series: np.ndarray, axis: Callable[[], BrainModelAxis], tr: float) -> bytes:
-    """The file of a CIFTI dense time series.
-
-    Args:
-      series: (T, grayordinates) float32.
-      axis: gives the grayordinates.
-      tr: seconds from frame to frame.
-    """
+    """The file of a CIFTI time series: (T, grayordinates) float32, which `axis` names, at a TR."""
     # All runs on the same axes begin alike, and making that takes longer than to write the data.
     beginning = _cifti_beginning(axis, len(series), tr)
     return beginning + np.ascontiguousarray(series.T, "<f4").data
