@@ -162,8 +162,13 @@ def _import_split(
         "rows": form.describe(),
     }
     if not args.overwrite and (output / "store.json").is_file():
-        store = Store(output)
-        if _is_same(store, provenance, preprocessing, job, args.restricted):
+        store, wanted = Store(output), preprocessing | job.describe()
+        if (
+            store.meta["provenance"] == provenance
+            and {name: store.preprocessing.get(name) for name in wanted} == wanted
+            and store.meta["geometry_sha256"] == job.geometry.sha256()
+            and store.restricted == set(args.restricted)
+        ):
             print(f"{output} was imported before: it stays.")
             return store.runs
     store, skipped = import_sources(
@@ -181,33 +186,11 @@ def _import_split(
     return store.runs
 
 
-def _is_same(
-    store: Store,
-    provenance: dict[str, Any],
-    preprocessing: dict[str, Any],
-    job: ImportJob,
-    restricted: Sequence[str],
-) -> bool:
-    """Whether a store is what an import would make."""
-    wanted = preprocessing | {
-        "missing": job.missing,
-        "target_tr": job.target_tr or None,
-        "kind": job.kind if job.target_tr else None,
-    }
-    return (
-        store.meta["provenance"] == provenance
-        and {name: store.preprocessing.get(name) for name in wanted} == wanted
-        and store.meta["geometry_sha256"] == job.geometry.sha256()
-        and store.restricted == set(restricted)
-    )
-
-
 def _print_table(table: Mapping[str, Sequence[Row]], labels: Mapping[str, Sequence[str]]) -> None:
-    """Says what every split holds; the numbers at labels are of different values.
+    """Prints a line for every split; the numbers at labels are of different values.
 
-    Args:
-      table: lines of the run table, or, where nothing was imported, the fields of rows, by split.
-      labels: fields that are labels, by split.
+    `table` holds lines of the run table, or of its fields where nothing was imported; `labels` the
+    fields that are labels.
     """
     print(f"{'split':<12}{'runs':>9}{'frames':>13}{'subjects':>10}  labels")
     for split, lines in table.items():

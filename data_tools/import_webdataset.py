@@ -9,7 +9,6 @@ clips that the older release had extracted. Shards are imported in parallel; a k
 with the shards that it had not finished.
 """
 
-import argparse
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -42,7 +41,15 @@ _PATCH_SIZE = 16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parse_args(argv)
+    parser = import_parser(_TOOL, __doc__)
+    add = parser.add_argument
+    add(
+        "--input", nargs="+", required=True, metavar="PATTERN", help="shards, with {0..9}, {a,b}, *"
+    )
+    add("--output", required=True, type=Path, metavar="STORE", help="where the store shall appear")
+    add("--tr", type=float, help="seconds between frames, where the shards do not say (1)")
+    add("--patch-size", type=positive, help=f"side of a patch in pixels ({_PATCH_SIZE})")
+    args = parse(parser, argv)
     with kind_errors():
         places = expand(args.input)
         clips = find_clips(places)
@@ -111,18 +118,6 @@ def _cut(geometry: Geometry, patch_size: int | None) -> Geometry:
     if patch_size is None:
         return geometry
     return dataclasses.replace(geometry, patch_shape=(patch_size, patch_size))
-
-
-def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = import_parser(_TOOL, __doc__)
-    add = parser.add_argument
-    add(
-        "--input", nargs="+", required=True, metavar="PATTERN", help="shards, with {0..9}, {a,b}, *"
-    )
-    add("--output", required=True, type=Path, metavar="STORE", help="where the store shall appear")
-    add("--tr", type=float, help="seconds between frames, where the shards do not say (1)")
-    add("--patch-size", type=positive, help=f"side of a patch in pixels ({_PATCH_SIZE})")
-    return parse(parser, argv)
 
 
 if __name__ == "__main__":

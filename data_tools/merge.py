@@ -25,6 +25,7 @@ from data_tools.store.reader import SKIPPED, Store, parse_json, scale_checksum
 from data_tools.store.writer import StoreWriter
 
 _TOOL = "data_tools.merge"
+_PLACE = ("shard", "first_frame")
 # Fields of a run's line that the writer sets anew.
 _PLACED = SET_BY_WRITER | {"key", "missing"}
 
@@ -32,17 +33,10 @@ _PLACED = SET_BY_WRITER | {"key", "missing"}
 def merge_stores(
     parts: Sequence[Store], output: Path, *, empty: Sequence[Path] = (), overwrite: bool = False
 ) -> Store:
-    """Merges stores into one.
+    """Merges open stores into one; their order does not matter.
 
-    Args:
-      parts: open stores, in any order: the result does not depend on it.
-      output: where the merged store shall appear.
-      empty: shards without a good run, which add to the list of skipped runs.
-      overwrite: whether an earlier store at `output` may be replaced.
-
-    Returns:
-      The merged store. Its provenance is that of the parts if they agree, otherwise a list of
-      theirs; its `skipped.jsonl` joins those of the parts.
+    The provenance of the result is that of the parts if they agree, otherwise a list of theirs; its
+    `skipped.jsonl` joins those of the parts and of `empty`, the shards without a good run.
 
     Raises:
       InputError: the parts differ in geometry, TR or preprocessing, hold a run twice or a damaged
@@ -69,7 +63,9 @@ def merge_stores(
             for part in parts:
                 part = copy.copy(part)  # the files that it opens are closed with it
                 for run, line in enumerate(part.runs):
-                    if not (_same_run(line, begun.get(line["key"])) and writer.has(line["key"])):
+                    # What an earlier, killed merge has of a run may not be what its part holds now.
+                    there = begun.get(line["key"], {}) | {x: line[x] for x in _PLACE}
+                    if there != line or not writer.has(line["key"]):
                         _add(part, run, writer)
                     bar.update(line["n_frames"])
         return finish_store(writer, skipped)
@@ -109,15 +105,6 @@ def _owners(parts: Sequence[Store]) -> dict[str, Path]:
                     "no run in common."
                 )
     return owners
-
-
-def _same_run(line: dict[str, Any], begun: dict[str, Any] | None) -> bool:
-    """Whether what an earlier, killed merge has of a run is still what its part holds."""
-    one, other = (
-        {name: value for name, value in run.items() if name not in ("shard", "first_frame")}
-        for run in (line, begun or {})
-    )
-    return one == other
 
 
 def _add(part: Store, run: int, writer: StoreWriter) -> None:

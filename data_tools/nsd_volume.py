@@ -44,10 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def transforms(subject: str, side: str) -> tuple[list[str], str]:
-    """The files of the release that say where the vertices of a side lie, below its top.
+    """The files of the release, below its top, that say where the vertices of a side lie.
 
-    Returns:
-      Those of the three depths, in voxels of the volume, and that of fsaverage, in vertices.
+    They are those of the three depths, in voxels of the volume, and that of fsaverage, in vertices.
     """
     folder = f"nsddata/ppdata/{subject}/transforms/{side}"
     return [

@@ -65,8 +65,7 @@ def check_overlap(
 
     Args:
       sets: runs of stores by the name of their set, such as "train" and "test".
-      refuse: fields of which no value may be in two sets.
-      count: fields of which shared values are counted.
+      refuse, count: fields of which no value may be in two sets, or shared values are counted.
 
     Returns:
       For each pair of sets, what they share in each field of `refuse`, then of `count`.

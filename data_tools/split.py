@@ -48,16 +48,11 @@ def split_subjects(
     seed: int = 0,
     groups: str | None = None,
 ) -> dict[str, list[str]]:
-    """Splits subjects at random, groups never straddling.
+    """Splits the subjects of run tables at random, groups never straddling.
 
-    Args:
-      runs: lines of run tables, in any order.
-      shares: of the subjects, by the name of the split; they sum to 1.
-      seed: of the order in which groups are dealt out.
-      groups: field of the run table that subjects of one group share, if any.
-
-    Returns:
-      The sorted subject labels of each split: every subject in exactly one.
+    `shares` of the subjects, by the name of the split, sum to 1; `seed` sets the order in which
+    groups are dealt out; `groups` is a field of the run table that subjects of one group share.
+    Every subject is in exactly one of the sorted lists of labels.
     """
     total = sum(shares.values())
     if not shares or min(shares.values()) <= 0 or not abs(total - 1) < 1e-6:

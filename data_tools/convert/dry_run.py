@@ -25,13 +25,9 @@ Size = tuple[str, int] | Outcome  # key and frames of a run, or why it cannot be
 
 
 def print_sizes(sizes: Iterable[Size], geometry: Geometry, output: Path, done: str) -> None:
-    """Prints the size of each run in a store and of the whole, and which runs cannot be in it.
+    """Prints the size of each run in a store of a geometry and of the whole.
 
-    Args:
-      sizes: of the runs.
-      geometry: of the store.
-      output: where the store would appear; nothing is written there.
-      done: "converted" or "imported".
+    Nothing is written at `output`. Runs are "converted" or "imported" (`done`), or cannot be.
     """
     frame_bytes = geometry.n_patches * geometry.patch_dim * FRAME_DTYPE.itemsize
     n_runs, n_frames, n_bad = 0, 0, 0

@@ -142,18 +142,6 @@ def s3_options() -> dict[str, Any]:
     }
 
 
-def http_options() -> dict[str, Any]:
-    """How to reach a web server."""
-    return {"client_kwargs": {"timeout": _timeout()}}
-
-
-def gs_options() -> dict[str, Any]:
-    """How to reach a bucket of Google's; its listings are asked for anew each time."""
-    # It logs with tracebacks what comes as an error, too.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    return {"requests_timeout": _timeout(), "use_listings_cache": False}
-
-
 def file_system(place: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, one for all threads of a process, and the path in it.
 
@@ -172,21 +160,23 @@ def file_system(place: str) -> tuple[Any, str]:
         raise InputError(f"{place} is no URL that can be read ({error}): check it.") from error
 
 
-def _timeout() -> Any:
-    """Long answers are welcome, silence is not."""
-    from aiohttp import ClientTimeout
-
-    return ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
-
-
 @functools.lru_cache(32)
 def _open_file_system(scheme: str, settings: tuple, process: int) -> Any:
     # fsspec itself makes one for each thread, with connections and credentials of its own.
     import fsspec
 
-    options = {"s3": s3_options, "s3a": s3_options, "gs": gs_options, "gcs": gs_options}
-    options |= {"http": http_options, "https": http_options}
-    return fsspec.filesystem(scheme, **options.get(scheme, dict)())
+    options = s3_options() if scheme in ("s3", "s3a") else {}
+    if scheme in ("http", "https", "gs", "gcs"):
+        from aiohttp import ClientTimeout
+
+        # Long answers are welcome, silence is not.
+        timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+        options = {"client_kwargs": {"timeout": timeout}}
+    if scheme in ("gs", "gcs"):
+        # It logs with tracebacks what comes as an error, too. Listings may change at any time.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        options = {"requests_timeout": timeout, "use_listings_cache": False}
+    return fsspec.filesystem(scheme, **options)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,11 @@ class ImportJob:
     skip_damaged: bool = False
     has_scale: bool | None = None
 
+    def describe(self) -> dict[str, Any]:
+        """The settings as `store.json` has them."""
+        kind = {"kind": self.kind} if self.target_tr else {}
+        return {"missing": self.missing, "target_tr": self.target_tr or None} | kind
+
 
 def import_sources(
     sources: Sequence[Source],
@@ -84,14 +89,11 @@ def import_sources(
     _check_names(sources)
     partial = output.with_name(f"{output.name}.partial")
     resumed = partial.exists()
-    describe = {"missing": job.missing, "target_tr": job.target_tr or None}
-    if job.target_tr:
-        describe["kind"] = job.kind
     with StoreWriter(
         output,
         job.geometry,
         tr=job.target_tr or tr,
-        preprocessing=preprocessing | describe,
+        preprocessing=preprocessing | job.describe(),
         **store_settings,
     ) as writer:
         begun = {line.get("source", "") for line in writer.begun().values()}

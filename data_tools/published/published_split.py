@@ -98,12 +98,7 @@ def read_split(name: str) -> PublishedSplit:
 
 
 def choose_runs(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each split, in their order.
-
-    Args:
-      split: which runs are wanted.
-      runs: lines of run tables.
-    """
+    """The runs of each split, chosen from lines of run tables, in their order."""
     runs = [_derive(split, run) for run in runs]
     for run in runs:
         if not is_known(run.get("subject")):

@@ -27,10 +27,9 @@ def diffusion() -> tuple[scipy.sparse.csr_array, float]:
 
     Neighbours weigh 1 / distance^2. With equal weights the kernel would be as stretched as the
     triangles are, and flat maps would show streaks around the insula, where folding is circular.
-
-    Returns:
-      (20,484 x 20,484) float32 matrix of both hemispheres, which no edge joins, and the length in
-      mm that one step adds to the standard deviation of the kernel (in squares, along each axis).
+    Returns the (20,484 x 20,484) float32 matrix of both hemispheres, which no edge joins, and the
+    length in mm that one step adds to the standard deviation of the kernel (in squares, along each
+    axis).
     """
     rows, columns, squares, n = [], [], [], 2 * N_VERTICES
     for offset, side in ((0, "left"), (N_VERTICES, "right")):

@@ -155,13 +155,10 @@ def draw_run(
 def slow_fluctuations(
     rng: np.random.Generator, n_series: int, n_frames: int, tr: float
 ) -> np.ndarray:
-    """Spontaneous time courses: 1/f activity seen through the blood response.
+    """(T, series) float32 spontaneous courses of variance 1: 1/f activity seen through the blood.
 
     The power of activity falls as 1/f above 0.01 Hz; the canonical response, whose transform is
     known in closed form, removes what is above 0.1 Hz, and a high-pass what is below 0.008 Hz.
-
-    Returns:
-      (T, series) float32 of variance 1.
     """
     # Filtering by Fourier transform is circular: the surplus is cut so that ends do not meet.
     n_drawn = scipy.fft.next_fast_len(n_frames + round(100 / tr), real=True)

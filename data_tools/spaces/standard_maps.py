@@ -146,13 +146,11 @@ def fsaverage5_file(name: str) -> Path:
 
 
 def nearest_fsaverage5() -> np.ndarray:
-    """The cortical vertex of fsaverage5 that is closest to each vertex of fsLR-32k on the sphere.
+    """(64984,) int32: the closest cortical vertex of fsaverage5 for each vertex of fsLR-32k.
 
-    `series_TxX[:, nearest_fsaverage5()]` carries the series of fsaverage5 to fsLR-32k. Medial wall
-    vertices of fsLR-32k get the closest cortex as well.
-
-    Returns:
-      (64984,) int32 indices below 20,484; in both spaces left, then right.
+    `series_TxX[:, nearest_fsaverage5()]` carries the series of fsaverage5 to fsLR-32k; in both
+    spaces the left comes first. Closest is on the sphere; medial wall vertices of fsLR-32k get a
+    cortical vertex as well.
     """
     spheres = _fsaverage5_spheres()
     places = _carry_to_fslr([points for points, _ in spheres])

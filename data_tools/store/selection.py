@@ -61,18 +61,12 @@ def open_selection(text: str, cache: BlockCache | None = None) -> Selection:
 
 
 def select_runs(store: Store, query: str) -> np.ndarray:
-    """The runs of a store that match every condition.
+    """(R,) int: the runs of a store that match every condition, ascending places in `store.runs`.
 
-    Args:
-      store: the open store.
-      query: conditions `field=pattern` joined by `&`. A pattern with `*`, `?` or `[...]` is
-        matched to the whole value; where it is the path of a file, the value must be one of the
-        words in that file. `draw:N:D` keeps N values of those that conditions before it have left:
-        the first ones of random order number D, so that sets of one draw are nested. "" keeps
-        every run.
-
-    Returns:
-      (R,) int, ascending places in `store.runs`.
+    Conditions `field=pattern` are joined by `&`. A pattern with `*`, `?` or `[...]` is matched to
+    the whole value; where it is the path of a file, the value must be one of the words in that
+    file. `draw:N:D` keeps N values of those that conditions before it have left: the first ones of
+    random order number D, so that sets of one draw are nested. "" keeps every run.
     """
     keep = np.ones(len(store.runs), bool)
     for condition in filter(None, query.split("&")):

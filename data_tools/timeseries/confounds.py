@@ -114,12 +114,8 @@ def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
     the run against its events. Columns that are constant, or equal to another, are left out, as
     they explain nothing.
 
-    Args:
-      confounds: the table, without the rows of dropped frames.
-      wanted: names of presets or columns, the latter also as patterns such as `cosine*`.
-
-    Returns:
-      (T, C') float64, finite, in the order wanted.
+    The table comes without the rows of dropped frames; columns may be wanted as patterns, such as
+    `cosine*`. Returns (T, C') float64, finite, in the order wanted.
     """
     columns: dict[int, None] = {}
     for item in wanted:

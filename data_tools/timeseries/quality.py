@@ -113,9 +113,6 @@ def global_signal_spikes(series_TxX: np.ndarray) -> int:
     there and back. If most changes are alike, so that the deviation is 0, every other change
     counts. Changes below 1e-6 of the largest value of the run are rounding, as in a run whose
     global signal was regressed out.
-
-    Args:
-      series_TxX: (T, X) float32 time series of the vertices, before z-scoring.
     """
     if len(series_TxX) < 3:
         return 0

@@ -18,14 +18,11 @@ _COLUMN_BLOCK = 512
 
 
 def zscore(x_TxV: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Subtracts the mean over time and divides by the population standard deviation.
-
-    Args:
-      x_TxV: (T, V) finite values.
+    """Subtracts the mean over time of finite values and divides by the population deviation.
 
     Returns:
-      z: (T, V) float32; columns whose standard deviation is below 1e-6 are 0.
-      mean, std: (V,) float32 scale, both 0 for these columns; no other has a std of 0.
+      z: (T, V) float32; columns whose standard deviation is below 1e-6 are 0. mean, std: (V,)
+      float32 scale, both 0 for these columns; no other has a std of 0.
     """
     z = np.empty(x_TxV.shape, np.float32)
     return z, *mean_and_std(x_TxV, z)

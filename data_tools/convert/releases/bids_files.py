@@ -58,15 +58,11 @@ class Inheritance:
         return None
 
     def files(self, run: Path, ending: str, description: str | None = None) -> list[Path]:
-        """The files of a kind that apply to a run.
+        """The files of a kind that apply to a run, first those of most shared entities.
 
-        Args:
-          run: absolute path.
-          ending: of their names, such as "_events.tsv".
-          description: what their entity `desc` must say, whatever that of the run says.
-
-        Returns:
-          Those that share the most entities first, and of these the nearest.
+        Of those that share as many, the nearest come first. Their names end in `ending`, such as
+        "_events.tsv"; with a `description`, their entity `desc` must be that, whatever that of the
+        run says.
         """
         entities = parse_entities(run.name)
         place = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
@@ -97,8 +93,7 @@ def _list(directory: Path) -> Sequence[str]:
 def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Reads a BIDS `events.tsv`: one dictionary a row, with numbers where they are numbers.
 
-    Returns:
-      Events with `onset` and `duration` in seconds from the first frame; "n/a" is None.
+    Events have `onset` and `duration` in seconds from the first frame; "n/a" is None.
     """
     events = []
     for number, row in read_rows(path, "\t"):

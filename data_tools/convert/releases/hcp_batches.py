@@ -26,12 +26,9 @@ _SEED = 2912
 def read_families(path: str | os.PathLike) -> tuple[dict[str, int], str]:
     """Reads the families from the restricted table of the release (CSV).
 
-    Messages never show what is in the table.
-
-    Returns:
-      The family of each subject, relabelled to 0, 1, ... in the order of the identifiers, and the
-      column that tells it: Pedigree_ID, or Family_ID where there is none. Subjects whose family is
-      not told are left out.
+    Messages never show what is in the table. Returns the family of each subject, relabelled to 0,
+    1, ... in the order of the identifiers, and the column that tells it: Pedigree_ID, or Family_ID
+    where there is none. Subjects without a family are left out.
     """
     rows = _read_rows(path)
     columns = rows[0][1].keys() if rows else ()
@@ -72,11 +69,10 @@ def family_batches(subjects: Collection[str], families: Mapping[str, int]) -> di
 
 
 def read_batches(path: str | os.PathLike) -> dict[str, int]:
-    """Reads a table of batches.
+    """Reads a table of batches: the batch of each subject.
 
-    Args:
-      path: a CSV or TSV with the columns subject and batch, or JSON: a list of such records, or
-        the published form {"batch-00": [subject, ...], ...}.
+    It is a CSV or TSV with the columns subject and batch, or JSON: a list of such records, or the
+    published form {"batch-00": [subject, ...], ...}.
     """
     rows = _read_rows(path)
     if not rows or not {"subject", "batch"} <= rows[0][1].keys():

@@ -160,7 +160,6 @@ def _run_files(
 
 _VOLUMES = "nsddata_timeseries/ppdata/{subject}/func1mm/timeseries"
 _VOLUME_DESIGNS = "nsddata_timeseries/ppdata/subjNN/func1mm/design"
-_MAPPED = "32k_fs_LR/timeseries"
 _VOLUME_NAME = re.compile(r"timeseries_session\d+_run\d+\.nii\.gz")
 _TEMPLATES = "global/templates/standard_mesh_atlases/resample_fsaverage"
 
@@ -200,7 +199,7 @@ def volume_recipe(
     mapped, blocks, n_done = mapped.absolute(), [], 0
     for subject, path in runs:
         stem = path.name.removesuffix(".nii.gz")
-        files = {side: mapped / subject / _MAPPED / f"{stem}.{side}.func.gii" for side in SIDES}
+        files = {side: mapped / subject / _SERIES / f"{stem}.{side}.func.gii" for side in SIDES}
         if all(file.is_file() for file in files.values()):
             n_done += 1
             continue

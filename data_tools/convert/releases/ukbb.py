@@ -35,16 +35,11 @@ _BLOCK = 2**20
 
 
 def read_member(path: str | os.PathLike, name: str, n_bytes: int | None = None) -> bytes:
-    """The bytes of a file in an archive, or the first of them.
-
-    Args:
-      path: the archive.
-      name: of the member.
-      n_bytes: how many to read at most; None reads all and verifies their checksum.
+    """The bytes of a file in an archive, or the first of them; all are verified by their checksum.
 
     Raises:
-      InputError: the archive is missing, truncated or no zip, has names that lead out of it, or
-        the member is encrypted, damaged, or much larger than a run can be.
+      InputError: the archive is missing, truncated or no zip, has names that lead out of it, or the
+        member is encrypted, damaged, or much larger than a run can be.
     """
     with readable(Path(path)), zipfile.ZipFile(path) as archive:
         _check_names(archive.namelist(), path)

@@ -10,6 +10,7 @@ import functools
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis
 
+from data_tools.readers.volume_run import MNI_SHAPE
 from data_tools.simulate.trees.forms import cortex_axis
 from data_tools.spaces.standard_maps import nearest_fsaverage5, standard_cortex
 
@@ -18,7 +19,6 @@ from data_tools.spaces.standard_maps import nearest_fsaverage5, standard_cortex
 _VOXELS = 6
 _STRUCTURES = ("ACCUMBENS_LEFT", "ACCUMBENS_RIGHT", "BRAIN_STEM", "THALAMUS_LEFT", "THALAMUS_RIGHT")
 _MNI_2MM = np.array([[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
-_MNI_SHAPE = (91, 109, 91)
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def grayordinates() -> BrainModelAxis:
         [f"CIFTI_STRUCTURE_{_STRUCTURES[row]}" for row in rows],
         voxel=np.stack([40 + columns, np.full_like(rows, 60), 30 + rows], axis=1),
         affine=_MNI_2MM,
-        volume_shape=_MNI_SHAPE,
+        volume_shape=MNI_SHAPE,
     )
 
 

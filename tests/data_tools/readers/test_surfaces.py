@@ -96,6 +96,12 @@ def test_hemispheres_by_name(left, right, bare):
     assert hemisphere("sub-01_task-Left2_bold.dtseries.nii") is None
 
 
+@pytest.mark.parametrize("other", [left_of, right_of])
+def test_a_name_without_a_side_has_no_other_side(other):
+    with pytest.raises(InputError, match="sub-01_bold.func.gii does not say its hemisphere"):
+        other("sub-01_bold.func.gii")
+
+
 def test_what_is_wrong_is_one_sentence(tmp_path):
     lone = tmp_path / "a.lh.mgz"
     write_mgz(lone, series())
