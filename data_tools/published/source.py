@@ -1,8 +1,8 @@
 """A published run, and the sources that hold them: the common form of all published datasets.
 
-Readers (`webdataset`, `clips`, `arrow_rows`) know a format and give such records; `importing` turns
-them into a store and knows nothing of formats. Letters in array names: T frames, C columns,
-H x W pixels.
+Readers (`webdataset`, `torch_clips`, `arrow_rows`) know a format and give such records; `importing`
+turns them into a store and knows nothing of formats. Letters in array names: T frames, C columns, H
+x W pixels.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 ```
 --format=store     DIR/train, DIR/val, DIR/test      stores, split by subject
---format=FORM      a tree in the form of FORM: see tree_bids, tree_hcp, tree_nsd and tree_ukbb
+--format=FORM      a tree in the form of FORM: see the modules of `trees`
 all have           truth.npz, truth.json             what a perfect analysis would find
 ```
 The directory appears whole or not at all. Work is spread over processes run by run, and memory does

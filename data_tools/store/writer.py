@@ -6,9 +6,9 @@ The work happens in `STORE.partial/` beside the store to be:
 lock            held by the one job that writes (flock, so it ends with its process)
 settings.json   what parts must agree on, checked when a job is resumed
 session-TOKEN/  an empty file for each run added by this job, to notice keys that come twice
-parts/          the runs added (see store_parts)
+parts/          the runs added (see `parts`)
 sources/        the keys of each source, such as a shard, whose runs were all added
-store/          the store being laid out (see store_layout); becomes STORE by one rename
+store/          the store being laid out (see `layout`); becomes STORE by one rename
 old/            the store that is being replaced, for the moment between two renames
 ```
 """

@@ -135,7 +135,8 @@ def _labelled(
     read = run.read_events
     # Without a design there are no events; that is an error where trials should be among them.
     if read is not None or trials:
-        read = functools.partial(_read_labelled, read, trials, classes, run.key)
+        about = {"trials": trials, "classes": classes, "name": run.key}
+        read = functools.partial(_read_labelled, read, **about)
     return dataclasses.replace(run, fields=run.fields | {"labels_from": source}, read_events=read)
 
 

@@ -14,6 +14,7 @@ from nibabel import Nifti1Image
 from nibabel.freesurfer import MGHImage
 
 from data_tools.convert import conversion
+from data_tools.convert.pseudonyms import Pseudonyms
 from data_tools.convert.releases.nsd import find_nsd_runs, read_design
 from data_tools.convert.releases.nsd_trials import label_runs
 from data_tools.convert_nsd import main
@@ -172,6 +173,10 @@ def test_included_trials_say_their_class(tmp_path):
     columns = "sub,ses,run,onset,nsd_id"
     assert label_runs(runs, logits=tmp_path / "logits.npy")[3].read_events is None
     bare = write_trials(tmp_path / "bare.csv", ["subj01,1,2,7.0,5"], columns)
+    # Messages about labelled runs stay whole under pseudonyms, but for the subject.
+    hidden = Pseudonyms(bytes(16)).run(label_runs(runs, logits=tmp_path / "logits.npy")[1])
+    pseudonym = hidden.fields["subject"]
+    assert hidden.shown("subj01 has 1.5 s: mend it.") == f"{pseudonym} has 1.5 s: mend it."
     both = label_runs(runs, bare, tmp_path / "logits.npy")[1]
     assert both.fields["labels_from"] == "bare.csv+logits.npy"
     events = both.read_events()
