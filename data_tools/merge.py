@@ -26,7 +26,7 @@ from data_tools.store.writer import StoreWriter
 
 _TOOL = "data_tools.merge"
 _PLACE = ("shard", "first_frame")
-# Fields of a run's line that the writer sets anew.
+# Fields of a run's line that the writer sets again.
 _PLACED = SET_BY_WRITER | {"key", "missing"}
 
 

@@ -20,7 +20,7 @@ PathLike = str | os.PathLike
 
 
 def add_space_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `SpaceFiles`, but for `--space`."""
+    """Adds the flags of `SpaceFiles`, except `--space`."""
     add = parser.add_argument
     pair = {"nargs": 2, "metavar": ("LEFT", "RIGHT")}
     add("--surfaces", **pair, help="flat surfaces, GIFTI (default: those that ship with us)")

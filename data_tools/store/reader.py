@@ -215,7 +215,7 @@ def scale_checksum(mean: np.ndarray, std: np.ndarray) -> int:
 def parse_json(
     text: str | bytes, where: Path | str, fix: str = "copy or make its store again"
 ) -> dict[str, Any]:
-    """A JSON object in a file of ours; InputError with the fix if it is none or holds NaN."""
+    """A JSON object in a file of ours; InputError with the fix if there is none, or a NaN in it."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not JSON")

@@ -179,7 +179,7 @@ def volume_recipe(
       root, designs, subjects: as for `find_nsd_runs`.
       mapped: directory for the time series on fsLR-32k.
       templates: the directory resample_fsaverage of the HCP pipelines.
-      flags: of the conversion at its end, but for --input and --designs.
+      flags: of the conversion at its end, except --input and --designs.
     """
     top, take = open_root(root), chooser(subjects)
     runs = [
