@@ -23,6 +23,13 @@ def unknown(what: str, choices: Iterable[str]) -> InputError:
     return InputError(f"{what}: choose one of {', '.join(choices)}.")
 
 
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises InputError for a value of an option that is not among the choices; lists them."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise unknown(f"{name}={value!r} is unknown", choices)
+
+
 def check_least(name: str, value: float, least: float) -> None:
     """Refuses a setting that is smaller than the least value it may have."""
     if not value >= least:
@@ -80,10 +87,3 @@ def describe_os_error(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return f"{where} does not exist: check the path."
     return f"{where}: {error.strerror or error}."
-
-
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raises InputError for a value of an option that is not among the choices; lists them."""
-    choices = tuple(choices)
-    if value not in choices:
-        raise InputError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
