@@ -17,11 +17,9 @@ from data_tools.files.atomic import write_bytes
 from data_tools.inspect.facts import shown_runs
 from data_tools.inspect.typical import far_from_typical, median_figures
 from data_tools.timeseries.quality import frame_figures
-from fmrifm.input.preprocess import cut_geometry
-from fmrifm.input.sources import Source, union_geometry
+from fmrifm.input.sources import Source
 from fmrifm.model.files import ModelFiles
-from fmrifm.model.mae import MaskedAutoencoder
-from fmrifm.model.objective import Objective
+from fmrifm.probe.features.clip_encoder import ClipEncoder
 from fmrifm.probe.features.encode import DTYPES, encode
 from fmrifm.probe.features.representations import vector
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
@@ -88,8 +86,7 @@ def embed_runs(
     samples = make_samples(
         sources, parse_target("run:key"), unit="run", num_frames=num_frames, windows=windows
     )
-    geometry = cut_geometry(union_geometry(sources), files.geometry.patch_shape)
-    places_M = Objective(MaskedAutoencoder(files.options), geometry).places
+    places_M = ClipEncoder(files, sources).objective.places
     kinds = {"cls", "avg_patch", "has_data"}
     size = len(samples.clips) * len(places_M) * files.options.embed_dim * _BYTES_OF_A_VALUE
     kinds |= {"patch"} if with_tokens or size <= most_tokens else set()

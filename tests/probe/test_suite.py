@@ -117,7 +117,7 @@ def test_features_do_not_depend_on_the_batch(model, tmp_path, monkeypatch):
     sources = parse_sources(write_task_store(tmp_path / "store", (0, 1), 1.0))
     files, samples = load_model(model), samples_of(sources)
     whole = encode(files, sources, samples, KINDS, tmp_path / "a")
-    monkeypatch.setattr("fmrifm.evaluation.features.BATCH_PER_DEVICE", 1)
+    monkeypatch.setattr("fmrifm.probe.features.encode.BATCH_PER_DEVICE", 1)
     assert list(encode(files, sources, samples, ("cls", "reg"), tmp_path / "b")) == ["cls"]
     found = encode(files, sources, samples, KINDS, tmp_path / "b")
     assert set(found) == set(KINDS) - {"reg"} and found["patch"].dtype == np.float16
@@ -268,7 +268,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
         grid__updates=4, finetune__epochs=1, finetune__warmup_epochs=0,
     )  # fmt: skip
     # What is only written down is not read.
-    monkeypatch.setattr("fmrifm.evaluation.results.config_dict", lambda _: {})
+    monkeypatch.setattr("fmrifm.probe.results.results.config_dict", lambda _: {})
     with fields_read(config) as read:
         run_probes(config, tmp_path / "probe")
     # "wait" is for checkpoints.

@@ -9,11 +9,9 @@ from matplotlib.figure import Figure
 
 from fmrifm.input.pipeline import EvalBatches
 from fmrifm.model.files import ModelFiles
-from fmrifm.model.mae import MaskedAutoencoder
-from fmrifm.model.objective import Objective
 from fmrifm.probe.cohort.cohort import Cohort
 from fmrifm.probe.cohort.verdict import chance_level, metric_name, outcome
-from fmrifm.probe.features.encode import make_tokenizer, open_reader
+from fmrifm.probe.features.clip_encoder import ClipEncoder
 from fmrifm.probe.results.results import Results
 from fmrifm.reporting import save_figure
 from fmrifm.trainer.evaluate import draw_reconstruction
@@ -85,11 +83,9 @@ def draw_brains(folder: Path, files: ModelFiles, cohort: Cohort, n: int) -> Iter
     middle_S = middle_S[samples.n_frames_C[middle_S] == options.num_frames]
     if options.decoding == "none" or not n or not len(middle_S):
         return
-    geometry = cohort.splits.geometry
-    tokenizer = make_tokenizer(files, geometry)
-    task = Task(tokenizer, Objective(MaskedAutoencoder(options), tokenizer.geometry))
-    reconstruct = jax.jit(make_reconstruct(task))
-    reader = open_reader(files, cohort.sources, geometry)
+    encoder = ClipEncoder(files, cohort.sources, cohort.splits.geometry)
+    tokenizer, reader = encoder.tokenizer, encoder.reader(cohort.sources)
+    reconstruct = jax.jit(make_reconstruct(Task(tokenizer, encoder.objective)))
     spread = np.unique(np.linspace(0, len(middle_S) - 1, n).round().astype(int))
     batches = EvalBatches(reader, cohort.sources, samples.clips[middle_S[spread]], 1, np.arange(1))
     for k in range(len(batches)):

@@ -6,13 +6,13 @@ killed job continues; several processes each encode their share into the same fi
 clips of a batch, C clips in all, M tokens, V values of a token, D width, R registers.
 """
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import jax
@@ -23,14 +23,12 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
-from fmrifm.input.pipeline import ClipReader, EvalBatches, host_batches, on_devices
-from fmrifm.input.preprocess import Tokenizer
-from fmrifm.input.sources import Source, check_grid, union_geometry
+from fmrifm.input.preprocess import Tokens
+from fmrifm.input.sources import Source, union_geometry
 from fmrifm.model.files import ModelFiles
-from fmrifm.model.mae import MaskedAutoencoder
-from fmrifm.model.objective import Objective, Pixels
+from fmrifm.probe.features.clip_encoder import ClipBatches, ClipEncoder, run_batches
 from fmrifm.probe.samples.samples import Samples
-from fmrifm.trainer.mesh import batch_sharding, make_mesh, to_devices
+from fmrifm.trainer.mesh import make_mesh
 
 BATCH_PER_DEVICE = 16
 # What is kept of tokens is half as precise: there are many.
@@ -90,8 +88,8 @@ def encode(
     directory = Path(cache) / fingerprint(files, sources, samples, geometry)
     missing = [kind for kind in wanted if not (directory / f"{kind}.npy").is_file()]
     if missing:
-        program = _program(files, sources, samples, missing, geometry)
-        _fill(directory, missing, program, len(samples.clips), name)
+        encoder = ClipEncoder(files, sources, geometry)
+        _fill(directory, missing, _Program(encoder, sources, samples, missing), name)
     return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
 
 
@@ -140,112 +138,51 @@ def fingerprint(
     return sha.hexdigest()[:24]
 
 
-def make_tokenizer(files: ModelFiles, geometry: Geometry) -> Tokenizer:
-    """From the bytes of clips on a geometry to the tokens that a model takes."""
-    return Tokenizer(
-        geometry,
-        files.options.num_frames,
-        files.options.t_patch,
-        files.geometry.patch_shape,
-        files.preprocessing["normalize"],
-    )
-
-
-def open_reader(files: ModelFiles, sources: list[Source], geometry: Geometry) -> ClipReader:
-    """Reads the clips that a model takes, with their scale where it wants that."""
-    scaled = files.preprocessing.get("no_coord_normalize", False)
-    return ClipReader(sources, geometry, files.options.num_frames, scaled)
-
-
-@dataclasses.dataclass(frozen=True)
 class _Program:
-    """How batches are made and encoded.
+    """Makes the wanted arrays of the clips of samples."""
 
-    Attributes:
-      batches: random access to batches of clips on the host.
-      step: {kind: array} of a batch.
-      shapes: of one clip, by kind.
-    """
+    def __init__(self, encoder: ClipEncoder, sources: list[Source], samples: Samples, kinds):
+        self._encoder, self._kinds, self.n_clips = encoder, kinds, len(samples.clips)
+        self.mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
+        self.batch_size = BATCH_PER_DEVICE * self.mesh.size
+        self.batches = functools.partial(
+            ClipBatches, encoder.reader(sources), sources, samples, self.batch_size
+        )
+        self.step = functools.partial(jax.jit(self._encode), encoder.files.params)
 
-    batches: Callable[[tuple[int, int]], "_ClipBatches"]
-    step: Callable[[dict], dict[str, jax.Array]]
-    shapes: dict[str, tuple[int, ...]]
-    batch_size: int
-    mesh: jax.sharding.Mesh
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the arrays of all clips, by kind."""
+        shapes = jax.eval_shape(self.step, self.batches(0, 1)[0])
+        return {kind: (self.n_clips, *shape.shape[1:]) for kind, shape in shapes.items()}
 
-
-class _ClipBatches:
-    """`EvalBatches` that know how long each clip is, and play some backwards."""
-
-    def __init__(self, reader: ClipReader, sources, samples: Samples, size: int, rows: slice):
-        self._length, self._reversed = samples.n_frames_C[rows], samples.reversed_C
-        self._reversed = None if self._reversed is None else self._reversed[rows]
-        self._size = size
-        self._batches = EvalBatches(reader, sources, samples.clips[rows], size, np.arange(size))
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        batch = self._batches[index]
-        rows = int(index) * self._size + np.arange(self._size)
-        rows = np.where(rows < len(self._length), rows, 0)
-        if self._reversed is not None:
-            for row in np.flatnonzero(self._reversed[rows]):
-                real = batch["bold"][row, : self._length[rows[row]]]
-                real[:] = real[::-1].copy()
-        return batch | {"length": self._length[rows].astype(np.int32)}
-
-
-def _program(files: ModelFiles, sources, samples: Samples, kinds, geometry: Geometry) -> _Program:
-    options, tokenizer = files.options, make_tokenizer(files, geometry)
-    check_grid(tokenizer.geometry, files.geometry, "The data", "the model")
-    objective = Objective(MaskedAutoencoder(options), tokenizer.geometry)
-    n_tokens, n_patches = len(objective.places), tokenizer.geometry.n_patches
-    # The frame of each value of each token.
-    slot_M, frame_V = np.arange(n_tokens) // n_patches, np.arange(options.token_dim)
-    frame_MxV = slot_M[:, None] * options.t_patch + frame_V // tokenizer.patch_dim
-
-    def encode_batch(params, batch):
-        length_B = batch.pop("length")
+    def _encode(self, params: dict, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        tokenizer, options = self._encoder.tokenizer, self._encoder.files.options
         values, valid = tokenizer(batch)
-        valid &= frame_MxV < length_B[:, None, None]
+        # The frame of each value of each token.
+        slot_M = np.arange(values.shape[1]) // tokenizer.geometry.n_patches
+        frame_V = np.arange(options.token_dim) // tokenizer.patch_dim
+        frame_MxV = slot_M[:, None] * options.t_patch + frame_V
+        valid &= frame_MxV < batch["length"][:, None, None]
         values = values * valid
         has_data = valid.any(-1)
         out = {"input": masked_mean(values, valid, 2), "tokens": values, "has_data": has_data}
-        if {"cls", "avg_patch", "reg", "patch"} & {*kinds}:
-            index_BxM = jnp.broadcast_to(jnp.arange(n_tokens), values.shape[:2])
-            seen = objective.see(Pixels(values, valid, valid, valid), index_BxM)
-            cls, reg, patch = objective.model.apply({"params": params}, seen, method="encode")
+        if {"cls", "avg_patch", "reg", "patch"} & {*self._kinds}:
+            cls, reg, patch = self._encoder.encode(params, Tokens(values, valid))
             patch = patch * has_data[:, :, None]
             out |= {"patch": patch, "avg_patch": masked_mean(patch, has_data[:, :, None], 1)}
             out |= {} if cls is None else {"cls": cls[:, 0]}
             out |= {} if reg is None else {"reg": reg}
-        return {kind: out[kind].astype(DTYPES[kind]) for kind in kinds}
-
-    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
-    size = BATCH_PER_DEVICE * mesh.size
-    reader = open_reader(files, sources, geometry)
-    step, params = jax.jit(encode_batch), files.params
-    one = _ClipBatches(reader, sources, samples, size, slice(0, 1))[0]
-    shapes = jax.eval_shape(encode_batch, params, one)
-    return _Program(
-        lambda rows: _ClipBatches(reader, sources, samples, size, slice(*rows)),
-        lambda batch: step(params, batch),
-        {kind: shape.shape[1:] for kind, shape in shapes.items()},
-        size,
-        mesh,
-    )
+        return {kind: out[kind].astype(DTYPES[kind]) for kind in self._kinds}
 
 
-def _fill(directory: Path, kinds: list[str], program: _Program, n_clips: int, name: str) -> None:
+def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> None:
     """Writes arrays, this process its share of the rows, and publishes them when all are done."""
     n_hosts, host = jax.process_count(), jax.process_index()
     half = directory / f"partial-{'-'.join(kinds)}-{n_hosts}"
     if host == 0 and not half.is_dir():
-        _make_arrays(half, {kind: (n_clips, *program.shapes[kind]) for kind in kinds})
+        _make_arrays(half, program.shapes())
     _sync("features made")
-    bounds = [n_clips * h // n_hosts for h in (host, host + 1)]
+    bounds = [program.n_clips * h // n_hosts for h in (host, host + 1)]
     mark = half / f"rows-{host}"
     done = int(mark.read_text()) if mark.is_file() else 0
     arrays = {kind: np.load(half / f"{kind}.npy", mmap_mode="r+") for kind in kinds}
@@ -282,13 +219,8 @@ def _fill(directory: Path, kinds: list[str], program: _Program, n_clips: int, na
 
 
 def _encoded(program: _Program, rows: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
-    if rows[0] >= rows[1]:
-        return
-    sharding = batch_sharding(program.mesh)
-    host = host_batches(program.batches(rows), 0, threads=2, workers=0)
-    with contextlib.closing(host), jax.set_mesh(program.mesh):
-        for batch in on_devices(host, lambda batch: to_devices(batch, sharding)):
-            yield jax.device_get(program.step(batch))
+    if rows[0] < rows[1]:
+        yield from run_batches(program.step, program.batches(*rows), program.mesh)
 
 
 def _make_arrays(half: Path, shapes: dict[str, tuple[int, ...]]) -> None:

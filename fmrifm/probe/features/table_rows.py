@@ -12,10 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
-from fmrifm.input.preprocess import cut_geometry
 from fmrifm.model.files import ModelFiles
-from fmrifm.model.mae import MaskedAutoencoder
-from fmrifm.model.objective import Objective
 from fmrifm.probe.features.baselines import (
     Parcels,
     connectomes,
@@ -24,6 +21,7 @@ from fmrifm.probe.features.baselines import (
     token_positions,
     untrained,
 )
+from fmrifm.probe.features.clip_encoder import ClipEncoder
 from fmrifm.probe.features.encode import encode, keep_blocks
 from fmrifm.probe.features.representations import (
     NEEDS,
@@ -208,7 +206,8 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded
         for head in heads:
             yield Entry(name, head, features, True)
     if "patch_embedding" in chosen:
-        places_MxV = token_positions(files.options, _places(files, splits))
+        encoder = ClipEncoder(files, (), splits.geometry)
+        places_MxV = token_positions(files.options, encoder.objective.places)
         tokens = seen.take("tokens", "attn")
         tokens = {k: dataclasses.replace(x, extra_MxD=places_MxV) for k, x in tokens.items()}
         # 49 heads as wide as such tokens would take 26 GB.
@@ -223,11 +222,6 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded
     if "majority" in chosen:
         nothing = {k: Vectors(np.zeros((len(x), 1), np.float32)) for k, x in splits.samples.items()}
         yield Entry("none", "majority", nothing, True)
-
-
-def _places(files: ModelFiles, splits: Splits) -> np.ndarray:
-    geometry = cut_geometry(splits.geometry, files.geometry.patch_shape)
-    return Objective(MaskedAutoencoder(files.options), geometry).places
 
 
 def check_pairs(config: ConfigDict) -> None:

@@ -21,13 +21,11 @@ from flax import traverse_util
 from tqdm import tqdm
 
 from data_tools.errors import InputError
-from fmrifm.input.pipeline import ClipReader, host_batches, on_devices
-from fmrifm.input.preprocess import Tokenizer
-from fmrifm.input.sources import Source, check_grid, union_geometry
+from fmrifm.input.pipeline import host_batches, on_devices
+from fmrifm.input.sources import Source
 from fmrifm.model.files import ModelFiles
-from fmrifm.model.mae import MaskedAutoencoder
-from fmrifm.model.objective import Objective, Pixels
-from fmrifm.probe.heads.finetune_batches import ListedBatches, ShuffledBatches, check_samples
+from fmrifm.probe.features.clip_encoder import ClipBatches, ClipEncoder, run_batches
+from fmrifm.probe.heads.finetune_batches import ShuffledBatches, check_samples
 from fmrifm.probe.heads.heads import apply_head, init_head
 from fmrifm.probe.heads.lora import init_adapters, matching, merge
 from fmrifm.probe.heads.settings import FinetuneSettings, learning_rates
@@ -117,7 +115,7 @@ def finetune(
     forward = _Forward(files, settings, train.sources)
     validation = _Outputs(_Forward(files, settings, val.sources), val.sources, val.samples)
     check_samples(train.samples, files.options.num_frames)
-    reader = forward.reader(train.sources)
+    reader = forward.encoder.reader(train.sources)
     batches = ShuffledBatches(reader, train.samples, targets, settings, seed)
     rates_Tx2 = learning_rates(settings, batches.steps_per_epoch)
     trained, base = init_trained(files, settings, n_out, seed)
@@ -178,40 +176,19 @@ class _Forward:
     """From a batch's bytes to the head's outputs, on the geometry of some stores."""
 
     def __init__(self, files: ModelFiles, settings: FinetuneSettings, sources: list[Source]):
-        options, self.settings = files.options, settings
-        self._stored = union_geometry(sources)
-        self._tokenizer = Tokenizer(
-            self._stored,
-            options.num_frames,
-            options.t_patch,
-            files.geometry.patch_shape,
-            files.preprocessing["normalize"],
-        )
-        check_grid(self._tokenizer.geometry, files.geometry, "The data", "the model")
-        self._objective = Objective(MaskedAutoencoder(options), self._tokenizer.geometry)
-        self._with_scale = files.preprocessing.get("no_coord_normalize", False)
+        self.encoder, self.settings = ClipEncoder(files, sources), settings
         devices = jax.local_devices()  # as many as divide the batch
         count = math.gcd(settings.batch_size, len(devices))
         self.mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, devices[:count])
-
-    def reader(self, sources: list[Source]) -> ClipReader:
-        num_frames = self._tokenizer.num_frames
-        return ClipReader(sources, self._stored, num_frames, self._with_scale)
 
     def __call__(
         self, base: dict, trained: Trained, batch: dict, key: jax.Array | None = None
     ) -> jax.Array:
         """The head's outputs, (B, K) logits or (B, E) values; `key` of the dropout."""
         params = _assemble(base, trained.encoder, self.settings, key)
-        frames = batch["bold"]
-        back_Bx1x1x1 = batch["reversed"][:, None, None, None]
-        batch = {**batch, "bold": jnp.where(back_Bx1x1x1, frames[:, ::-1], frames)}
-        values, valid = self._tokenizer(batch)
-        every_M = jnp.arange(len(self._objective.places))
-        index_BxM = jnp.broadcast_to(every_M, values.shape[:2])
-        seen = self._objective.see(Pixels(values, valid, valid, valid), index_BxM)
-        cls, _, patches = self._objective.model.apply({"params": params}, seen, method="encode")
-        tokens_BxLxD, keep_BxL = patches, valid.any(-1)
+        tokens = self.encoder.tokenizer(batch)
+        cls, _, patches = self.encoder.encode(params, tokens)
+        tokens_BxLxD, keep_BxL = patches, tokens.valid_BxMxV.any(-1)
         if self.settings.representation == "cls":
             tokens_BxLxD, keep_BxL = cls, jnp.ones(cls.shape[:2], bool)
         return apply_head(self.settings.head, trained.head, tokens_BxLxD, keep_BxL)
@@ -221,18 +198,15 @@ class _Outputs:
     """The head's outputs of samples in their order; compiled once."""
 
     def __init__(self, forward: _Forward, sources: list[Source], samples: Samples):
-        reader, batch_size = forward.reader(sources), forward.settings.batch_size
+        reader, batch_size = forward.encoder.reader(sources), forward.settings.batch_size
         check_samples(samples, reader.num_frames)
-        self._batches = ListedBatches(reader, sources, samples, batch_size)
+        self._batches = ClipBatches(reader, sources, samples, batch_size)
         self._mesh, self._forward = forward.mesh, jax.jit(forward)
 
     def __call__(self, base: dict, trained: Trained) -> np.ndarray:
-        sharding, parts = batch_sharding(self._mesh), []
         base, trained = jax.device_put((base, trained), replicated(self._mesh))
-        host = host_batches(self._batches, 0, threads=2, workers=0)
-        with contextlib.closing(host), jax.set_mesh(self._mesh):
-            for batch in on_devices(host, lambda batch: to_devices(batch, sharding)):
-                parts.append(jax.device_get(self._forward(base, trained, batch)))
+        step = functools.partial(self._forward, base, trained)
+        parts = list(run_batches(step, self._batches, self._mesh))
         return np.concatenate(parts)[: len(self._batches.samples)]
 
 

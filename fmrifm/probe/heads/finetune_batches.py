@@ -1,7 +1,7 @@
-"""The clips of samples as batches: shuffled with their targets, or in their order.
+"""The clips of samples as shuffled batches with their targets.
 
-A sample is one clip here. Batches are as `ClipReader.read` has them, with `reversed` (B,) bool, the
-clips to be played backwards, and in training `target` (B,) int32 or (B, E) float32.
+A sample is one clip here. Batches are as `ClipReader.read` has them, with `target` (B,) int32 or
+(B, E) float32.
 
 Letters: B clips of a batch, S samples, E numbers of a label.
 """
@@ -11,8 +11,8 @@ import dataclasses
 import numpy as np
 
 from data_tools.errors import InputError
-from fmrifm.input.pipeline import ClipReader, EvalBatches
-from fmrifm.input.sources import Source
+from fmrifm.input.pipeline import ClipReader
+from fmrifm.probe.features.clip_encoder import play_backwards
 from fmrifm.probe.heads.settings import FinetuneSettings
 from fmrifm.probe.samples.samples import Samples
 
@@ -30,12 +30,6 @@ def check_samples(samples: Samples, num_frames: int) -> None:
             f"Run {samples.keys[short[0]]} is shorter than a clip of {num_frames} frames, which "
             "fine-tuning does not take: filter it out."
         )
-
-
-def backwards(samples: Samples) -> np.ndarray:
-    """(S,) bool: which clips are played backwards."""
-    flags_S = samples.reversed_C
-    return np.zeros(len(samples), bool) if flags_S is None else flags_S
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,28 +74,5 @@ class ShuffledBatches:
         index_B, counted_B = self.index(int(step))
         words = np.stack([np.full(self.rows, int(step)), np.arange(self.rows)], 1)
         batch = self.reader.read(self.samples.clips[index_B], words.astype(np.uint32), counted_B)
-        reversed_B = backwards(self.samples)[index_B]
-        return {**batch, "reversed": reversed_B, "target": self.targets[index_B]}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ListedBatches:
-    """Samples in their order; the last batch is filled up with rows that do not count."""
-
-    reader: ClipReader
-    sources: list[Source]
-    samples: Samples
-    batch_size: int
-
-    @property
-    def _batches(self) -> EvalBatches:
-        rows = np.arange(self.batch_size)
-        return EvalBatches(self.reader, self.sources, self.samples.clips, self.batch_size, rows)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        rows = int(index) * self.batch_size + np.arange(self.batch_size)
-        reversed_B = backwards(self.samples)[np.where(rows < len(self.samples), rows, 0)]
-        return {**self._batches[index], "reversed": reversed_B}
+        play_backwards(batch, self.samples, index_B)
+        return {**batch, "target": self.targets[index_B]}

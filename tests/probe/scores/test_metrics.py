@@ -70,7 +70,7 @@ def test_retrieval_is_among_different_targets(monkeypatch):
     images = rng.normal(size=(30, 6)).astype(np.float32)
     shown = rng.integers(30, size=90)
     predictions = images[shown] + 0.8 * rng.normal(size=(90, 6)).astype(np.float32)
-    monkeypatch.setattr("fmrifm.evaluation.metrics._CELLS_AT_ONCE", 70)  # in blocks
+    monkeypatch.setattr("fmrifm.probe.scores.metrics._CELLS_AT_ONCE", 70)  # in blocks
     found = score_regression(images[shown], predictions)
     kept = np.unique(shown)
     for top in (1, 5):
