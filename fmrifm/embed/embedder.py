@@ -85,9 +85,6 @@ def open_runs(
       store: where the store of files shall appear.
       files: the model, whose TR it gets.
       flags: of `data_tools.convert`.
-
-    Raises:
-      InputError: as that says.
     """
     if is_store(paths[0]):
         return parse_sources(",".join(map(str, paths)))

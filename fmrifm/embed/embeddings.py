@@ -77,10 +77,6 @@ def embed_runs(
       with_tokens: whether all tokens are kept too.
       windows: at most so many of a run, evenly spread over it; 0 for all.
       most_tokens: bytes of tokens that may lie in the cache unasked, for a probe of the same clips.
-
-    Raises:
-      InputError: the model takes images, a store lies on another grid than it, or features are not
-        finite.
     """
     sources, num_frames = list(sources), clip_length(files)
     samples = make_samples(
@@ -132,11 +128,7 @@ def write_embeddings(output: Path, embedded: Embedded) -> None:
 
 
 def remarks(files: ModelFiles, sources: Sequence[Source]) -> list[str]:
-    """In what the input is unlike what the model was trained on, or unlike fMRI, in sentences.
-
-    Raises:
-      InputError: a store lies on another grid than the model.
-    """
+    """In what the input is unlike what the model was trained on, or unlike fMRI, in sentences."""
     told = check_compatible(files, list(sources), strict=False)
     for source in sources:
         step = max(1, -(-len(source.runs) // _RUNS_LOOKED_AT))

@@ -78,11 +78,7 @@ class Cohort:
 
 
 def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
-    """The cohort of a config; says aloud in what its stores are unlike the model's training data.
-
-    Raises:
-      InputError: a store, a label or a table is missing, or they do not go together.
-    """
+    """The cohort of a config; says aloud in what its stores are unlike the model's training data."""
     if not config.data.path:
         raise InputError("A cohort needs a store: set data.path.")
     sources = parse_sources(config.data.path)

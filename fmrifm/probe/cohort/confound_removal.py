@@ -80,10 +80,6 @@ def read_confounds(
 
     Returns:
       Those that are known of some sample.
-
-    Raises:
-      InputError: the table has none of the fields, two people may be meant by a line of it, or a
-        field has more kinds of values than can be told apart.
     """
     columns = _read_table(table, fields, sources) if table else {}
     categories = _CATEGORIES | {site}
@@ -238,11 +234,7 @@ class Regress:
     confounds_SxQ: np.ndarray
 
     def __call__(self, x_SxD: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """(S, D) features, around zero.
-
-        Raises:
-          InputError: a training set has less than two samples for each column.
-        """
+        """(S, D) features, around zero."""
         if 2 * self.confounds_SxQ.shape[1] > len(train):
             raise InputError(
                 f"{self.confounds_SxQ.shape[1]} columns of confounds are too many to take out by "
@@ -267,11 +259,7 @@ class ComBat:
     sites: np.ndarray
 
     def __call__(self, x_SxD: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """(S, D) features.
-
-        Raises:
-          InputError: a training set has fewer than two samples of a site.
-        """
+        """(S, D) features."""
         import pandas
         from combatlearn import ComBat as Harmonizer
 
@@ -293,9 +281,6 @@ def make_removal(kind: str, confounds: Sequence[Confound], site: str) -> list:
       kind: of REMOVALS.
       confounds: all that are known.
       site: which of them is the site.
-
-    Raises:
-      InputError: there is nothing to take out, or what takes it out is not installed.
     """
     varying = {confound.name: confound for confound in confounds if confound.varies}
     if kind == "none":

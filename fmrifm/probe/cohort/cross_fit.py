@@ -81,9 +81,6 @@ def cross_fit(
     Returns:
       (S, K) float32 probabilities of classes, or numbers, NaN for samples that no fold tests; and
       the strength chosen in each fold.
-
-    Raises:
-      InputError: features are NaN or infinite.
     """
     values, chosen = np.full((len(x_SxD), question.n_out), np.nan, np.float32), []
     fit = _fit_logistic if question.n_classes else _fit_ridge

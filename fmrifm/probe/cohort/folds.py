@@ -50,9 +50,6 @@ def make_folds(
       sites: (S,) str, for "site".
       n_folds: of "kfold".
       seed: of "kfold".
-
-    Raises:
-      InputError: a class would be missing from what is learned from.
     """
     if scheme == "kfold":
         folds = _deal(labels, groups, n_folds, seed)
@@ -163,11 +160,7 @@ def _leave_out(is_test: np.ndarray, groups: np.ndarray, name: str) -> Fold:
 
 
 def check_sites(sites: np.ndarray | None, field: str) -> None:
-    """Refuses samples of several sites, or of none that is known.
-
-    Raises:
-      InputError: there are some.
-    """
+    """Raises InputError where the site of a sample is not known, or samples have several."""
     if sites is None:
         raise InputError(
             f"No run has a '{field}': set confounds.site, or another splits.scheme and "

@@ -48,9 +48,6 @@ class Parcels:
 
         Args:
           text: their paths separated by commas; a directory stands for the stores in it.
-
-        Raises:
-          InputError: there is none, or one is of no parcels.
         """
         paths = [Path(part.strip()) for part in text.split(",") if part.strip()]
         self.stores = stores = [Store(path) for part in paths for path in _stores(part)]

@@ -61,11 +61,7 @@ class Entry:
 
 
 def split_layer(name: str) -> tuple[str, int | None]:
-    """("patch", 6) of "patch@6", the output after six blocks; None for the whole encoder.
-
-    Raises:
-      InputError: what follows the @ is no number.
-    """
+    """("patch", 6) of "patch@6", the output after six blocks; None for the whole encoder."""
     kind, at, depth = name.partition("@")
     if at and not depth.isdecimal():
         raise InputError(f"'{name}' names no layer: write {kind}@6 for what six blocks give.")

@@ -86,12 +86,7 @@ class Finetuned:
         return _assemble(self.files.params, self.trained.encoder, self.settings)
 
     def predict(self, sources: list[Source], samples: Samples) -> np.ndarray:
-        """Probabilities (S, K) or values (S, E), float32.
-
-        Raises:
-          InputError: a sample is not one whole clip, or the stores lie on another grid than the
-            model.
-        """
+        """Probabilities (S, K) or values (S, E), float32."""
         forward = _Forward(self.files, self.settings, sources)
         outputs = _Outputs(forward, sources, samples)
         return _finish(outputs(self.files.params, self.trained), self.offset, self.scale)
@@ -152,11 +147,7 @@ def finetune(
 def init_trained(
     files: ModelFiles, settings: FinetuneSettings, n_out: int, seed: int
 ) -> tuple[Trained, dict]:
-    """What learns, as it begins, and the encoder's parameters that stay, a tree {"encoder": ...}.
-
-    Raises:
-      InputError: a pattern matches nothing, or the model has no class token.
-    """
+    """What learns, as it begins, and the encoder's parameters that stay, a tree {"encoder": ...}."""
     if settings.representation == "cls" and not files.options.class_token:
         raise InputError("The model has no class token: choose representation=patch.")
     width = files.options.embed_dim

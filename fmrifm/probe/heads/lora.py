@@ -19,11 +19,7 @@ from data_tools.errors import InputError
 
 
 def matching(pattern: str, paths: list[str], name: str) -> list[str]:
-    """The paths in which a regular expression is found; `name` is the option that holds it.
-
-    Raises:
-      InputError: it is no regular expression, or found nowhere.
-    """
+    """The paths in which a regular expression is found; `name` is the option that holds it."""
     try:
         found = [path for path in paths if re.search(pattern, path)]
     except re.error as error:
@@ -49,9 +45,6 @@ def init_adapters(key: jax.Array, params: dict, rank: int, pattern: str = "") ->
     Returns:
       {path: {"A": (N, I, R), "B": (N, R, O)}} float32; A is Kaiming-uniform as the authors' code
       has it, from +-1 / sqrt(I), B is zero.
-
-    Raises:
-      InputError: the rank is not positive, or the pattern matches nothing.
     """
     if rank < 1:
         raise InputError(f"rank={rank} makes no adapter: choose 1 or more.")

@@ -75,11 +75,7 @@ def fit_ridge(train: tuple, val: tuple, seed: int = 0) -> tuple[Ridge, dict]:
 
 
 def check_regression(train: tuple, val: tuple) -> None:
-    """Refuses what no regression can be fitted to or chosen by.
-
-    Raises:
-      InputError: features or targets are NaN or infinite, or there is one validation sample only.
-    """
+    """Raises InputError where no regression can be fitted, or chosen by the validation set."""
     for (x_SxD, y_SxE), name in ((train, "training"), (val, "validation")):
         check_finite(x_SxD, name)
         check_finite(y_SxE, name, "targets")
@@ -90,11 +86,7 @@ def check_regression(train: tuple, val: tuple) -> None:
 
 
 def check_finite(x_SxD: np.ndarray, name: str, what: str = "features") -> None:
-    """Refuses values that are NaN or infinite.
-
-    Raises:
-      InputError: some are; it counts the samples.
-    """
+    """Raises InputError, which counts the samples, where values are NaN or infinite."""
     strange = int((~np.isfinite(x_SxD).all(1)).sum())
     if strange:
         raise InputError(

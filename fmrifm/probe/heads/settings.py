@@ -45,11 +45,7 @@ class GridSettings:
 
 
 def lr_schedule(settings: GridSettings) -> np.ndarray:
-    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero.
-
-    Raises:
-      InputError: there are no updates, or fewer than of the warm-up.
-    """
+    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero."""
     if min(settings.epochs, settings.updates, settings.batch_size) < 1:
         raise InputError("grid.epochs, grid.updates and grid.batch_size are 1 or more: raise them.")
     total, warmup = (n * settings.updates for n in (settings.epochs, settings.warmup_epochs))

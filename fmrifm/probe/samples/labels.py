@@ -131,9 +131,6 @@ class Binning:
 
         Args:
           labels_SxE: (S, 1) float32, the labels of the training set.
-
-        Raises:
-          InputError: a label is several numbers, or there are too few values for so many bins.
         """
         values = _single(labels_SxE)
         if not self.quantiles:
@@ -149,11 +146,7 @@ class Binning:
         return Binning(edges=tuple(cuts.tolist()))
 
     def cut(self, labels_SxE: np.ndarray) -> np.ndarray:
-        """(S,) str classes of (S, 1) float32 numbers, once the bins have edges.
-
-        Raises:
-          InputError: a label is several numbers.
-        """
+        """(S,) str classes of (S, 1) float32 numbers, once the bins have edges."""
         values = _single(labels_SxE)
         return np.array(self.names)[np.searchsorted(self._cuts, values, side="right")]
 

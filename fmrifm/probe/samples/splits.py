@@ -90,9 +90,6 @@ def label_samples(
       config: with target, unit, task, bins, quantiles and data.hrf_delay of a probe.
       num_frames: of a clip.
       windows: at most so many of a run; 0 for all.
-
-    Raises:
-      InputError: as `open_splits`.
     """
     target, first = parse_target(config.target), next(iter(sources))
     if target.table is not None:

@@ -54,9 +54,6 @@ def score(
       more and some have several samples, also "subject_std", "subject_low" and "subject_high" over
       resamples of whole subjects: a class missing from a resample is left out of its means, and the
       resample out of auroc's spread, which is left out where hardly any resample has all classes.
-
-    Raises:
-      InputError: a label or a prediction is none of the classes, or scores are not finite.
     """
     truth_S, guess_S = class_numbers(labels, classes), class_numbers(predictions, classes)
     measure = classification(truth_S, guess_S, len(classes), scores_SxK)
@@ -85,9 +82,6 @@ def score_regression(
       - cosine (E > 1): mean over samples, 0 with zeros;
       - top1, top5 (E > 1): the share of samples whose own target is among the 1 or 5 nearest to the
         prediction by cosine, among all different targets of the split; ties go against it.
-
-    Raises:
-      InputError: predictions are not finite.
     """
     targets_SxE, predictions_SxE = _columns(targets_SxE), _columns(predictions_SxE)
     several = targets_SxE.shape[1] > 1
@@ -107,9 +101,6 @@ def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.nda
       {"confusion": K lists of K ints, how many samples of the row's class are taken for the
       column's, None of more than 100 classes; "recall": {class: the share of its samples that are
       recognised, None without any}}.
-
-    Raises:
-      InputError: a label or a prediction is none of the classes.
     """
     k = len(classes)
     cell_S = class_numbers(labels, classes) * k + class_numbers(predictions, classes)
@@ -145,9 +136,6 @@ def compare_paired(
       it, and at most 1; so p is never 0, and near 0.05 where an end of the interval is zero. Of U
       subjects (or samples) it is 2 ** (1 - U) or more, as in a sign test: two that agree prove
       nothing, and resamples of them cannot tell.
-
-    Raises:
-      InputError: the metric is unknown, these samples have none, or predictions are not finite.
     """
     measures = [_metric_of(metric, labels, some) for some in (predictions_a, predictions_b)]
 

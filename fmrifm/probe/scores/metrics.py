@@ -26,11 +26,7 @@ _CELLS_AT_ONCE = 4_000_000
 
 
 def class_numbers(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """(S,) int: the places of values among the classes, which may be in any order.
-
-    Raises:
-      InputError: a value is none of the classes.
-    """
+    """(S,) int: the places of values among the classes, which may be in any order."""
     order = np.argsort(classes)
     place = np.searchsorted(classes, values, sorter=order).clip(max=len(classes) - 1)
     numbers = order[place]
@@ -54,11 +50,7 @@ def check_finite(predictions: np.ndarray) -> None:
 def classification(
     truth_S: np.ndarray, guess_S: np.ndarray, k: int, scores_SxK: np.ndarray | None = None
 ) -> Measure:
-    """accuracy, balanced_accuracy, f1_macro and, with scores, auroc of numbered classes.
-
-    Raises:
-      InputError: scores are not finite.
-    """
+    """accuracy, balanced_accuracy, f1_macro and, with scores, auroc of numbered classes."""
     places = np.concatenate([truth_S, k + guess_S, (2 * k + truth_S)[truth_S == guess_S]])
     rows = np.arange(len(truth_S))
     rows = np.concatenate([rows, rows, rows[truth_S == guess_S]])
@@ -127,11 +119,7 @@ def _auroc(truth_S: np.ndarray, scores_SxK: np.ndarray) -> Callable[[np.ndarray]
 def regression(
     targets_SxE: np.ndarray, predictions_SxE: np.ndarray, metrics: Collection[str]
 ) -> Measure:
-    """Some of r2, pearson, cosine, top1 and top5 (see `statistics.score_regression`).
-
-    Raises:
-      InputError: predictions are not finite.
-    """
+    """Some of r2, pearson, cosine, top1 and top5 (see `statistics.score_regression`)."""
     check_finite(predictions_SxE)
     each = {}
     if "cosine" in metrics:

@@ -52,9 +52,6 @@ def permutation_test(
       "metric"; "p" = (1 + how many arrangements score as well as the labels) / (1 + n), and 1 where
       the labels can be arranged in one way only; "kind", "within" or "across" subjects; "null_mean"
       and "null_high", mean and 95th percentile of the arrangements' scores.
-
-    Raises:
-      InputError: the metric is unknown, or a label or a prediction is none of the classes.
     """
     if metric not in CLASSIFICATION:
         raise InputError(f"There is no metric '{metric}': choose of {', '.join(CLASSIFICATION)}.")
@@ -83,10 +80,6 @@ def permutation_test_regression(
 
     Returns:
       As there.
-
-    Raises:
-      InputError: the metric is unknown or not defined for these targets, or predictions are not
-        finite.
     """
     targets, guess = (x.reshape(len(x), -1) for x in (targets_SxE, predictions_SxE))
     if metric not in ("r2", "cosine"):
