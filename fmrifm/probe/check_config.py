@@ -1,11 +1,15 @@
-"""What a probe's config may ask for, and of which model."""
+"""Checks of the configs of probes and cohorts, and of the models that they name."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
+from fmrifm.probe.cohort.cohort_rows import COHORT_BASELINES
+from fmrifm.probe.cohort.confound_removal import REMOVALS
+from fmrifm.probe.cohort.folds import SCHEMES
 from fmrifm.probe.features.baselines import BASELINES
 from fmrifm.probe.features.table_rows import (
     CLOSED_FORM,
@@ -19,36 +23,31 @@ from fmrifm.probe.samples.samples import TASKS, UNITS
 
 FINETUNE = "finetune"
 RUNS = ("once", "last", "every")
+FEWEST_PERMUTATIONS = 20  # with fewer no p is below 0.05
+_COHORT_AT_LEAST = {
+    "permutations": 0, "n_seeds": 1, "random_splits": 0, "pictures": 0, "data.windows": 0,
+    "splits.folds": 2, "splits.repeats": 1, "splits.inner": 2,
+}  # fmt: skip
 
 
-def check_choices(config: ConfigDict) -> None:
-    """Raises InputError where a choice of the config is none.
+def resolve_probe(config: ConfigDict) -> None:
+    """Turns lists of the command line, "cls,patch" in one text, into lists of words.
 
-    Lists of the command line, "cls,patch" in one text, become lists.
+    Raises:
+      InputError: a field of a probe's config makes no sense.
     """
-    for name in ("representations", "heads", "baselines", "leak_keys"):
-        words = [word.strip() for text in config[name] for word in text.split(",")]
-        config[name] = tuple(filter(None, words))
-    if config.task not in TASKS:
-        raise InputError(f"task has no '{config.task}': choose of {', '.join(TASKS)}.")
-    heads = (*CLOSED_FORM[config.task], *GRID, FINETUNE)
-    choices = {
-        "representations": (REPRESENTATIONS, [split_layer(x)[0] for x in config.representations]),
-        "heads": (heads, config.heads),
-        "baselines": (BASELINES, config.baselines),
-        "unit": (UNITS, [config.unit]),
-        "run": (RUNS, [config.run]),
-        "grid.metric": (METRICS, [config.grid.metric]),
-        "grid.regression_loss": (LOSSES[1:], [config.grid.regression_loss]),
-    }
-    for name, (allowed, values) in choices.items():
-        if unknown := [value for value in values if value not in allowed]:
-            if name == "heads" and unknown[0] in {*CLOSED_FORM["regression"], "logistic"}:
-                raise InputError(f"The head {unknown[0]} is not of {config.task}: set task.")
-            raise InputError(f"{name} has no '{unknown[0]}': choose of {', '.join(allowed)}.")
-    for name in ("representations", "heads", "baselines"):
-        if len({*config[name]}) < len(config[name]):
-            raise InputError(f"{name} names one twice: leave it out once.")
+    _split_words(config, "representations", "heads", "baselines", "leak_keys")
+    heads = (*CLOSED_FORM.get(config.task, ()), *GRID, FINETUNE)
+    _check_choices(
+        config,
+        BASELINES,
+        {
+            "heads": (heads, config.heads),
+            "run": (RUNS, [config.run]),
+            "grid.metric": (METRICS, [config.grid.metric]),
+            "grid.regression_loss": (LOSSES[1:], [config.grid.regression_loss]),
+        },
+    )
     frozen = [head for head in config.heads if head != FINETUNE]
     if not (config.representations and frozen or {*config.baselines} - {"untrained"}):
         if FINETUNE not in config.heads:
@@ -73,8 +72,73 @@ def check_choices(config: ConfigDict) -> None:
         raise InputError("A probe needs a model: set model to a workdir, a directory or a hub id.")
 
 
-def check_model(config: ConfigDict, files: ModelFiles) -> None:
-    """Raises InputError if the model does not have what is asked of it."""
+def resolve_cohort(config: ConfigDict) -> None:
+    """As `resolve_probe`, of a cohort's config."""
+    _split_words(config, "representations", "baselines")
+    _split_words(config.confounds, "fields")
+    _check_choices(
+        config,
+        COHORT_BASELINES,
+        {
+            "splits.scheme": (SCHEMES, [config.splits.scheme]),
+            "confounds.remove": (REMOVALS, [config.confounds.remove]),
+        },
+    )
+    if not config.representations:
+        raise InputError("Nothing is to be fitted: give representations.")
+    for name, least in _COHORT_AT_LEAST.items():
+        *path, field = name.split(".")
+        value = (config[path[0]] if path else config)[field]
+        if value < least:
+            raise InputError(f"{name} must be {least} or more.")
+    if 0 < config.permutations < FEWEST_PERMUTATIONS:
+        raise InputError(
+            f"permutations must be {FEWEST_PERMUTATIONS} or more to tell anything, or 0 for none."
+        )
+    if config.random_splits and config.task == "regression":
+        raise InputError("random_splits are of logistic regression: set it to 0.")
+    if not all(0 < share < 1 for share in config.curve):
+        raise InputError("curve has shares between 0 and 1, such as (0.25, 0.5).")
+    if config.splits.scheme == "site" and config.confounds.remove == "combat":
+        raise InputError(
+            "ComBat cannot learn of a site that is left out: set confounds.remove=regress or "
+            "another splits.scheme."
+        )
+    if not config.model:
+        raise InputError("A cohort needs a model: set model to a workdir, a directory or a hub id.")
+
+
+def _split_words(config: ConfigDict, *names: str) -> None:
+    for name in names:
+        words = [word.strip() for text in config[name] for word in text.split(",")]
+        config[name] = tuple(filter(None, words))
+
+
+def _check_choices(config: ConfigDict, baselines: Iterable[str], choices: dict) -> None:
+    """Raises InputError where a field has a value that is not allowed, or names one twice."""
+    choices = {
+        "task": (TASKS, [config.task]),
+        "unit": (UNITS, [config.unit]),
+        "representations": (REPRESENTATIONS, [split_layer(x)[0] for x in config.representations]),
+        "baselines": (baselines, config.baselines),
+        **choices,
+    }
+    for name, (allowed, values) in choices.items():
+        if unknown := [value for value in values if value not in allowed]:
+            if name == "heads" and unknown[0] in {*CLOSED_FORM["regression"], "logistic"}:
+                raise InputError(f"The head {unknown[0]} is not of {config.task}: set task.")
+            raise InputError(f"{name} has no '{unknown[0]}': choose of {', '.join(allowed)}.")
+    for name in ("representations", "heads", "baselines"):
+        if name in choices and len({*config[name]}) < len(config[name]):
+            raise InputError(f"{name} names one twice: leave it out once.")
+
+
+def resolve_representations(config: ConfigDict, files: ModelFiles) -> None:
+    """Leaves out of the config the representations that need a class token if there is none.
+
+    Raises:
+      InputError: the model does not have what is asked of it.
+    """
     lacks = {"cls": not files.options.class_token, "reg": not files.options.reg_tokens}
     wanted = []
     for name in config.representations:

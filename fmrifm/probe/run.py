@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
-from fmrifm.probe.check_config import check_choices
+from fmrifm.probe.check_config import resolve_probe
 from fmrifm.probe.results.results import Results, describe_results, main_metric
 from fmrifm.probe.suite import open_probe, probe
 from fmrifm.runs.checkpoint import find_checkpoint, list_steps, restore_meta
@@ -32,7 +32,7 @@ def run_probes(config: ConfigDict, output: Path) -> None:
     Raises:
       InputError: as `probe`, or the workdir has no checkpoint.
     """
-    check_choices(config)
+    resolve_probe(config)
     if config.run == "every":
         _probe_every(config, output)
     else:

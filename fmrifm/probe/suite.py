@@ -2,6 +2,7 @@
 whether it beats what is simple."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -9,10 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fmrifm.model.files import ModelFiles
-from fmrifm.probe.check_config import FINETUNE, check_choices, check_model, grid_settings
-from fmrifm.probe.features.baselines import Parcels
+from fmrifm.probe.check_config import (
+    FINETUNE,
+    grid_settings,
+    resolve_probe,
+    resolve_representations,
+)
 from fmrifm.probe.features.representations import standardise
-from fmrifm.probe.features.table_rows import GRID, Entry, find_entries
+from fmrifm.probe.features.table_rows import GRID, Entry, find_entries, open_parcels
 from fmrifm.probe.heads.finetune import finetune
 from fmrifm.probe.heads.grid import fit_grid
 from fmrifm.probe.heads.knn import fit_knn
@@ -27,14 +32,15 @@ from fmrifm.probe.heads.ridge import fit_ridge
 from fmrifm.probe.heads.settings import FinetuneSettings
 from fmrifm.probe.results.results import (
     Results,
+    Table,
     check_output,
+    count_left_out,
     describe_probe,
     main_metric,
-    pack_predictions,
     publish,
     record_probe,
 )
-from fmrifm.probe.samples.compatibility import check_compatible, clip_length, count_seen
+from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.splits import Splits, open_splits
 from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score, score_regression
 from fmrifm.probe.scores.metrics import regression
@@ -63,14 +69,11 @@ def probe(
     Raises:
       InputError: the config makes no sense, splits share what they must not, or one has no sample.
     """
-    check_choices(config)
+    resolve_probe(config)
     check_output(output, config.target, config.unit, config.task)
     files = files or open_model(config.model)
     splits = open_probe(config, files)
-    parcels = Parcels(config.data.parcels) if config.data.parcels else None
-    if parcels is not None:
-        for name, some in splits.sources.items():
-            parcels.check(some, splits.samples[name])
+    parcels = open_parcels(config.data.parcels, splits)
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
     table, first = _Table(config, files, splits), jax.process_index() == 0
     if first and records:
@@ -97,9 +100,9 @@ def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
     Raises:
       InputError: as `probe`.
     """
-    check_choices(config)
+    resolve_probe(config)
     num_frames = clip_length(files)
-    check_model(config, files)
+    resolve_representations(config, files)
     splits = open_splits(config, num_frames)
     stores = {str(s.store.path): s for some in splits.sources.values() for s in some}
     for warning in check_compatible(files, list(stores.values()), config.data.strict):
@@ -110,63 +113,54 @@ def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
     return splits
 
 
-class _Table:
-    """The rows of the results, and the predictions behind them."""
-
-    def __init__(self, config: ConfigDict, files: ModelFiles, splits: Splits):
-        self._config, self._files, self._splits = config, files, splits
-        self._rows: list[dict] = []
-        self._values: list[dict[str, np.ndarray]] = []  # predictions of each row by split
-        self.predictions: dict[str, bytes] = {}
+class _Table(Table):
+    """The table of a probe: heads fitted on "train", chosen on "val", scored on the others."""
 
     def add_entry(self, entry: Entry) -> None:
         """Fits a head and scores it."""
-        if entry.head == "linear" and self._config.grid.standardize:
+        if entry.head == "linear" and self.config.grid.standardize:
             entry = dataclasses.replace(entry, features=standardise(entry.features))
-        values, hparams, diverged = self._fit(entry, self._config.seed)
-        row = self._add(entry.name, entry.head, entry.baseline, hparams, diverged, values)
-        if entry.head == "logistic" and self._config.random_splits:
+        values, hparams, diverged = self._fit(entry, self.config.seed)
+        row = self._add(entry.name, entry.head, entry.baseline, hparams, values, diverged)
+        if entry.head == "logistic" and self.config.random_splits:
             row["random_splits"] = self._random_splits(entry)
-        if self._config.n_seeds > 1 and entry.head in _SEEDED:
+        if self.config.n_seeds > 1 and entry.head in _SEEDED:
             self._add_seeds(row, entry, values)
 
     def add_finetuned(self) -> None:
         """Trains the encoder with a head and scores it."""
-        splits, config = self._splits, self._config
-        settings = FinetuneSettings(**config.finetune)
+        splits, settings = self.splits, FinetuneSettings(**self.config.finetune)
         train, val = (
             (splits.sources[name], splits.samples[name], splits.targets(name))
             for name in ("train", "val")
         )
-        tuned = finetune(self._files, train, val, settings=settings, seed=config.seed)
+        tuned = finetune(self.files, train, val, settings=settings, seed=self.config.seed)
         values = {
             name: tuned.predict(splits.sources[name], splits.samples[name]) for name in splits.tests
         }
         hparams = {"epoch": int(tuned.best_epoch) + 1, **dataclasses.asdict(settings)}
         name = f"{settings.mode}_{settings.representation}_{settings.head}"
-        self._add(name, FINETUNE, False, hparams, 0, values)
+        self._add(name, FINETUNE, False, hparams, values)
 
     def results(self) -> Results:
         """What results.json holds."""
-        config, splits = self._config, self._splits
+        splits = self.splits
         results = {
-            **describe_probe(config, self._files.step, splits.classes),
+            **describe_probe(self.config, self.files.step, splits.classes),
             "overlap": [
                 {"a": o.a, "b": o.b, "field": o.field, "shared": o.shared} for o in splits.overlaps
             ],
-            "left_out": {
-                name: {"unlabelled": some.n_unlabelled, "dropped_frames": some.n_dropped_frames}
-                for name, some in splits.samples.items()
-            },
-            "results": self._rows,
+            "left_out": {name: count_left_out(some) for name, some in splits.samples.items()},
+            "results": self.rows,
         }
-        if self._rows:
-            self._compare(main_metric(results))
+        if self.rows:
+            metric = main_metric(results)
+            self.compare(metric, functools.partial(self._difference, metric))
         return results
 
     def _add_seeds(self, row: dict, entry: Entry, values: dict[str, np.ndarray]) -> None:
         """Says how far the main metric depends on the seed of the head, and on who is tested."""
-        seeds = range(self._config.seed + 1, self._config.seed + self._config.n_seeds)
+        seeds = range(self.config.seed + 1, self.config.seed + self.config.n_seeds)
         every = [values, *(self._fit(entry, seed)[0] for seed in seeds)]
         for test, split in row["splits"].items():
             metric = next(iter(split["metrics"]))
@@ -182,64 +176,49 @@ class _Table:
 
     def _fit(self, entry: Entry, seed: int) -> tuple[dict[str, np.ndarray], dict, int]:
         """Predictions of the test splits, hyperparameters, how many heads of a grid diverged."""
-        fitted, hparams, diverged = self._fit_head(entry, seed)
-        values = {
-            name: fitted.predict_values(_input(entry, entry.features[name]))
-            for name in self._splits.tests
-        }
-        return values, hparams, diverged
-
-    def _fit_head(self, entry: Entry, seed: int):
-        """The fitted head, its hyperparameters, and how many of its grid diverged."""
-        config, splits = self._config, self._splits
-        train, val = (
-            (_input(entry, entry.features[name]), splits.targets(name)) for name in ("train", "val")
-        )
+        config, splits, features, diverged = self.config, self.splits, entry.features, 0
+        if entry.head not in GRID:
+            features = {name: some.x_SxD for name, some in features.items()}
+        train, val = ((features[name], splits.targets(name)) for name in ("train", "val"))
         if entry.head == "majority":
-            return (fit_mean if splits.classes is None else fit_majority)(train), {}, 0
-        if entry.head == "knn":
-            return *fit_knn(train, val, config.task, seed), 0
-        if entry.head in GRID:
+            fitted, hparams = (fit_mean if splits.classes is None else fit_majority)(train), {}
+        elif entry.head == "knn":
+            fitted, hparams = fit_knn(train, val, config.task, seed)
+        elif entry.head in GRID:
             settings = grid_settings(config)
             settings = dataclasses.replace(settings, inner=settings.inner or entry.inner)
             fitted = fit_grid(entry.head, train, val, splits.n_out, settings, seed)
-            return fitted, fitted.hparams, fitted.diverged
-        return *(fit_ridge if entry.head == "ridge" else fit_logistic)(train, val, seed), 0
+            hparams, diverged = fitted.hparams, fitted.diverged
+        else:
+            fit = fit_ridge if entry.head == "ridge" else fit_logistic
+            fitted, hparams = fit(train, val, seed)
+        values = {name: fitted.predict_values(features[name]) for name in splits.tests}
+        return values, hparams, diverged
 
     def _random_splits(self, entry: Entry) -> dict:
-        names, config = _pool(self._splits), self._config
+        names, config = _pool(self.splits), self.config
         x_SxD = np.concatenate([entry.features[name].x_SxD for name in names])
-        labels = [self._splits.targets(name) for name in names]
+        labels = [self.splits.targets(name) for name in names]
         return random_splits(
             x_SxD, np.concatenate(labels), *map(len, labels), config.random_splits, config.seed
         )
 
-    def _add(self, name, head, baseline, hparams, diverged, values) -> dict:
-        splits = self._splits
-        row = {
-            "dataset": splits.datasets,
-            "representation": name,
-            "head": head,
-            "baseline": baseline,
-            "hparams": hparams,
-            "diverged": diverged,
-            "splits": {test: self._score(test, values[test]) for test in splits.tests},
-        }
-        self._rows.append(row)
-        self._values.append(values)
-        parts = [self._columns(test, values[test]) for test in splits.tests]
-        self.predictions[f"predictions_{name}_{head}.npz"] = pack_predictions(parts)
-        return row
+    def _add(self, name, head, baseline, hparams, values, diverged=0) -> dict:
+        samples = self.splits.samples
+        return self.add_row(
+            values,
+            [self.columns(test, samples[test], x) for test, x in values.items()],
+            representation=name,
+            head=head,
+            baseline=baseline,
+            hparams=hparams,
+            diverged=diverged,
+            splits={test: self._score(test, x) for test, x in values.items()},
+        )
 
     def _score(self, test: str, values: np.ndarray) -> dict:
-        samples, classes = self._splits.samples[test], self._splits.classes
-        subjects, seed = samples.subjects, self._config.seed
-        people = set(subjects.tolist())
-        about = {
-            "n": len(samples),
-            "n_subjects": len(people),
-            "seen_in_pretraining": count_seen(self._files, people),
-        }
+        samples, classes = self.splits.samples[test], self.splits.classes
+        subjects, seed, about = samples.subjects, self.config.seed, self.describe(samples)
         if classes is None:
             metrics = score_regression(samples.labels, values, seed, subjects)
             metric = "cosine" if "cosine" in metrics else "r2"  # the main one stands first
@@ -248,14 +227,14 @@ class _Table:
             chance = permutation_test_regression(
                 samples.labels, values, subjects, metric=metric, seed=seed
             )
-            typical = np.broadcast_to(self._splits.samples["train"].labels.mean(0), values.shape)
+            typical = np.broadcast_to(self.splits.samples["train"].labels.mean(0), values.shape)
             once = np.ones((len(samples), 1), np.int32)
             reached = regression(samples.labels, typical, (metric,))(once)[metric][0]
             chance |= {"majority": float(reached), "uniform": None}
             return about | {"metrics": {metric: metrics[metric], **metrics}, "chance": chance}
-        guesses = classes[values.argmax(1)]
+        guesses = self.splits.name(values)
         chance = permutation_test(samples.labels, guesses, classes, subjects, seed=seed)
-        commonest = classes[np.bincount(self._splits.targets("train")).argmax()]
+        commonest = classes[np.bincount(self.splits.targets("train")).argmax()]
         recalled = float((samples.labels == commonest).any() / len(np.unique(samples.labels)))
         return about | {
             "metrics": score(samples.labels, guesses, values, classes, seed, subjects),
@@ -263,43 +242,12 @@ class _Table:
             **describe_errors(samples.labels, guesses, classes),
         }
 
-    def _columns(self, test: str, values: np.ndarray) -> dict[str, np.ndarray]:
-        samples, classes = self._splits.samples[test], self._splits.classes
-        return {
-            "key": samples.keys,
-            "start": samples.starts,
-            "split": np.full(len(samples), test),
-            "subject": samples.subjects,
-            "target": samples.labels,
-            "prediction": values if classes is None else classes[values.argmax(1)],
-            "score": values,
-        }
-
-    def _compare(self, metric: str) -> None:
-        """Says of every row of the model how much better it is than each baseline."""
-        classes, seed = self._splits.classes, self._config.seed
-        rows = list(zip(self._rows, self._values, strict=True))
-        for row, values in rows:
-            for test, result in row["splits"].items():
-                samples = self._splits.samples[test]
-                if row["baseline"] or metric not in result["metrics"]:
-                    continue
-                told = [
-                    x[test] if classes is None else classes[x[test].argmax(1)]
-                    for x in (values, *(v for r, v in rows if r["baseline"]))
-                ]
-                names = [f"{r['representation']}/{r['head']}" for r, _ in rows if r["baseline"]]
-                labels, subjects = samples.labels, samples.subjects
-                result["versus"] = {
-                    name: compare_paired(labels, told[0], other, subjects, metric, seed)
-                    for name, other in zip(names, told[1:], strict=True)
-                }
+    def _difference(self, metric: str, test: str, values: dict, theirs: dict) -> dict:
+        samples, name = self.splits.samples[test], self.splits.name
+        a, b = name(values[test]), name(theirs[test])
+        return compare_paired(samples.labels, a, b, samples.subjects, metric, self.config.seed)
 
 
 def _pool(splits: Splits) -> list[str]:
     """The splits that random ones are drawn from."""
     return ["train", "val", splits.tests[0]]
-
-
-def _input(entry: Entry, features):
-    return features if entry.head in GRID else features.x_SxD

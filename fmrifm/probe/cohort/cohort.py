@@ -37,8 +37,6 @@ class Cohort:
       groups: (S,) str, of which none may be both learned from and tested on.
       confounds: what is known of the samples.
       left_out: {"who", "why"} of runs and people.
-      whole: samples that have all clips of the stores, whatever their labels; None where those of
-        the cohort start with events or are few of them.
       is_shown: whether reports may show the labels of single people.
     """
 
@@ -46,7 +44,6 @@ class Cohort:
     groups: np.ndarray
     confounds: list[Confound]
     left_out: list[dict[str, str]]
-    whole: Samples | None
     is_shown: bool
 
     @property
@@ -66,19 +63,13 @@ class Cohort:
         """(S,) int classes, or (S, E) float32."""
         return self.splits.targets(COHORT)
 
-    @property
-    def datasets(self) -> str:
-        """Names of the datasets, a + between them."""
-        names = {str(run["dataset"]) for source in self.sources for run in source.lines}
-        return "+".join(sorted(names))
-
     def confound(self, name: str) -> Confound | None:
         """The one of that name, if it is known."""
         return next((c for c in self.confounds if c.name == name), None)
 
 
 def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
-    """The cohort of a config; says aloud in what its stores are unlike the model's training data."""
+    """The cohort of a config; prints how its stores differ from the model's training data."""
     if not config.data.path:
         raise InputError("A cohort needs a store: set data.path.")
     sources = parse_sources(config.data.path)
@@ -102,13 +93,13 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
         num_frames=clip_length(files),
         windows=config.data.windows,
     )
-    few = len(whole.clips) <= _MOST_UNUSED * len(some.clips)
+    # Without labels, unless those of the cohort start with events or have few of the clips.
+    few = len(whole.clips) <= _MOST_UNUSED * len(some.clips) and are_within(whole, some)
     return Cohort(
-        splits=Splits({COHORT: sources}, samples, classes, []),
+        splits=Splits({COHORT: sources}, samples, classes, [], whole if few else None),
         groups=groups,
         confounds=confounds,
         left_out=left_out,
-        whole=whole if few and are_within(whole, some) else None,
         is_shown=target_field not in hidden,
     )
 

@@ -34,34 +34,12 @@ _WIDE = 600  # weights, from which on a Newton step takes too long
 Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Question:
-    """What is to be predicted, of whom.
-
-    Attributes:
-      targets: (S,) int classes, or (S, K) float32 numbers.
-      groups: (S,) str, of which none is both learned from and tested on.
-      n_classes: 0 for numbers.
-      n_inner: folds that the strength of a head is chosen by.
-    """
-
-    targets: np.ndarray
-    groups: np.ndarray
-    n_classes: int
-    n_inner: int
-
-    @property
-    def n_out(self) -> int:
-        return self.n_classes or self.targets.shape[1]
-
-
 def cross_fit(
     x_SxD: np.ndarray,
-    question: Question,
+    truth: Truth,
     folds: Sequence[Fold],
     prepare: Sequence[Prepare] = (),
     seed: int = 0,
-    is_constant: bool = False,
 ) -> tuple[np.ndarray, list[float]]:
     """Predicts the test samples of every fold.
 
@@ -71,25 +49,20 @@ def cross_fit(
 
     Args:
       x_SxD: features; may have NaN only if `prepare` takes them out.
-      question: see there.
+      truth: what is to be predicted.
       folds: of the samples.
       prepare: what is done to the features first, in this order.
       seed: of the inner folds.
-      is_constant: predict the shares of the classes, or the mean, of the whole cohort: those of
-        training sets are lower for whatever the test set has more of.
 
     Returns:
       (S, K) float32 probabilities of classes, or numbers, NaN for samples that no fold tests; and
       the strength chosen in each fold.
     """
-    values, chosen = np.full((len(x_SxD), question.n_out), np.nan, np.float32), []
-    fit = _fit_logistic if question.n_classes else _fit_ridge
+    values, chosen = np.full((len(x_SxD), truth.n_out), np.nan, np.float32), []
+    fit = _fit_ridge if truth.classes is None else _fit_logistic
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that stop early on separable classes
         for k, fold in enumerate(folds):
-            if is_constant:
-                values[fold.test] = _typical(question)
-                continue
             z_SxD = x_SxD
             for step in prepare:
                 z_SxD = step(z_SxD, fold.train)
@@ -97,24 +70,15 @@ def cross_fit(
             z_SxR = coordinates(z_SxD, fold.train)[0]
             if not z_SxR.shape[1]:  # the training samples are all the same
                 z_SxR = np.zeros((len(z_SxD), 1))
-            inner = inner_folds(
-                fold.train, question.targets, question.groups, question.n_inner, seed + k
-            )
-            values[fold.test], strength = fit(z_SxR, question, fold, inner)
+            inner = inner_folds(fold.train, truth.labels, truth.subjects, truth.n_inner, seed + k)
+            values[fold.test], strength = fit(z_SxR, truth, fold, inner)
             chosen.append(float(strength))
     return values, chosen
 
 
-def _typical(question: Question) -> np.ndarray:
-    targets = question.targets
-    if question.n_classes:
-        return np.bincount(targets, minlength=question.n_classes) / len(targets)
-    return targets.mean(0)
-
-
-def _fit_logistic(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
-    y, train, settings = question.targets, fold.train, dict(_LOGISTIC)
-    if z_SxR.shape[1] * question.n_classes > _WIDE:
+def _fit_logistic(z_SxR, truth: Truth, fold: Fold, inner: list[Fold]):
+    y, train, settings = truth.labels, fold.train, dict(_LOGISTIC)
+    if z_SxR.shape[1] * truth.n_out > _WIDE:
         settings["solver"] = "lbfgs"
     if inner:
         # Places of the folds among the training samples.
@@ -126,7 +90,7 @@ def _fit_logistic(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
     else:
         model = LogisticRegression(C=STRENGTHS[len(STRENGTHS) // 2], **settings)
     model.fit(z_SxR[train], y[train])
-    values = np.zeros((len(fold.test), question.n_classes), np.float32)
+    values = np.zeros((len(fold.test), truth.n_out), np.float32)
     values[:, model.classes_] = model.predict_proba(z_SxR[fold.test])
     return values, np.ravel(model.C_ if inner else model.C)[0]
 
@@ -138,8 +102,8 @@ def _balanced_accuracy(model: LogisticRegression, z_SxR: np.ndarray, y: np.ndarr
     return float(np.mean(right[counts > 0] / counts[counts > 0]))
 
 
-def _fit_ridge(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
-    y_SxK = question.targets
+def _fit_ridge(z_SxR, truth: Truth, fold: Fold, inner: list[Fold]):
+    y_SxK = truth.labels
     solved: dict[int, tuple] = {}
 
     def predict(part: Fold, alpha: float) -> np.ndarray:
@@ -158,9 +122,9 @@ def _fit_ridge(z_SxR, question: Question, fold: Fold, inner: list[Fold]):
         return predict(fold, alpha), alpha
     # The strongest first; equal scores are equal means only up to rounding.
     alphas = ALPHA_GRID[::-1]
-    truth = np.concatenate([y_SxK[part.test] for part in inner])
+    tested = np.concatenate([y_SxK[part.test] for part in inner])
     scores = [
-        r2_score(truth, np.concatenate([predict(part, alpha) for part in inner]))
+        r2_score(tested, np.concatenate([predict(part, alpha) for part in inner]))
         for alpha in alphas
     ]
     alpha = alphas[np.round(scores, 9).argmax()]
@@ -172,7 +136,6 @@ Deal = Callable[[np.ndarray], list[Fold]]  # folds of labels
 
 def permuted_scores(
     x_SxD: np.ndarray,
-    question: Question,
     truth: Truth,
     deal: Deal,
     prepare: Sequence[Prepare],
@@ -187,8 +150,7 @@ def permuted_scores(
     into folds are left out.
 
     Args:
-      x_SxD, question, prepare, seed: as for `cross_fit`.
-      truth: the labels and whose they are.
+      x_SxD, truth, prepare, seed: as for `cross_fit`.
       deal: makes folds of labels.
       n: arrangements.
       name: for the progress bar.
@@ -199,11 +161,14 @@ def permuted_scores(
     )
     work = (
         joblib.delayed(_score)(
-            x_SxD, dataclasses.replace(question, targets=truth.labels[first[places]]), truth,
-            deal, prepare, seed + k,
+            x_SxD,
+            dataclasses.replace(truth, labels=truth.labels[first[p]]),
+            deal,
+            prepare,
+            seed + k,
         )
-        for k, places in enumerate(drawn)
-    )  # fmt: skip
+        for k, p in enumerate(drawn)
+    )
     found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(work)
     scores = np.array(list(tqdm(found, f"chance of {name}", total=n, unit="labelling")))
     return scores[np.isfinite(scores)]
@@ -218,9 +183,9 @@ def settled(label_S: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return label_S if several.mean() > 0.5 else counts_GxK.argmax(1)[group_S]
 
 
-def _score(x_SxD, question: Question, truth: Truth, deal: Deal, prepare, seed: int) -> float:
+def _score(x_SxD, truth: Truth, deal: Deal, prepare, seed: int) -> float:
     try:
-        values, _ = cross_fit(x_SxD, question, deal(question.targets), prepare, seed)
+        values, _ = cross_fit(x_SxD, truth, deal(truth.labels), prepare, seed)
     except InputError:
         return float("nan")
-    return dataclasses.replace(truth, labels=question.targets).measure(values)[truth.metric]
+    return truth.measure(values)[truth.metric]

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from fmrifm.probe.cohort.cohort_rows import Row
-from fmrifm.probe.cohort.cross_fit import Question, cross_fit
+from fmrifm.probe.cohort.cross_fit import cross_fit
 from fmrifm.probe.cohort.folds import Fold, nested_subsets
 from fmrifm.probe.cohort.scores import Truth
 
@@ -17,7 +17,6 @@ _REPEATS = 3
 
 def learning_curve(
     row: Row,
-    question: Question,
     truth: Truth,
     folds: Sequence[Sequence[Fold]],
     shares: Sequence[float],
@@ -28,7 +27,7 @@ def learning_curve(
     A smaller set is part of the larger ones; classes are in equal shares.
 
     Args:
-      row, question, truth: what is fitted, and to what.
+      row, truth: what is fitted, and to what.
       folds: of each repeat; three repeats at most are taken.
       shares: of the groups of each training set; all of them are added.
       seed: of which groups, and of the inner folds.
@@ -38,7 +37,7 @@ def learning_curve(
       the least and the most of them. Shares in which a class gets lost are left out.
     """
     work = [
-        joblib.delayed(_point)(row, question, truth, some, share, seed, r)
+        joblib.delayed(_point)(row, truth, some, share, seed, r)
         for share in sorted({*shares, 1.0})
         for r, some in enumerate(folds[:_REPEATS])
     ]
@@ -58,29 +57,23 @@ def learning_curve(
 
 
 def _point(
-    row: Row,
-    question: Question,
-    truth: Truth,
-    folds: Sequence[Fold],
-    share: float,
-    seed: int,
-    r: int,
+    row: Row, truth: Truth, folds: Sequence[Fold], share: float, seed: int, r: int
 ) -> tuple[float, float] | None:
     """Groups learned from, mean over the folds, and the main metric; None of too few."""
-    smaller = [_thin(fold, question, share, seed + r) for fold in folds]
+    smaller = [_thin(fold, truth, share, seed + r) for fold in folds]
     if None in smaller:
         return None
     try:
-        found, _ = cross_fit(row.features[0], question, smaller, row.prepare, seed)
+        found, _ = cross_fit(row.features[0], truth, smaller, row.prepare, seed)
     except InputError:  # too few to take confounds out
         return None
-    sizes = [len(np.unique(question.groups[fold.train])) for fold in smaller]
+    sizes = [len(np.unique(truth.subjects[fold.train])) for fold in smaller]
     return float(np.mean(sizes)), truth.measure(found)[truth.metric]
 
 
-def _thin(fold: Fold, question: Question, share: float, seed: int) -> Fold | None:
+def _thin(fold: Fold, truth: Truth, share: float, seed: int) -> Fold | None:
     """The fold with a share of the groups to learn from; None where a class gets lost."""
-    labels, groups = question.targets, question.groups
+    labels, groups = truth.labels, truth.subjects
     n = round(share * len(np.unique(groups[fold.train])))
     train = nested_subsets(labels, groups, fold.train, n, seed)
     lost = labels.ndim == 1 and len(np.unique(labels[train])) < len(np.unique(labels))

@@ -15,18 +15,16 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
-from fmrifm.probe.check_config import check_model
+from fmrifm.probe.check_config import (
+    FEWEST_PERMUTATIONS,
+    resolve_cohort,
+    resolve_representations,
+)
 from fmrifm.probe.cohort.cohort import Cohort, describe, list_people, open_cohort
 from fmrifm.probe.cohort.cohort_report import write_report
-from fmrifm.probe.cohort.cohort_rows import (
-    FEWEST_PERMUTATIONS,
-    Row,
-    check_cohort,
-    find_rows,
-    majority_row,
-)
+from fmrifm.probe.cohort.cohort_rows import MAJORITY, Row, find_rows
 from fmrifm.probe.cohort.confound_removal import MOTION
-from fmrifm.probe.cohort.cross_fit import Question, cross_fit, permuted_scores, settled
+from fmrifm.probe.cohort.cross_fit import cross_fit, permuted_scores, settled
 from fmrifm.probe.cohort.curve import learning_curve
 from fmrifm.probe.cohort.folds import check_sites, make_folds
 from fmrifm.probe.cohort.scores import (
@@ -42,13 +40,13 @@ from fmrifm.probe.cohort.verdict import answer, find_warnings
 from fmrifm.probe.heads.logistic import check_random_splits, random_splits
 from fmrifm.probe.results.results import (
     Results,
+    Table,
     check_output,
+    count_left_out,
     describe_probe,
-    pack_predictions,
     publish,
     record_probe,
 )
-from fmrifm.probe.samples.compatibility import count_seen
 from fmrifm.probe.scores.bootstrap import describe_errors
 from fmrifm.probe.scores.permutation import compare_with_null, exchange_kind
 from fmrifm.published.open_model import open_model
@@ -71,12 +69,12 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
     Raises:
       InputError: the config makes no sense, or the cohort cannot be split as it says.
     """
-    check_cohort(config)
+    resolve_cohort(config)
     if jax.process_count() > 1:
         raise InputError("A cohort is a job of one process: start it without --distributed.")
     check_output(output, config.target, config.unit, config.task)
     files = files or open_model(config.model)
-    check_model(config, files)
+    resolve_representations(config, files)
     cohort = open_cohort(config, files)
     study = _Study(config, files, cohort)
     record_probe(output, config, [source.store for source in cohort.sources])
@@ -89,62 +87,53 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
     return results
 
 
-class _Study:
-    """The rows of the table and what stands behind them."""
+class _Study(Table):
+    """The table of a cohort: every row is fitted and scored on the folds of all repeats."""
 
     def __init__(self, config: ConfigDict, files: ModelFiles, cohort: Cohort):
-        self._config, self._files, self._cohort = config, files, cohort
-        classes = cohort.classes
-        n_classes = 0 if classes is None else len(classes)
-        inner = config.splits.inner
-        self._question = Question(cohort.targets, cohort.groups, n_classes, inner)
-        self._truth = Truth(cohort.targets, classes, cohort.groups)
+        super().__init__(config, files, cohort.splits)
+        self._cohort, settings = cohort, config.splits
+        self._truth = Truth(cohort.targets, cohort.classes, cohort.groups, settings.inner)
         site = cohort.confound(config.confounds.site)
         self._sites = None if site is None else site.values.astype(str)
         self._shows_sites = site is not None and site.is_shown
-        if config.splits.scheme == "site" or config.confounds.remove == "combat":
+        if settings.scheme == "site" or config.confounds.remove == "combat":
             check_sites(self._sites, config.confounds.site)
-        repeats = config.splits.repeats if config.splits.scheme == "kfold" else 1
+        repeats = settings.repeats if settings.scheme == "kfold" else 1
         self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
         if config.random_splits:
             check_random_splits(cohort.targets, *self._sizes())
-        constant, _ = self._fit(majority_row(cohort))
-        self._majority = self._truth.measure(constant.mean)
-        self._rows: list[dict] = []
-        self._repeats: list[Repeats] = []
-        self.predictions: dict[str, bytes] = {}
+        self._majority = self._truth.measure(self._fit(MAJORITY)[0].mean)
 
     def add(self, row: Row) -> None:
         """Fits a row and scores it."""
         repeats, strengths = self._fit(row)
-        self._repeats.append(repeats)
-        name = self._config.splits.scheme
-        split = self._score(row, repeats)
+        name, samples = self.config.splits.scheme, self._cohort.samples
         word = {"logistic": "C", "ridge": "alpha"}.get(row.head)
-        self._rows.append(
-            {
-                "dataset": self._cohort.datasets,
-                "representation": row.name,
-                "head": row.head,
-                "baseline": row.baseline,
-                "hparams": {word: strengths} if word else {},
-                "diverged": 0,
-                "splits": {name: split},
-            }
+        columns = self.columns(name, samples, repeats.mean)
+        columns["scores"] = repeats.values.transpose(2, 0, 1, 3)  # of each seed and repeat
+        added = self.add_row(
+            repeats,
+            [columns],
+            representation=row.name,
+            head=row.head,
+            baseline=row.baseline,
+            hparams={word: strengths} if word else {},
+            diverged=0,
+            splits={name: self._score(row, repeats)},
         )
-        if self._config.random_splits and row.head == "logistic" and not row.prepare:
-            self._rows[-1]["random_splits"] = self._random_splits(row)
-        self.predictions[f"predictions_{row.name}_{row.head}.npz"] = pack_predictions(
-            [self._columns(repeats)]
-        )
+        if self.config.random_splits and row.head == "logistic" and not row.prepare:
+            n, seed = self.config.random_splits, self.config.seed
+            labels = self._truth.labels
+            added["random_splits"] = random_splits(row.features[0], labels, *self._sizes(), n, seed)
 
     def results(self) -> Results:
         """What results.json holds."""
-        config, cohort, truth = self._config, self._cohort, self._truth
-        self._compare()
-        scheme, samples = config.splits.scheme, cohort.samples
+        config, cohort, truth = self.config, self._cohort, self._truth
+        self.compare(truth.metric, lambda _, a, b: compare_rows(truth, a, b, config.seed))
+        scheme = config.splits.scheme
         results = {
-            **describe_probe(config, self._files.step, truth.classes),
+            **describe_probe(config, self.files.step, truth.classes),
             "metric": truth.metric,
             "splits": {
                 "scheme": scheme,
@@ -154,16 +143,11 @@ class _Study:
                 "people": _count_people(cohort),
             },
             "overlap": [],
-            "left_out": {
-                scheme: {
-                    "unlabelled": samples.n_unlabelled,
-                    "dropped_frames": samples.n_dropped_frames,
-                }
-            },
+            "left_out": {scheme: count_left_out(cohort.samples)},
             "who_was_left_out": cohort.left_out,
             "confounds": [describe(confound, cohort) for confound in cohort.confounds],
-            "people": list_people(cohort, truth, self._repeats[0]) if cohort.is_shown else [],
-            "results": self._rows,
+            "people": list_people(cohort, truth, self.values[0]) if cohort.is_shown else [],
+            "results": self.rows,
         }
         results["warnings"] = find_warnings(results)
         results["answer"] = answer(results)
@@ -171,7 +155,7 @@ class _Study:
 
     def _deal(self, seed: int):
         """A function that makes the folds of labels."""
-        splits = self._config.splits
+        splits = self.config.splits
         return functools.partial(
             make_folds,
             splits.scheme,
@@ -183,63 +167,59 @@ class _Study:
 
     def _fit(self, row: Row) -> tuple[Repeats, dict[str, int]]:
         """Predictions of all seeds and repeats; how often each strength was chosen."""
-        n_seeds, constant = self._config.n_seeds, row.head == "majority"
+        n_seeds, n_repeats = self.config.n_seeds, len(self._folds)
+        if row.head == "majority":
+            shape = (n_seeds, n_repeats, len(self._cohort.samples), 1)
+            return Repeats(np.tile(self._truth.typical.astype(np.float32), shape), self._folds), {}
         jobs = [
             joblib.delayed(cross_fit)(
-                row.features[n % len(row.features)], self._question, folds, row.prepare,
+                row.features[n % len(row.features)], self._truth, folds, row.prepare,
                 # Seeds of one repeat and those of another are of different folds.
-                self._config.seed + 1000 * n, constant,
+                self.config.seed + 1000 * n,
             )
             for n in range(n_seeds)
             for folds in self._folds
         ]  # fmt: skip
-        found = joblib.Parallel(1 if constant else joblib.cpu_count(), return_as="generator")(jobs)
-        bar = tqdm(found, f"fit {row.name}", total=len(jobs), unit="fit", disable=constant)
+        found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(jobs)
+        bar = tqdm(found, f"fit {row.name}", total=len(jobs), unit="fit")
         values, strengths = zip(*bar, strict=True)
         counts = Counter(f"{c:g}" for some in strengths for c in some)
-        shape = (n_seeds, len(self._folds), *values[0].shape)
+        shape = (n_seeds, n_repeats, *values[0].shape)
         return Repeats(np.stack(values).reshape(shape), self._folds), dict(counts)
 
     def _score(self, row: Row, repeats: Repeats) -> dict:
-        config, truth, samples = self._config, self._truth, self._cohort.samples
-        people = set(samples.subjects.tolist())
+        config, truth, samples = self.config, self._truth, self._cohort.samples
         metrics = score_repeats(truth, repeats, config.seed)
         if truth.metric not in metrics:
             raise InputError(f"All values of {config.target} are the same: choose another target.")
         # The main one stands first.
         metrics = {truth.metric: metrics[truth.metric], **metrics}
         split = {
-            "n": len(samples),
-            "n_subjects": len(people),
-            "seen_in_pretraining": count_seen(self._files, people),
+            **self.describe(samples),
             "metrics": metrics,
             "chance": self._chance(row, metrics[truth.metric]["value"]),
             "seeds": split_variance(truth, repeats, metrics),
         }
         if truth.classes is not None:
-            guesses = truth.classes[repeats.mean.argmax(1)]
-            split |= describe_errors(samples.labels, guesses, truth.classes)
+            split |= describe_errors(samples.labels, self.splits.name(repeats.mean), truth.classes)
         if self._shows_sites and len(set(self._sites.tolist())) > 1:
             split["sites"] = by_site(truth, repeats, self._sites)
         motion = self._cohort.confound(MOTION)
         if motion is not None and row.head != "majority":
             split["motion"] = with_motion(truth, repeats.mean, motion.values)
         if config.curve and row.head != "majority":
-            split["curve"] = learning_curve(
-                row, self._question, truth, self._folds, config.curve, config.seed
-            )
+            split["curve"] = learning_curve(row, truth, self._folds, config.curve, config.seed)
         return split
 
     def _chance(self, row: Row, value: float) -> dict:
         """What is reached without looking: by the commonest class, a coin, this row by chance."""
-        config, truth = self._config, self._truth
-        metric = truth.metric
+        config, truth = self.config, self._truth
         place = settled(
             np.unique(truth.labels, axis=0, return_inverse=True)[1].ravel(), truth.subjects
         )
         told = {
-            "metric": metric,
-            "majority": self._majority[metric],
+            "metric": truth.metric,
+            "majority": self._majority[truth.metric],
             "uniform": None if truth.classes is None else 1 / len(truth.classes),
             "kind": exchange_kind(place, truth.subjects),
             "permutations": 0,
@@ -250,8 +230,8 @@ class _Study:
         if not config.permutations or row.head == "majority":
             return told
         null = permuted_scores(
-            row.features[0], self._question, truth, self._deal(config.seed), row.prepare,
-            config.permutations, config.seed, row.name,
+            row.features[0], truth, self._deal(config.seed), row.prepare, config.permutations,
+            config.seed, row.name,
         )  # fmt: skip
         if len(null) < FEWEST_PERMUTATIONS:  # most cannot be dealt into folds
             return told
@@ -262,38 +242,6 @@ class _Study:
         n = len(self._cohort.samples)
         n_val, n_test = (int(share * n) for share in _SHARES[1:])
         return n - n_val - n_test, n_val, n_test
-
-    def _random_splits(self, row: Row) -> dict:
-        n, seed = self._config.random_splits, self._config.seed
-        return random_splits(row.features[0], self._truth.labels, *self._sizes(), n, seed)
-
-    def _columns(self, repeats: Repeats) -> dict[str, np.ndarray]:
-        samples, classes = self._cohort.samples, self._cohort.classes
-        values_SxK = repeats.mean
-        return {
-            "key": samples.keys,
-            "start": samples.starts,
-            "split": np.full(len(samples), self._config.splits.scheme),
-            "subject": samples.subjects,
-            "target": samples.labels,
-            "prediction": values_SxK if classes is None else classes[values_SxK.argmax(1)],
-            "score": values_SxK,
-            "scores": repeats.values.transpose(2, 0, 1, 3),  # of each seed and repeat
-        }
-
-    def _compare(self) -> None:
-        """Says of every row but the baselines by how much it beats each of them."""
-        scheme, both = self._config.splits.scheme, list(zip(self._rows, self._repeats, strict=True))
-        for row, repeats in both:
-            if row["baseline"]:
-                continue
-            row["splits"][scheme]["versus"] = {
-                f"{other['representation']}/{other['head']}": compare_rows(
-                    self._truth, repeats, theirs, self._config.seed
-                )
-                for other, theirs in both
-                if other["baseline"]
-            }
 
 
 def _count_people(cohort: Cohort) -> dict[str, int]:

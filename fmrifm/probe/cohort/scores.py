@@ -26,14 +26,32 @@ class Truth:
     """What is to be predicted, and whose it is.
 
     Attributes:
-      labels: (S,) int classes, or (S, K) numbers.
+      labels: (S,) int classes, or (S, K) float32 numbers.
       classes: (K,) their names; None for numbers.
-      subjects: (S,) str: people, or families, which are resampled and exchanged as a whole.
+      subjects: (S,) str: people, or families, which are resampled and exchanged as a whole, and
+        never both learned from and tested on.
+      n_inner: folds that the strength of a head is chosen by.
     """
 
     labels: np.ndarray
     classes: np.ndarray | None
     subjects: np.ndarray
+    n_inner: int = 5
+
+    @property
+    def n_out(self) -> int:
+        """Number of classes, or of columns of numbers."""
+        return self.labels.shape[1] if self.classes is None else len(self.classes)
+
+    @property
+    def typical(self) -> np.ndarray:
+        """(K,) shares of the classes, or the mean, of all samples.
+
+        Those of training sets are lower for whatever the test set has more of.
+        """
+        if self.classes is None:
+            return self.labels.mean(0)
+        return np.bincount(self.labels, minlength=self.n_out) / len(self.labels)
 
     @property
     def metric(self) -> str:

@@ -4,6 +4,7 @@ Heads that take vectors (logistic, ridge, knn, linear) get one a sample; attenti
 mlp either.
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +33,6 @@ from fmrifm.probe.features.representations import (
     sequence,
     vector,
 )
-from fmrifm.probe.samples.samples import Samples
 from fmrifm.probe.samples.splits import Splits
 
 REPRESENTATIONS = tuple(kind for kind in NEEDS if kind not in ("input", "tokens"))
@@ -72,19 +72,13 @@ def find_entries(
     config: ConfigDict, files: ModelFiles, splits: Splits, parcels: Parcels | None, cache: Path
 ) -> Iterator[Entry]:
     """Yields the rows, the model's first."""
-    heads = tuple(config.heads)
-    wanted = wanted_arrays(config.representations, heads, config.baselines)
-    seen = Encoded(files, "", wanted, splits, cache)
-    fresh = None
-    if "untrained" in config.baselines:
-        unread = {depth: kinds - {"input", "tokens"} for depth, kinds in wanted.items()}
-        fresh = Encoded(untrained(files, config.seed), "untrained", unread, splits, cache)
+    seen = Encoded(config, config.heads, files, splits, cache)
+    fresh = seen.untrained(config.seed) if "untrained" in config.baselines else None
     for name in config.representations:
-        kind, depth = split_layer(name)
-        for head in (head for head in heads if takes(head, kind)):
-            yield Entry(name, head, seen.take(kind, head, depth), False)
+        for head in (head for head in config.heads if takes(head, split_layer(name)[0])):
+            yield Entry(name, head, seen.take(name, head), False)
             if fresh is not None:
-                yield Entry(f"untrained_{name}", head, fresh.take(kind, head, depth), True)
+                yield Entry(f"untrained_{name}", head, fresh.take(name, head), True)
     yield from _baselines(config, files, splits, parcels, seen)
 
 
@@ -117,88 +111,103 @@ def wanted_arrays(
 
 
 class Encoded:
-    """Features of all splits: all that is wanted of a layer in one pass, when first asked for.
-
-    Args:
-      files: the model.
-      name: of it, for the progress bar; "" for the one that is probed.
-      wanted: the arrays of features that will be asked for of each layer, by `wanted_arrays`.
-      splits: whose clips.
-      cache: directory for features.
-      whole: samples that have all clips of the splits, and are encoded in their place; or None.
-    """
+    """Features of all splits: all that is wanted of a layer in one pass, when first asked for."""
 
     def __init__(
         self,
+        config: ConfigDict,
+        heads: Iterable[str],
         files: ModelFiles,
-        name: str,
-        wanted: dict[int | None, set[str]],
         splits: Splits,
         cache: Path,
-        whole: Samples | None = None,
     ):
-        self._files, self._name, self._wanted = files, name, wanted
-        self._splits, self._cache, self._done = splits, cache, {}
-        self._whole = whole
+        """
+        Args:
+          config: whose representations and baselines will be taken.
+          heads: that will take them.
+          files: the model.
+          splits: whose clips.
+          cache: directory for features.
+        """
+        self._files, self._splits, self._cache, self._name = files, splits, cache, ""
+        self._wanted = wanted_arrays(config.representations, heads, config.baselines)
+        self._done: dict[int | None, dict] = {}
 
-    def take(
-        self, kind: str, head: str, depth: int | None = None
-    ) -> dict[str, Vectors | Sequences]:
+    def untrained(self, seed: int, name: str = "untrained") -> "Encoded":
+        """The representations of the same model with fresh weights."""
+        other = copy.copy(self)
+        other._files, other._name, other._done = untrained(self._files, seed), name, {}
+        other._wanted = {k: kinds - {"input", "tokens"} for k, kinds in self._wanted.items()}
+        return other
+
+    def take(self, name: str, head: str) -> dict[str, Vectors | Sequences]:
         """A representation as a head takes it."""
+        kind, depth = split_layer(name)
         samples, kind = self._splits.samples, _needs(kind, head)
         slots = self._files.options.num_frames // self._files.options.t_patch
         for some in samples.values():
             check_clips(kind, some, slots)
-        arrays = self._arrays(depth)
+        if depth not in self._done:
+            self._done[depth] = self._encode(depth)
+        arrays = self._done[depth].items()
         if kind in SEQUENCES and head in ("attn", "mlp"):
-            return {name: sequence(kind, some, samples[name]) for name, some in arrays.items()}
-        return {
-            name: Vectors(vector(kind, some, samples[name], slots)) for name, some in arrays.items()
-        }
+            return {name: sequence(kind, some, samples[name]) for name, some in arrays}
+        return {name: Vectors(vector(kind, some, samples[name], slots)) for name, some in arrays}
 
-    def _arrays(self, depth: int | None) -> dict[str, dict[str, np.ndarray]]:
-        if depth in self._done:
-            return self._done[depth]
-        files = self._files if depth is None else keep_blocks(self._files, depth)
+    def _encode(self, depth: int | None) -> dict[str, dict[str, np.ndarray]]:
+        files, splits = self._files, self._splits
+        if depth is not None:
+            files = keep_blocks(files, depth)
         words = (self._name, "" if depth is None else f"block {depth}")
-        self._done[depth] = {
+        return {
             name: encode(
                 files,
                 sources,
-                self._splits.samples[name],
+                splits.samples[name],
                 self._wanted[depth],
                 self._cache,
                 " ".join(filter(None, (name, *words))),
-                self._splits.geometry,
-                self._whole,
+                splits.geometry,
+                splits.whole,
             )
-            for name, sources in self._splits.sources.items()
-        }
-        return self._done[depth]
-
-
-def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded):
-    chosen, num_frames = config.baselines, files.options.num_frames
-    heads = [head for head in config.heads if takes(head, "avg_patch")]
-    heads = heads or CLOSED_FORM[config.task][:1]
-    areas, vectors = parcels or splits.geometry, {}
-    if "connectome" in chosen:
-        vectors[f"connectome_{parcels.name if parcels else 'patches'}"] = lambda: {
-            name: connectomes(sources, splits.samples[name], num_frames, areas)
             for name, sources in splits.sources.items()
         }
 
-    def inputs() -> dict[str, np.ndarray]:
-        return {name: some.x_SxD for name, some in seen.take("input", "").items()}
 
-    if "pca" in chosen:
-        vectors["pca"] = lambda: principal_components(
-            inputs(), files.options.embed_dim, config.seed
-        )
-    if "input" in chosen:
-        vectors["input"] = inputs
-    for name, make in vectors.items():
-        features = {split: Vectors(x) for split, x in make().items()}
+def open_parcels(text: str, splits: Splits) -> Parcels | None:
+    """The stores of `data.parcels`, which must hold the runs of all samples; None without any."""
+    if not text:
+        return None
+    parcels = Parcels(text)
+    for name, some in splits.sources.items():
+        parcels.check(some, splits.samples[name])
+    return parcels
+
+
+def connectome_vectors(
+    files: ModelFiles, splits: Splits, parcels: Parcels | None
+) -> tuple[str, dict[str, np.ndarray]]:
+    """The name of the row, and the connectomes of all splits."""
+    areas, num_frames = parcels or splits.geometry, files.options.num_frames
+    return f"connectome_{parcels.name if parcels else 'patches'}", {
+        name: connectomes(sources, splits.samples[name], num_frames, areas)
+        for name, sources in splits.sources.items()
+    }
+
+
+def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded):
+    chosen = config.baselines
+    heads = [head for head in config.heads if takes(head, "avg_patch")]
+    heads = heads or CLOSED_FORM[config.task][:1]
+    for baseline in (name for name in ("connectome", "pca", "input") if name in chosen):
+        name = baseline
+        if baseline == "connectome":
+            name, vectors = connectome_vectors(files, splits, parcels)
+        else:
+            vectors = {split: some.x_SxD for split, some in seen.take("input", "").items()}
+        if baseline == "pca":
+            vectors = principal_components(vectors, files.options.embed_dim, config.seed)
+        features = {split: Vectors(x) for split, x in vectors.items()}
         for head in heads:
             yield Entry(name, head, features, True)
     if "patch_embedding" in chosen:
@@ -210,8 +219,9 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded
         inner = files.options.embed_dim if files.options.token_dim > _WIDEST_TOKENS else 0
         yield Entry("patch_embedding", "attn", tokens, True, inner)
     if "identity" in chosen:
+        areas = parcels or splits.geometry
         series = {
-            name: series_tokens(sources, splits.samples[name], num_frames, areas)
+            name: series_tokens(sources, splits.samples[name], files.options.num_frames, areas)
             for name, sources in splits.sources.items()
         }
         yield Entry("identity", "mlp", series, True)

@@ -147,7 +147,7 @@ def finetune(
 def init_trained(
     files: ModelFiles, settings: FinetuneSettings, n_out: int, seed: int
 ) -> tuple[Trained, dict]:
-    """What learns, as it begins, and the encoder's parameters that stay, a tree {"encoder": ...}."""
+    """Initial trained parameters, and the encoder's that stay, a tree {"encoder": ...}."""
     if settings.representation == "cls" and not files.options.class_token:
         raise InputError("The model has no class token: choose representation=patch.")
     width = files.options.embed_dim

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from data_tools.store.reader import Store
 from fmrifm.input.data import store_digests
+from fmrifm.model.files import ModelFiles
+from fmrifm.probe.samples.compatibility import count_seen
+from fmrifm.probe.samples.samples import Samples
+from fmrifm.probe.samples.splits import Splits
 from fmrifm.runs.config import config_dict
 from fmrifm.runs.provenance import record_start
 
@@ -69,11 +73,75 @@ def publish(output: Path, results: Results, predictions: dict[str, bytes]) -> No
             path.unlink()
 
 
-def pack_predictions(parts: list[dict[str, np.ndarray]]) -> bytes:
-    """The bytes of an .npz of the columns of several splits, one after another."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
-    return buffer.getvalue()
+class Table:
+    """The rows of the results of a probe or a cohort, and the predictions behind them."""
+
+    def __init__(self, config: ConfigDict, files: ModelFiles, splits: Splits):
+        self.config, self.files, self.splits = config, files, splits
+        self.rows: list[dict] = []
+        self.values: list[Any] = []  # predictions of each row
+        self.predictions: dict[str, bytes] = {}
+
+    def add_row(self, values: Any, columns: list[dict[str, np.ndarray]], **row) -> dict:
+        """Adds a row of the results.
+
+        Args:
+          values: what it predicts.
+          columns: of its predictions, split by split.
+          row: its fields in results.json, in their order.
+        """
+        row = {"dataset": self.splits.datasets, **row}
+        self.rows.append(row)
+        self.values.append(values)
+        buffer, names = io.BytesIO(), columns[0]
+        np.savez(
+            buffer, **{name: np.concatenate([some[name] for some in columns]) for name in names}
+        )
+        name = f"predictions_{row['representation']}_{row['head']}.npz"
+        self.predictions[name] = buffer.getvalue()
+        return row
+
+    def columns(self, split: str, samples: Samples, values_SxK: np.ndarray) -> dict:
+        """The columns of the predictions of a split."""
+        return {
+            "key": samples.keys,
+            "start": samples.starts,
+            "split": np.full(len(samples), split),
+            "subject": samples.subjects,
+            "target": samples.labels,
+            "prediction": self.splits.name(values_SxK),
+            "score": values_SxK,
+        }
+
+    def describe(self, samples: Samples) -> dict[str, int | None]:
+        """How many samples and people there are, and how many people the model has seen."""
+        people = set(samples.subjects.tolist())
+        seen = count_seen(self.files, people)
+        return {"n": len(samples), "n_subjects": len(people), "seen_in_pretraining": seen}
+
+    def compare(self, metric: str, difference: Callable[[str, Any, Any], dict]) -> None:
+        """Adds to every row of the model by how much it beats each baseline.
+
+        Args:
+          metric: splits without it are left out.
+          difference: of a split and the predictions of two rows.
+        """
+        both = list(zip(self.rows, self.values, strict=True))
+        for row, values in both:
+            for name, split in row["splits"].items():
+                if not row["baseline"] and metric in split["metrics"]:
+                    split["versus"] = {
+                        f"{other['representation']}/{other['head']}": difference(
+                            name, values, theirs
+                        )
+                        for other, theirs in both
+                        if other["baseline"]
+                    }
+
+
+def count_left_out(samples: Samples) -> dict[str, int]:
+    """What of a set of stores is in no sample."""
+    return {"unlabelled": samples.n_unlabelled, "dropped_frames": samples.n_dropped_frames}
 
 
 def main_metric(results: Results) -> str:

@@ -31,17 +31,21 @@ class Splits:
       samples: the samples of each, labelled with the names of classes, or with values.
       classes: (K,) str, all that labels can be; None in regression.
       overlaps: what the splits share.
+      whole: samples that have all clips of a single set, and are encoded in place of its own: so
+        labels that come, go or change leave the features of a store as they are.
     """
 
     sources: dict[str, list[Source]]
     samples: dict[str, Samples]
     classes: np.ndarray | None
     overlaps: list[Overlap]
+    whole: Samples | None = None
 
     @property
     def tests(self) -> list[str]:
-        """The names of the test splits."""
-        return list(self.sources)[2:]
+        """The names of the test splits; a single set is all tested."""
+        names = list(self.sources)
+        return names[2:] or names
 
     @functools.cached_property
     def geometry(self) -> Geometry:
@@ -61,6 +65,10 @@ class Splits:
         if self.classes is None:
             return self.samples["train"].labels.shape[1]
         return len(self.classes)
+
+    def name(self, values_SxK: np.ndarray) -> np.ndarray:
+        """(S,) the most probable classes by name; values of a regression as they are."""
+        return values_SxK if self.classes is None else self.classes[values_SxK.argmax(1)]
 
     def targets(self, name: str) -> np.ndarray:
         """(S,) int, the places of a split's labels among the classes; or (S, E) float32."""

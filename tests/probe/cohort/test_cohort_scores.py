@@ -1,5 +1,7 @@
 """Scores of a cohort: intervals that account for shared training data, and where spread is from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -58,14 +60,14 @@ def test_value_is_that_of_all_samples_and_its_interval_is_of_folds():
 
 def test_corrected_intervals_cover_what_naive_ones_miss():
     """Truly null features: the interval holds 50 % about as often as it says."""
-    from fmrifm.probe.cohort.cross_fit import Question, cross_fit
+    from fmrifm.probe.cohort.cross_fit import cross_fit
 
     inside = 0
     for seed in range(20):
         x_SxD = np.random.default_rng(seed).normal(size=(40, 5)).astype(np.float32)
         folds = [make_folds("kfold", LABELS, SUBJECTS, seed=r) for r in range(2)]
-        question = Question(LABELS, SUBJECTS, 2, 2)
-        values = np.stack([cross_fit(x_SxD, question, some)[0] for some in folds])
+        truth = dataclasses.replace(TRUTH, n_inner=2)
+        values = np.stack([cross_fit(x_SxD, truth, some)[0] for some in folds])
         some = score_repeats(TRUTH, Repeats(values[None], folds), 0)["balanced_accuracy"]
         inside += some["low"] <= 0.5 <= some["high"]
     assert inside >= 17

@@ -10,12 +10,17 @@ from sklearn.preprocessing import StandardScaler
 
 from data_tools.errors import InputError
 from fmrifm.probe.cohort.confound_removal import Components, Impute
-from fmrifm.probe.cohort.cross_fit import STRENGTHS, Question, cross_fit, permuted_scores
+from fmrifm.probe.cohort.cross_fit import STRENGTHS, cross_fit, permuted_scores
 from fmrifm.probe.cohort.folds import inner_folds, make_folds
 from fmrifm.probe.cohort.scores import Truth
 from fmrifm.probe.heads.ridge import ALPHA_GRID
 
 GROUPS = np.array([f"toy/{g:02d}" for g in range(36)])
+
+
+def asked(labels, groups, n_classes, n_inner):
+    """What is to be predicted; 0 classes for numbers."""
+    return Truth(labels, np.arange(n_classes) if n_classes else None, groups, n_inner)
 
 
 def draw(width, n_classes, effect=1.0, seed=0):
@@ -29,9 +34,9 @@ def draw(width, n_classes, effect=1.0, seed=0):
 @pytest.mark.parametrize("width, n_classes", [(6, 2), (6, 3), (400, 2), (400, 3)])
 def test_logistic_is_scikit_learns_grid_search_within_each_fold(width, n_classes):
     x_SxD, labels = draw(width, n_classes)
-    question = Question(labels, GROUPS, n_classes, 4)
+    truth = asked(labels, GROUPS, n_classes, 4)
     folds = make_folds("kfold", labels, GROUPS, n_folds=3)
-    values, strengths = cross_fit(x_SxD, question, folds, seed=7)
+    values, strengths = cross_fit(x_SxD, truth, folds, seed=7)
     assert np.isfinite(values).all() and np.allclose(values.sum(1), 1, atol=1e-5)
     for k, fold in enumerate(folds):
         # Scaled by the whole training set, as ours: inner folds choose a penalty, no more.
@@ -57,9 +62,9 @@ def test_logistic_is_scikit_learns_grid_search_within_each_fold(width, n_classes
 def test_ridge_is_scikit_learns(width):
     x_SxD, _ = draw(width, 2)
     y_SxK = (x_SxD[:, :2] @ [[1.0, 2.0], [0.5, -1.0]] + 40).astype(np.float32)
-    question = Question(y_SxK, GROUPS, 0, 4)
+    truth = asked(y_SxK, GROUPS, 0, 4)
     folds = make_folds("kfold", y_SxK, GROUPS, n_folds=3)
-    values, strengths = cross_fit(x_SxD, question, folds)
+    values, strengths = cross_fit(x_SxD, truth, folds)
     for k, fold in enumerate(folds):
         model = make_pipeline(StandardScaler(), Ridge(strengths[k]))
         model.fit(x_SxD[fold.train], y_SxK[fold.train])
@@ -85,12 +90,12 @@ def test_nothing_is_learned_from_the_tested(prepare):
     """Other labels and features of a fold's test samples change none of its predictions."""
     x_SxD, labels = draw(50, 2)
     fold = make_folds("kfold", labels, GROUPS, n_folds=3)[0]
-    question = Question(labels, GROUPS, 2, 4)
-    values, strengths = cross_fit(x_SxD, question, [fold], prepare)
+    truth = asked(labels, GROUPS, 2, 4)
+    values, strengths = cross_fit(x_SxD, truth, [fold], prepare)
     changed, other = labels.copy(), x_SxD.copy()
     changed[fold.test] = 1 - changed[fold.test]
     other[fold.test[1:]] *= 100
-    again, same = cross_fit(other, Question(changed, GROUPS, 2, 4), [fold], prepare)
+    again, same = cross_fit(other, asked(changed, GROUPS, 2, 4), [fold], prepare)
     assert strengths == same
     np.testing.assert_array_equal(again[fold.test[0]], values[fold.test[0]])
     assert np.isnan(values[fold.train]).all()
@@ -104,31 +109,27 @@ def test_hard_cohorts_are_fitted_all_the_same():
     labels, groups, x_SxD = labels[::2], groups[::2], x_SxD[::2]
     folds = make_folds("kfold", labels, groups)
     assert len(folds) == 2
-    values, strengths = cross_fit(x_SxD, Question(labels, groups, 2, 5), folds)
+    values, strengths = cross_fit(x_SxD, asked(labels, groups, 2, 5), folds)
     assert np.isfinite(values).all() and strengths == [STRENGTHS[2]] * 2
     # Features that are all the same say nothing.
-    values, _ = cross_fit(np.ones((18, 4), np.float32), Question(labels, groups, 2, 5), folds)
+    values, _ = cross_fit(np.ones((18, 4), np.float32), asked(labels, groups, 2, 5), folds)
     np.testing.assert_allclose(values, 0.5, atol=1e-6)
-    values, _ = cross_fit(
-        np.ones((18, 4), np.float32), Question(labels, groups, 2, 5), folds, is_constant=True
-    )
-    np.testing.assert_allclose(values, [[1 / 9, 8 / 9]] * 18, atol=1e-6)
+    np.testing.assert_allclose(asked(labels, groups, 2, 5).typical, [1 / 9, 8 / 9], atol=1e-6)
     x_SxD[3, 1] = np.nan
     with pytest.raises(InputError, match="1 of 18 cohort samples have features that are NaN"):
-        cross_fit(x_SxD, Question(labels, groups, 2, 5), folds)
+        cross_fit(x_SxD, asked(labels, groups, 2, 5), folds)
 
 
 def test_permuted_scores_lie_around_a_guess():
     x_SxD, labels = draw(30, 2, effect=2.0)
-    truth = Truth(labels, np.array(["a", "b"]), GROUPS)
 
     def deal(some):
         return make_folds("kfold", some, GROUPS, n_folds=3)
 
-    question = Question(labels, GROUPS, 2, 3)
-    null = permuted_scores(x_SxD, question, truth, deal, (), 40, 0, "toy")
+    truth = asked(labels, GROUPS, 2, 3)
+    null = permuted_scores(x_SxD, truth, deal, (), 40, 0, "toy")
     assert len(null) == 40 and 0.42 < null.mean() < 0.58 and null.std() > 0.05
-    values, _ = cross_fit(x_SxD, question, deal(labels))
+    values, _ = cross_fit(x_SxD, truth, deal(labels))
     assert truth.measure(values)["balanced_accuracy"] > null.max()
-    again = permuted_scores(x_SxD, question, truth, deal, (), 40, 0, "toy")
+    again = permuted_scores(x_SxD, truth, deal, (), 40, 0, "toy")
     np.testing.assert_array_equal(null, again)
