@@ -18,8 +18,9 @@ from fmrifm.probe.features.table_rows import (
     check_pairs,
     split_layer,
 )
-from fmrifm.probe.heads.settings import LOSSES, METRICS, FinetuneSettings, GridSettings, lr_schedule
+from fmrifm.probe.heads.settings import LOSSES, FinetuneSettings, GridSettings
 from fmrifm.probe.samples.samples import TASKS, UNITS
+from fmrifm.probe.scores.metrics import CLASSIFICATION
 
 FINETUNE = "finetune"
 RUNS = ("once", "last", "every")
@@ -44,7 +45,7 @@ def resolve_probe(config: ConfigDict) -> None:
         {
             "heads": (heads, config.heads),
             "run": (RUNS, [config.run]),
-            "grid.metric": (METRICS, [config.grid.metric]),
+            "grid.metric": (CLASSIFICATION, [config.grid.metric]),
             "grid.regression_loss": (LOSSES[1:], [config.grid.regression_loss]),
         },
     )
@@ -61,7 +62,7 @@ def resolve_probe(config: ConfigDict) -> None:
     if config.grid.balanced_sampling and config.task == "regression":
         raise InputError("grid.balanced_sampling is of classes: set it to False.")
     if {*GRID, "patch_embedding", "identity"} & {*config.heads, *config.baselines}:
-        lr_schedule(grid_settings(config))
+        grid_settings(config)
     if FINETUNE in config.heads:
         FinetuneSettings(**config.finetune)
         if config.unit != "clip":

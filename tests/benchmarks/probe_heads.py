@@ -84,7 +84,7 @@ def _ours(params, x, labels, settings):
     alive = np.ones(N_HEADS, bool)
     state = grid.GridState(stacked, grid._adam().init(stacked), alive, np.int32(0))
     held = [jax.device_put(state)]
-    batch, schedule = _batch(x, labels), lr_schedule(settings).astype(np.float32)
+    batch, schedule = _batch(x, labels), lr_schedule(settings, settings.updates).astype(np.float32)
 
     def step():
         sums = gradients(held[0].params, batch, jax.random.key(0), None)

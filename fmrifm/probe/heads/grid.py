@@ -189,7 +189,7 @@ def train_grid(
     params = jax.tree.map(lambda x: jnp.repeat(x[None], len(rates), 0), init)
     moments = _adam().init(params)
     state = GridState(params, moments, jnp.ones(len(rates), bool), jnp.zeros((), jnp.int32))
-    schedule = jnp.asarray(lr_schedule(settings), jnp.float32)
+    schedule = jnp.asarray(lr_schedule(settings, settings.updates), jnp.float32)
     limit = _DIVERGED * _guess_loss(settings.loss, targets, n_out)
     gradients, update = _programs(kind, settings)
     host = host_batches(batches, 0, threads=2, workers=0)

@@ -84,12 +84,12 @@ def test_micro_batches_change_nothing_but_memory(monkeypatch):
 
 
 def test_the_schedule_is_that_of_the_reference():
-    schedule = lr_schedule(GridSettings(epochs=4, updates=5, warmup_epochs=1))
+    schedule = lr_schedule(GridSettings(epochs=4, updates=5, warmup_epochs=1), 5)
     assert len(schedule) == 20
     np.testing.assert_allclose(schedule[:6], [0, 0.25, 0.5, 0.75, 1, 1])
     np.testing.assert_allclose(schedule[[12, 19]], [0.5, 0], atol=1e-12)
     with pytest.raises(InputError, match="warmup_epochs"):
-        lr_schedule(GridSettings(epochs=1))
+        GridSettings(epochs=1)
 
 
 def test_balanced_sampling_draws_classes_equally():
