@@ -39,14 +39,6 @@ class Neighbors:
         check_finite(x_SxD, "test")
         return _weighted(*self.nearest(x_SxD), self.values_FxK, self.k).astype(np.float32)
 
-    def predict_proba(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S, K) float32 probabilities of classes."""
-        return self.predict_values(x_SxD)
-
-    def predict(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S,) the class of the highest probability, the first on ties."""
-        return self.predict_values(x_SxD).argmax(1)
-
     def nearest(self, x_SxD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(S, N) cosine distances of the k nearest, ascending, and their places."""
         found = []

@@ -4,9 +4,10 @@ Letters: S samples, F of them that are fitted, D columns, R directions that the 
 K classes, E columns of targets.
 """
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import joblib
 import numpy as np
@@ -40,19 +41,10 @@ class Classifier:
 
     model: ClassifierMixin
 
-    def predict(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S,) classes."""
-        check_finite(x_SxD, "test")
-        return self.model.predict(x_SxD)
-
-    def predict_proba(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S, K) probabilities."""
-        check_finite(x_SxD, "test")
-        return self.model.predict_proba(x_SxD)
-
     def predict_values(self, x_SxD: np.ndarray) -> np.ndarray:
         """(S, K) float32 probabilities."""
-        return self.predict_proba(x_SxD).astype(np.float32)
+        check_finite(x_SxD, "test")
+        return self.model.predict_proba(x_SxD).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +57,6 @@ class Constant:
         """(S, K or E) float32."""
         return np.tile(self.values.astype(np.float32), (len(x_SxD), 1))
 
-    def predict_proba(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S, K) probabilities."""
-        return np.tile(self.values, (len(x_SxD), 1))
-
-    def predict(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S,) the commonest class, the first on ties."""
-        return np.full(len(x_SxD), self.values.argmax())
-
 
 def fit_majority(train: tuple) -> Constant:
     """Always the commonest of the classes (S,) int of the training set."""
@@ -84,6 +68,18 @@ def fit_mean(train: tuple) -> Constant:
     return Constant(train[1].mean(0, dtype=np.float64))
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Ignores fits that did not converge: results say so of the fit that counts.
+
+    Filters belong to the process, so this must not be entered within a thread.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+@_without_warnings()
 def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, dict]:
     """Standardises the pooled training and validation set, and fits L2 logistic regression.
 
@@ -113,6 +109,7 @@ def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, d
     return _fit_pool(x_SxD, labels, len(train[0]), seed, jobs=-1)
 
 
+@_without_warnings()
 def random_splits(
     x_SxD: np.ndarray,
     labels: np.ndarray,
@@ -191,8 +188,6 @@ def _fit_pool(
         leading = make_pipeline(StandardScaler(), pca)
         reduced_SxR = leading.fit_transform(x_SxD)
     splits, chosen_on = _selection_splits(labels, n_train, seed)
-    # Said once, of the fit that counts; filters are of the process, so not within a thread.
-    warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
     def scores(fit: np.ndarray, test: np.ndarray) -> list[float]:
         z_SxR = coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
