@@ -1,39 +1,18 @@
 """Every row of a cohort's table: features of the samples, and what is fitted before their head."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.cohort.cohort import COHORT, Cohort
 from fmrifm.probe.cohort.confound_removal import Components, Impute, as_columns, make_removal
-from fmrifm.probe.cohort.cross_fit import Prepare
+from fmrifm.probe.cohort.cross_fit import Row
 from fmrifm.probe.features.table_rows import Encoded, connectome_vectors, open_parcels
 
 COHORT_BASELINES = ("confounds", "connectome", "pca", "input", "untrained", "majority")
 HEADS = {"classification": "logistic", "regression": "ridge"}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Row:
-    """A row of the table to be.
-
-    Attributes:
-      name: of the representation.
-      head: logistic, ridge or majority.
-      features: (S, D) float32 of each seed; of one where seeds change nothing.
-      prepare: what is fitted to them first in each fold.
-      baseline: whether it is one.
-    """
-
-    name: str
-    head: str
-    features: list[np.ndarray]
-    prepare: list[Prepare]
-    baseline: bool
 
 
 MAJORITY = Row("none", "majority", [], [], True)  # always the commonest class, or the mean

@@ -6,8 +6,9 @@ S samples, F of them in a training set, D columns, R directions, K classes or co
 """
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import joblib
 import numpy as np
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from data_tools.errors import InputError
-from fmrifm.probe.cohort.folds import Fold, inner_folds
+from fmrifm.probe.cohort.folds import Fold, inner_folds, nested_subsets
 from fmrifm.probe.cohort.scores import Truth
 from fmrifm.probe.heads.logistic import C_GRID, coordinates
 from fmrifm.probe.heads.ridge import ALPHA_GRID, check_finite
@@ -27,11 +28,31 @@ from fmrifm.probe.scores.permutation import exchange
 
 STRENGTHS = C_GRID[::2]
 _LOGISTIC = {"solver": "newton-cholesky", "class_weight": "balanced", "max_iter": 200}
+_CURVE_REPEATS = 3
 _WIDE = 600  # weights, from which on a Newton step takes too long
 
 # From features (S, D) and the places of the training samples (F,) to features of all samples, by
 # what the training samples say.
 Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """A row of the table to be.
+
+    Attributes:
+      name: of the representation.
+      head: logistic, ridge or majority.
+      features: (S, D) float32 of each seed; of one where seeds change nothing.
+      prepare: what is fitted to them first in each fold.
+      baseline: whether it is one.
+    """
+
+    name: str
+    head: str
+    features: list[np.ndarray]
+    prepare: list[Prepare]
+    baseline: bool
 
 
 def cross_fit(
@@ -104,17 +125,18 @@ def _balanced_accuracy(model: LogisticRegression, z_SxR: np.ndarray, y: np.ndarr
 
 def _fit_ridge(z_SxR, truth: Truth, fold: Fold, inner: list[Fold]):
     y_SxK = truth.labels
-    solved: dict[int, tuple] = {}
+
+    @functools.cache
+    def solve(part: Fold) -> tuple:
+        mean_R, mean_K = z_SxR[part.train].mean(0), y_SxK[part.train].mean(0, np.float64)
+        z = (z_SxR[part.train] - mean_R).astype(np.float64)
+        values, vectors = eigh(z.T @ z)
+        aims = vectors.T @ (z.T @ (y_SxK[part.train] - mean_K))
+        seen = (z_SxR[part.test] - mean_R) @ vectors
+        return seen, aims, np.maximum(values, 0)[:, None], mean_K
 
     def predict(part: Fold, alpha: float) -> np.ndarray:
-        if id(part) not in solved:
-            mean_R, mean_K = z_SxR[part.train].mean(0), y_SxK[part.train].mean(0, np.float64)
-            z = (z_SxR[part.train] - mean_R).astype(np.float64)
-            values, vectors = eigh(z.T @ z)
-            aims = vectors.T @ (z.T @ (y_SxK[part.train] - mean_K))
-            seen = (z_SxR[part.test] - mean_R) @ vectors
-            solved[id(part)] = seen, aims, np.maximum(values, 0)[:, None], mean_K
-        seen, aims, values, mean_K = solved[id(part)]
+        seen, aims, values, mean_K = solve(part)
         return seen @ (aims / (values + alpha)) + mean_K
 
     if not inner:
@@ -131,18 +153,16 @@ def _fit_ridge(z_SxR, truth: Truth, fold: Fold, inner: list[Fold]):
     return predict(fold, alpha), alpha
 
 
+def run_jobs(jobs: Iterable, total: int, name: str, unit: str = "fit") -> list:
+    """Results of joblib's jobs, which all processes share, in their order."""
+    found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(jobs)
+    return list(tqdm(found, name, total=total, unit=unit))
+
+
 Deal = Callable[[np.ndarray], list[Fold]]  # folds of labels
 
 
-def permuted_scores(
-    x_SxD: np.ndarray,
-    truth: Truth,
-    deal: Deal,
-    prepare: Sequence[Prepare],
-    n: int,
-    seed: int,
-    name: str,
-) -> np.ndarray:
+def permuted_scores(row: Row, truth: Truth, deal: Deal, n: int, seed: int) -> np.ndarray:
     """(N,) main metric of one repeat for arrangements of the labels, folds and choices made anew.
 
     Where most groups have one label, whole groups exchange theirs (of a group with several, the
@@ -150,27 +170,22 @@ def permuted_scores(
     into folds are left out.
 
     Args:
-      x_SxD, truth, prepare, seed: as for `cross_fit`.
+      row: what is fitted.
+      truth: the labels and whose they are.
       deal: makes folds of labels.
       n: arrangements.
-      name: for the progress bar.
+      seed: of the arrangements, and of the inner folds.
     """
     first, place_S = distinct_rows(truth.labels)
     drawn = exchange(
         settled(place_S, truth.subjects), truth.subjects, n, np.random.default_rng(seed)
     )
+    arranged = (dataclasses.replace(truth, labels=truth.labels[first[p]]) for p in drawn)
     work = (
-        joblib.delayed(_score)(
-            x_SxD,
-            dataclasses.replace(truth, labels=truth.labels[first[p]]),
-            deal,
-            prepare,
-            seed + k,
-        )
-        for k, p in enumerate(drawn)
+        joblib.delayed(_score)(row.features[0], some, deal, row.prepare, seed + k)
+        for k, some in enumerate(arranged)
     )
-    found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(work)
-    scores = np.array(list(tqdm(found, f"chance of {name}", total=n, unit="labelling")))
+    scores = np.array(run_jobs(work, n, f"chance of {row.name}", "labelling"))
     return scores[np.isfinite(scores)]
 
 
@@ -189,3 +204,63 @@ def _score(x_SxD, truth: Truth, deal: Deal, prepare, seed: int) -> float:
     except InputError:
         return float("nan")
     return truth.measure(values)[truth.metric]
+
+
+def learning_curve(
+    row: Row, truth: Truth, folds: Sequence[Sequence[Fold]], shares: Sequence[float], seed: int
+) -> list[dict[str, float]]:
+    """The main metric on the same test samples, by how many groups are learned from.
+
+    A smaller set is part of the larger ones; classes are in equal shares.
+
+    Args:
+      row, truth: what is fitted, and to what.
+      folds: of each repeat; three repeats at most are taken.
+      shares: of the groups of each training set; all of them are added.
+      seed: of which groups, and of the inner folds.
+
+    Returns:
+      {"n_subjects", "value", "low", "high"} by rising number of groups: means over the repeats, and
+      the least and the most of them. Shares in which a class gets lost are left out.
+    """
+    repeats = folds[:_CURVE_REPEATS]
+    work = [
+        joblib.delayed(_curve_point)(row, truth, some, share, seed, r)
+        for share in sorted({*shares, 1.0})
+        for r, some in enumerate(repeats)
+    ]
+    points, n = run_jobs(work, len(work), f"learning curve of {row.name}"), len(repeats)
+    return [
+        {
+            "n_subjects": float(np.mean([size for size, _ in some])),
+            "value": float(np.mean([value for _, value in some])),
+            "low": min(value for _, value in some),
+            "high": max(value for _, value in some),
+        }
+        for some in (points[i : i + n] for i in range(0, len(points), n))
+        if None not in some
+    ]
+
+
+def _curve_point(
+    row: Row, truth: Truth, folds: Sequence[Fold], share: float, seed: int, r: int
+) -> tuple[float, float] | None:
+    """Groups learned from, mean over the folds, and the main metric; None of too few."""
+    smaller = [_thin(fold, truth, share, seed + r) for fold in folds]
+    if None in smaller:
+        return None
+    try:
+        found, _ = cross_fit(row.features[0], truth, smaller, row.prepare, seed)
+    except InputError:  # too few to take confounds out
+        return None
+    sizes = [len(np.unique(truth.subjects[fold.train])) for fold in smaller]
+    return float(np.mean(sizes)), truth.measure(found)[truth.metric]
+
+
+def _thin(fold: Fold, truth: Truth, share: float, seed: int) -> Fold | None:
+    """The fold with a share of the groups to learn from; None where a class gets lost."""
+    labels, groups = truth.labels, truth.subjects
+    n = round(share * len(np.unique(groups[fold.train])))
+    train = nested_subsets(labels, groups, fold.train, n, seed)
+    lost = labels.ndim == 1 and len(np.unique(labels[train])) < len(np.unique(labels))
+    return None if lost or len(train) < 2 else Fold(train, fold.test)

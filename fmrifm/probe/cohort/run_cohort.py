@@ -11,7 +11,6 @@ import jax
 import joblib
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
@@ -22,10 +21,16 @@ from fmrifm.probe.check_config import (
 )
 from fmrifm.probe.cohort.cohort import Cohort, describe, list_people, open_cohort
 from fmrifm.probe.cohort.cohort_report import write_report
-from fmrifm.probe.cohort.cohort_rows import MAJORITY, Row, find_rows
+from fmrifm.probe.cohort.cohort_rows import MAJORITY, find_rows
 from fmrifm.probe.cohort.confound_removal import MOTION
-from fmrifm.probe.cohort.cross_fit import cross_fit, permuted_scores, settled
-from fmrifm.probe.cohort.curve import learning_curve
+from fmrifm.probe.cohort.cross_fit import (
+    Row,
+    cross_fit,
+    learning_curve,
+    permuted_scores,
+    run_jobs,
+    settled,
+)
 from fmrifm.probe.cohort.folds import check_sites, make_folds
 from fmrifm.probe.cohort.scores import (
     Repeats,
@@ -180,9 +185,8 @@ class _Study(Table):
             for n in range(n_seeds)
             for folds in self._folds
         ]  # fmt: skip
-        found = joblib.Parallel(joblib.cpu_count(), return_as="generator")(jobs)
-        bar = tqdm(found, f"fit {row.name}", total=len(jobs), unit="fit")
-        values, strengths = zip(*bar, strict=True)
+        found = run_jobs(jobs, len(jobs), f"fit {row.name}")
+        values, strengths = zip(*found, strict=True)
         counts = Counter(f"{c:g}" for some in strengths for c in some)
         shape = (n_seeds, n_repeats, *values[0].shape)
         return Repeats(np.stack(values).reshape(shape), self._folds), dict(counts)
@@ -229,10 +233,8 @@ class _Study(Table):
         }
         if not config.permutations or row.head == "majority":
             return told
-        null = permuted_scores(
-            row.features[0], truth, self._deal(config.seed), row.prepare, config.permutations,
-            config.seed, row.name,
-        )  # fmt: skip
+        deal = self._deal(config.seed)
+        null = permuted_scores(row, truth, deal, config.permutations, config.seed)
         if len(null) < FEWEST_PERMUTATIONS:  # most cannot be dealt into folds
             return told
         return told | compare_with_null(value, null) | {"permutations": len(null)}

@@ -98,24 +98,23 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
       one), for which the predictions are what they are: so it is of numbers, too.
     """
     found = [[truth.measure(v) for v in of_seed] for of_seed in repeats.values]
-    names = [name for name in found[0][0] if np.isfinite(found[0][0][name])]
     scores, resampled = {}, _resampled(truth, repeats, seed)
-    for name in names:
+    for name in (name for name, first in found[0][0].items() if np.isfinite(first)):
         value = float(np.nanmean([[one[name] for one in some] for some in found]))
-        scores[name] = {"value": value}
         # r2 of a few samples has no bound below: folds say nothing of its spread.
         spread = None if truth.classes is None else fold_spread(*_fold_scores(truth, repeats, name))
-        other = resampled.get(name, {})
         if spread is not None:
-            std, reach = spread
-            low, high = _within(name, value - reach, value + reach)
-            scores[name] |= {"std": std, "low": low, "high": high, "interval": "corrected"}
+            kind, (std, reach) = "corrected", spread
+            low, high = value - reach, value + reach
         else:
+            kind, other = "subjects", resampled[name]
             prefix = "subject_" if "subject_low" in other else ""
+            std, low, high = (other[prefix + x] for x in ("std", "low", "high"))
             shift = value - other["value"]
-            low, high = _within(name, *(other[prefix + x] + shift for x in ("low", "high")))
-            std = other[prefix + "std"]
-            scores[name] |= {"std": std, "low": low, "high": high, "interval": "subjects"}
+            low, high = low + shift, high + shift
+        least = {"r2": -np.inf, "pearson": -1.0}.get(name, 0.0)
+        low, high = float(max(low, least)), float(min(high, 1.0))
+        scores[name] = {"value": value, "std": std, "low": low, "high": high, "interval": kind}
     return scores
 
 
@@ -150,7 +149,7 @@ def compare_rows(truth: Truth, a: Repeats, b: Repeats, seed: int) -> dict[str, f
     scores_b, _ = _fold_scores(truth, b, name)
     spread = None if truth.classes is None else fold_spread(scores_a - scores_b, shares_J)
     if spread is None:
-        told = [_answers(truth, some.mean) for some in (a, b)]
+        told = [x.mean if truth.classes is None else x.mean.argmax(1) for x in (a, b)]
         return compare_paired(truth.labels, *told, truth.subjects, name, seed)
     difference = float(np.mean(scores_a - scores_b))
     std, reach = spread
@@ -259,13 +258,3 @@ def _resampled(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[str,
         return score_regression(truth.labels, values_SxK, seed, truth.subjects)
     names = np.arange(len(truth.classes))
     return score(truth.labels, values_SxK.argmax(1), values_SxK, names, seed, truth.subjects)
-
-
-def _answers(truth: Truth, values_SxK: np.ndarray) -> np.ndarray:
-    return values_SxK if truth.classes is None else values_SxK.argmax(1)
-
-
-def _within(name: str, low: float, high: float) -> tuple[float, float]:
-    """Bounds that the metric can have."""
-    least = {"r2": -np.inf, "pearson": -1.0}.get(name, 0.0)
-    return float(max(low, least)), float(min(high, 1.0))

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data_tools.errors import InputError
 from fmrifm.probe.cohort.confound_removal import Components, Impute
-from fmrifm.probe.cohort.cross_fit import STRENGTHS, cross_fit, permuted_scores
+from fmrifm.probe.cohort.cross_fit import STRENGTHS, Row, cross_fit, permuted_scores
 from fmrifm.probe.cohort.folds import inner_folds, make_folds
 from fmrifm.probe.cohort.scores import Truth
 from fmrifm.probe.heads.ridge import ALPHA_GRID
@@ -126,10 +126,10 @@ def test_permuted_scores_lie_around_a_guess():
     def deal(some):
         return make_folds("kfold", some, GROUPS, n_folds=3)
 
-    truth = asked(labels, GROUPS, 2, 3)
-    null = permuted_scores(x_SxD, truth, deal, (), 40, 0, "toy")
+    truth, row = asked(labels, GROUPS, 2, 3), Row("toy", "logistic", [x_SxD], [], False)
+    null = permuted_scores(row, truth, deal, 40, 0)
     assert len(null) == 40 and 0.42 < null.mean() < 0.58 and null.std() > 0.05
     values, _ = cross_fit(x_SxD, truth, deal(labels))
     assert truth.measure(values)["balanced_accuracy"] > null.max()
-    again = permuted_scores(x_SxD, truth, deal, (), 40, 0, "toy")
+    again = permuted_scores(row, truth, deal, 40, 0)
     np.testing.assert_array_equal(null, again)
