@@ -61,10 +61,18 @@ def make_folds(
                 f"All samples are of one {scheme}, so none can be left out: take another "
                 "splits.scheme."
             )
-        folds = [_leave_out(left_out == name, groups, str(name)) for name in names]
-    if labels.ndim == 1:
-        _check_classes(folds, labels, scheme)
+        tests = [np.flatnonzero(left_out == name) for name in names]
+        trains = [np.flatnonzero(~np.isin(groups, groups[test])) for test in tests]
+        folds = list(map(Fold, trains, tests, names.tolist()))
     for fold in folds:
+        if labels.ndim == 1:
+            lacking = sorted(set(labels.tolist()) - set(labels[fold.train].tolist()))
+            if lacking:
+                where = f"{scheme} {fold.name}" if fold.name else "a fold"
+                raise InputError(
+                    f"Without {where} nobody of class '{lacking[0]}' is left to learn from: take "
+                    "another splits.scheme, or leave that class out."
+                )
         if len(np.unique(groups[fold.train])) < 2:
             raise InputError(
                 f"Without {scheme} {fold.name} fewer than two people are left to learn from: take "
@@ -120,7 +128,17 @@ def _strata(labels: np.ndarray, n: int = _QUANTILES) -> np.ndarray:
 
 def _deal(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> list[Fold]:
     names, first, group_S = np.unique(groups, return_index=True, return_inverse=True)
-    n_folds = _count_folds(labels, groups, n_folds)
+    counts = {"": len(names)}
+    if labels.ndim == 1:
+        counts = {str(k): len(set(groups[labels == k])) for k in np.unique(labels)}
+    rarest = min(counts, key=counts.get)
+    if counts[rarest] < 2:
+        of = f" of class '{rarest}'" if rarest else ""
+        raise InputError(
+            f"There is one subject only{of}, who cannot be both learned from and tested on: leave "
+            "that class out, or find more people."
+        )
+    n_folds = min(n_folds, counts[rarest])
     # Of numbers no quantile has fewer groups than there are folds.
     strata = _strata(labels, min(_QUANTILES, len(names) // n_folds))
     tested = np.empty(len(groups), int)
@@ -132,31 +150,9 @@ def _deal(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> li
         folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
         for k, (_, test) in enumerate(folds.split(strata, strata, groups)):
             tested[test] = k
-    return [_fold(tested == k) for k in range(n_folds) if (tested == k).any()]
-
-
-def _count_folds(labels: np.ndarray, groups: np.ndarray, wanted: int) -> int:
-    """As many as wanted, or as there are groups of the rarest class."""
-    counts = {"": len(set(groups))}
-    if labels.ndim == 1:
-        counts = {str(k): len(set(groups[labels == k])) for k in np.unique(labels)}
-    rarest = min(counts, key=counts.get)
-    if counts[rarest] < 2:
-        of = f" of class '{rarest}'" if rarest else ""
-        raise InputError(
-            f"There is one subject only{of}, who cannot be both learned from and tested on: leave "
-            "that class out, or find more people."
-        )
-    return min(wanted, counts[rarest])
-
-
-def _fold(is_test: np.ndarray, is_train: np.ndarray | None = None, name: str = "") -> Fold:
-    is_train = ~is_test if is_train is None else is_train
-    return Fold(np.flatnonzero(is_train), np.flatnonzero(is_test), name)
-
-
-def _leave_out(is_test: np.ndarray, groups: np.ndarray, name: str) -> Fold:
-    return _fold(is_test, ~np.isin(groups, groups[is_test]), name)
+    return [
+        Fold(np.flatnonzero(tested != k), np.flatnonzero(tested == k)) for k in np.unique(tested)
+    ]
 
 
 def check_sites(sites: np.ndarray | None, field: str) -> None:
@@ -176,13 +172,3 @@ def check_sites(sites: np.ndarray | None, field: str) -> None:
             f"A sample has runs of several values of '{field}', so it belongs to none: set "
             "unit=run, or leave runs out with data.path."
         )
-
-
-def _check_classes(folds: list[Fold], labels: np.ndarray, scheme: str) -> None:
-    for fold in folds:
-        if lacking := sorted(set(labels.tolist()) - set(labels[fold.train].tolist())):
-            where = f"{scheme} {fold.name}" if fold.name else "a fold"
-            raise InputError(
-                f"Without {where} nobody of class '{lacking[0]}' is left to learn from: take "
-                "another splits.scheme, or leave that class out."
-            )
