@@ -7,7 +7,7 @@ S samples, Q columns.
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,12 +83,15 @@ def read_confounds(
     """
     columns = _read_table(table, fields, sources) if table else {}
     categories = _CATEGORIES | {site}
-    runs = _runs_of(sources, samples)
+    clips, runs = samples.clips, []  # the lines of the run table of each sample, each once
+    for first, last in zip(samples.first_S1[:-1], samples.first_S1[1:], strict=True):
+        pairs = zip(clips.source[first:last].tolist(), clips.run[first:last].tolist(), strict=True)
+        runs.append([sources[s].store.runs[r] for s, r in dict.fromkeys(pairs)])
     hidden = {field for source in sources for field in source.store.restricted}
     found = []
     for field in fields:
-        look_up = _look_up(field, columns.get(field))
-        values = [[v for v in map(look_up, some) if is_known(v)] for some in runs]
+        values = [[_value(run, field, columns.get(field)) for run in some] for some in runs]
+        values = [list(filter(is_known, some)) for some in values]
         if not any(values):
             continue
         shown = field not in hidden
@@ -132,31 +135,14 @@ def association(confound: Confound, labels: np.ndarray, groups: np.ndarray) -> f
     if len(np.unique(values)) < 2 or len(np.unique(labels, axis=0)) < 2:
         return None
     if labels.ndim == 2:
-        numbers = labels[:, 0]
+        labels = labels[:, 0]
         if confound.is_number:
-            return float(stats.spearmanr(values, numbers).pvalue)
-        return _kruskal(numbers, values)
-    if confound.is_number:
-        return _kruskal(values, labels)
-    counts = [
-        [np.sum((values == v) & (labels == k)) for v in np.unique(values)]
-        for k in np.unique(labels)
-    ]
-    return float(stats.chi2_contingency(np.array(counts)).pvalue)
-
-
-def _kruskal(numbers: np.ndarray, classes: np.ndarray) -> float | None:
-    parts = [numbers[classes == k] for k in np.unique(classes)]
-    return float(stats.kruskal(*parts).pvalue)
-
-
-def _runs_of(sources: list[Source], samples: Samples) -> list[list[dict[str, Any]]]:
-    """The lines of the run table of each sample, each once."""
-    clips, found = samples.clips, []
-    for first, last in zip(samples.first_S1[:-1], samples.first_S1[1:], strict=True):
-        pairs = zip(clips.source[first:last].tolist(), clips.run[first:last].tolist(), strict=True)
-        found.append([sources[s].store.runs[r] for s, r in dict.fromkeys(pairs)])
-    return found
+            return float(stats.spearmanr(values, labels).pvalue)
+        values, labels = labels, values
+    elif not confound.is_number:
+        counts = stats.contingency.crosstab(labels, values).count
+        return float(stats.chi2_contingency(counts).pvalue)
+    return float(stats.kruskal(*(values[labels == k] for k in np.unique(labels))).pvalue)
 
 
 def _read_table(table: str, fields: Sequence[str], sources: list[Source]) -> dict[str, Target]:
@@ -173,14 +159,10 @@ def _read_table(table: str, fields: Sequence[str], sources: list[Source]) -> dic
     return found
 
 
-def _look_up(field: str, column: Target | None) -> Callable[[dict[str, Any]], Any]:
-    """A function of a line of the run table."""
-    if column is None:
-        return lambda run: _value(run, field)
-    return lambda run: column.label(run) or _value(run, field)
-
-
-def _value(run: dict[str, Any], field: str) -> Any:
+def _value(run: dict[str, Any], field: str, column: Target | None) -> Any:
+    """A field of a line of the run table; a column of a spreadsheet goes before it."""
+    if column is not None and (label := column.label(run)):
+        return label
     if field == "source_tr":
         return run.get("source_tr", run.get("tr"))
     return run.get(field, (run.get("qc") or {}).get(field))
