@@ -82,7 +82,7 @@ def _ours(params, x, labels, settings):
     stacked = jax.tree.map(lambda p: np.repeat(p[None], N_HEADS, 0), params)
     rates, decays = head_rates(settings)
     alive = np.ones(N_HEADS, bool)
-    state = grid.GridState(stacked, grid._adam().init(stacked), alive, np.int32(0))
+    state = grid.GridState(stacked, grid._ADAM.init(stacked), alive, np.int32(0))
     held = [jax.device_put(state)]
     batch, schedule = _batch(x, labels), lr_schedule(settings, settings.updates).astype(np.float32)
 

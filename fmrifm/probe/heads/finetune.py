@@ -26,7 +26,7 @@ from fmrifm.input.sources import Source
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.features.clip_encoder import ClipBatches, ClipEncoder, run_batches
 from fmrifm.probe.heads.finetune_batches import ShuffledBatches, check_samples
-from fmrifm.probe.heads.heads import apply_head, init_head
+from fmrifm.probe.heads.heads import apply_head, init_head, losses
 from fmrifm.probe.heads.lora import init_adapters, matching, merge
 from fmrifm.probe.heads.settings import FinetuneSettings, learning_rates
 from fmrifm.probe.samples.samples import Samples
@@ -230,7 +230,8 @@ def _update(forward, tx, accumulation, seed, state, base, rates_Tx2, batch):
     key = jax.random.fold_in(stream_key(seed, "finetune"), step)
 
     def total(trained, part):
-        error_B = _errors(forward(base, trained, part, key), part["target"])
+        kind = "cross_entropy" if part["target"].ndim == 1 else "mse"
+        error_B = losses(kind, forward(base, trained, part, key), part["target"])
         counted_B = part["counted"]
         sums = jnp.sum(jnp.where(counted_B, error_B, 0)), jnp.sum(counted_B)
         return sums[0], sums
@@ -247,13 +248,6 @@ def _update(forward, tx, accumulation, seed, state, base, rates_Tx2, batch):
 
     trained = Trained(*map(moved, trained, updates, rates))
     return (step + 1, trained, opt_state), error / count
-
-
-def _errors(outputs_BxK: jax.Array, target: jax.Array) -> jax.Array:
-    """(B,) cross-entropy of classes, or the mean squared error of values."""
-    if target.ndim == 1:
-        return optax.softmax_cross_entropy_with_integer_labels(outputs_BxK, target)
-    return jnp.mean((outputs_BxK - target) ** 2, axis=-1)
 
 
 def _targets(labels: np.ndarray, val_labels: np.ndarray):

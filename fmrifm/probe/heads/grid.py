@@ -6,6 +6,7 @@ arXiv 2510.13768. Letters: G heads, B samples of a batch, S samples of a split, 
 outputs.
 """
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from fmrifm.input.pipeline import host_batches, on_devices
-from fmrifm.probe.heads.heads import HEAD_WIDTH, apply_head, init_head
+from fmrifm.probe.heads.heads import HEAD_WIDTH, apply_head, init_head, losses
 from fmrifm.probe.heads.settings import GridSettings, head_rates, lr_schedule
 from fmrifm.probe.scores.metrics import macro_metrics
 
@@ -87,8 +88,9 @@ def draw_order(targets: np.ndarray, settings: GridSettings, seed: int) -> np.nda
     return np.concatenate(groups)[starts[which] + place]
 
 
-_DIVERGED = 20  # times the loss of a guess
+_DIVERGED = 20  # times the loss of a head that knows nothing
 _MEMORY = 2**29  # bytes that tokens and scores of a micro-batch may take
+_ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 _TINY = 1e-12
 
 
@@ -168,11 +170,12 @@ def fit_grid(
     if best is None:
         raise InputError(f"Every head of the grid of '{kind}' diverged: lower the learning rates.")
     score, params, g, epoch = best
+    metric = settings.metric if settings.loss == "cross_entropy" else f"negative {settings.loss}"
     hparams = {
         "lr": float(rates[g]),
         "weight_decay": float(decays[g]),
         "epoch": epoch,
-        "validation": {"metric": _metric(settings), "value": float(score)},
+        "validation": {"metric": metric, "value": float(score)},
     }
     diverged = int((~np.asarray(state.alive_G)).sum())
     return FittedHead(kind, params, settings.loss, scale, hparams, diverged)
@@ -187,32 +190,26 @@ def train_grid(
     batches = Batches(tokens, targets, settings, seed, n_micro)
     init = init_head(kind, jax.random.key(seed), tokens.shape[2], n_out, settings.inner)
     params = jax.tree.map(lambda x: jnp.repeat(x[None], len(rates), 0), init)
-    moments = _adam().init(params)
+    moments = _ADAM.init(params)
     state = GridState(params, moments, jnp.ones(len(rates), bool), jnp.zeros((), jnp.int32))
     schedule = jnp.asarray(lr_schedule(settings, settings.updates), jnp.float32)
-    limit = _DIVERGED * _guess_loss(settings.loss, targets, n_out)
+    guess = {"cross_entropy": np.log(n_out), "mse": (targets**2).mean() or 1.0}
+    limit = _DIVERGED * float(guess.get(settings.loss, 1.0))
     gradients, update = _programs(kind, settings)
     host = host_batches(batches, 0, threads=2, workers=0)
     bar = tqdm(total=settings.epochs * settings.updates, desc=f"{kind} heads", unit="update")
-    try:
-        with bar:
+    sums = None
+    with contextlib.closing(host), bar:
+        for i, batch in enumerate(on_devices(host, jax.device_put)):
+            key = jax.random.fold_in(jax.random.key(seed + 1), i)
+            sums = gradients(state.params, batch, key, sums)
+            if (i + 1) % n_micro:
+                continue
+            state = update(state, sums, schedule, rates, decays, limit)
             sums = None
-            for i, batch in enumerate(on_devices(host, jax.device_put)):
-                key = jax.random.fold_in(jax.random.key(seed + 1), i)
-                sums = gradients(state.params, batch, key, sums)
-                if (i + 1) % n_micro:
-                    continue
-                state = update(state, sums, schedule, rates, decays, limit)
-                sums = None
-                bar.update()
-                if bar.n % settings.updates == 0:
-                    yield state
-    finally:
-        host.close()
-
-
-def _adam() -> optax.GradientTransformation:
-    return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+            bar.update()
+            if bar.n % settings.updates == 0:
+                yield state
 
 
 def _programs(kind: str, settings: GridSettings) -> tuple[Callable, Callable]:
@@ -234,7 +231,7 @@ def _programs(kind: str, settings: GridSettings) -> tuple[Callable, Callable]:
         norm_G = jnp.sqrt(sum(squares))
         scale_G = jnp.minimum(1, settings.clip_norm / (norm_G + 1e-6))
         grads = jax.tree.map(lambda g: g * _over(scale_G, g), grads)
-        steps, moments = _adam().update(grads, state.moments)
+        steps, moments = _ADAM.update(grads, state.moments)
 
         def move(p, step):
             decay_G = decays_G if p.ndim > 2 else jnp.zeros_like(decays_G)
@@ -245,16 +242,6 @@ def _programs(kind: str, settings: GridSettings) -> tuple[Callable, Callable]:
         return GridState(params, moments, alive_G, state.step + 1)
 
     return gradients, jax.jit(update, donate_argnums=0)
-
-
-def losses(kind: str, out_BxK: jax.Array, target: jax.Array) -> jax.Array:
-    """(B,) losses of outputs against labels (B,) or targets (B, K)."""
-    if kind == "cross_entropy":
-        return optax.softmax_cross_entropy_with_integer_labels(out_BxK, target)
-    if kind == "mse":
-        return ((out_BxK - target) ** 2).mean(-1)
-    norms = jnp.linalg.norm(out_BxK + _TINY, axis=-1) * jnp.linalg.norm(target, axis=-1)
-    return 1 - (out_BxK * target).sum(-1) / jnp.maximum(norms, _TINY)
 
 
 def _n_micro(kind: str, shape: tuple[int, int, int], settings: GridSettings, n_heads: int) -> int:
@@ -282,22 +269,19 @@ def _validate(
     parts = _outputs(kind, state.params, tokens)
     if settings.loss == "cross_entropy":
         guess_GxS = np.concatenate([part.argmax(-1) for part in parts], axis=1)
-        return _macro(targets, guess_GxS, n_out)[settings.metric]
+        count = functools.partial(np.bincount, minlength=n_out)
+        present_K = count(targets)
+        present_KxG = np.repeat(present_K[:, None], len(guess_GxS), 1)
+        guessed_KxG = np.stack(list(map(count, guess_GxS)), 1)
+        right_KxG = np.stack([count(targets[targets == guess_S]) for guess_S in guess_GxS], 1)
+        found = macro_metrics(right_KxG, present_KxG, guessed_KxG, present_K > 0)
+        return found[settings.metric]
     start, total_G = 0, np.zeros(len(state.alive_G))
     for out_GxBxK in parts:
         part = targets[start : start + out_GxBxK.shape[1]]
         total_G += np.asarray(losses(settings.loss, out_GxBxK, part[None])).sum(1)
         start += len(part)
     return -total_G / len(targets)
-
-
-def _macro(truth_S: np.ndarray, guess_GxS: np.ndarray, k: int) -> dict[str, np.ndarray]:
-    """Metrics of all heads, each (G,)."""
-    present_K = np.bincount(truth_S, minlength=k)
-    present_KxG = np.repeat(present_K[:, None], len(guess_GxS), 1)
-    guessed = np.stack([np.bincount(guess_S, minlength=k) for guess_S in guess_GxS], 1)
-    right = [np.bincount(truth_S[truth_S == guess_S], minlength=k) for guess_S in guess_GxS]
-    return macro_metrics(np.stack(right, 1), present_KxG, guessed, present_K > 0)
 
 
 def _outputs(kind: str, params: dict, tokens: Tokens) -> Iterator[np.ndarray]:
@@ -323,17 +307,6 @@ def _spread(targets_SxK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean_K, std_K = targets_SxK.mean(0, dtype=np.float64), targets_SxK.std(0, dtype=np.float64)
     std_K = np.where(std_K > _TINY, std_K, 1)
     return mean_K.astype(np.float32), std_K.astype(np.float32)
-
-
-def _guess_loss(kind: str, targets: np.ndarray, n_out: int) -> float:
-    """The loss of who knows nothing."""
-    if kind == "cross_entropy":
-        return float(np.log(n_out))
-    return float((targets**2).mean()) or 1.0 if kind == "mse" else 1.0
-
-
-def _metric(settings: GridSettings) -> str:
-    return settings.metric if settings.loss == "cross_entropy" else f"negative {settings.loss}"
 
 
 def _over(values_G: jax.Array, like: jax.Array) -> jax.Array:

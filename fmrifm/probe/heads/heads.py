@@ -6,11 +6,13 @@ each, K outputs.
 
 import jax
 import jax.numpy as jnp
+import optax
 
 HEADS = ("linear", "attn", "mlp")
 HEAD_WIDTH = 64
 INIT_STD = 0.02
 _NORM_EPS = 1e-5
+_TINY = 1e-12
 
 Params = dict
 
@@ -79,6 +81,16 @@ def apply_head(
     h = h * params["norm"]["scale"] + params["norm"]["bias"]
     # The mean over tokens goes through a linear map: first the mean, then the map, is the same.
     return _dense(params["out"], masked_mean(h, keep_BxL))
+
+
+def losses(kind: str, out_BxK: jax.Array, target: jax.Array) -> jax.Array:
+    """(B,) losses, of settings.LOSSES, of outputs against labels (B,) or targets (B, K)."""
+    if kind == "cross_entropy":
+        return optax.softmax_cross_entropy_with_integer_labels(out_BxK, target)
+    if kind == "mse":
+        return ((out_BxK - target) ** 2).mean(-1)
+    norms = jnp.linalg.norm(out_BxK + _TINY, axis=-1) * jnp.linalg.norm(target, axis=-1)
+    return 1 - (out_BxK * target).sum(-1) / jnp.maximum(norms, _TINY)
 
 
 def masked_mean(x_BxLxD: jax.Array, keep_BxL: jax.Array) -> jax.Array:
