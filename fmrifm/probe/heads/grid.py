@@ -23,7 +23,7 @@ from data_tools.errors import InputError
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.probe.heads.heads import HEAD_WIDTH, apply_head, init_head, losses
 from fmrifm.probe.heads.settings import GridSettings, head_rates, lr_schedule
-from fmrifm.probe.scores.metrics import macro_metrics
+from fmrifm.probe.scores.metrics import macro_scores
 
 
 class Tokens(Protocol):
@@ -269,13 +269,7 @@ def _validate(
     parts = _outputs(kind, state.params, tokens)
     if settings.loss == "cross_entropy":
         guess_GxS = np.concatenate([part.argmax(-1) for part in parts], axis=1)
-        count = functools.partial(np.bincount, minlength=n_out)
-        present_K = count(targets)
-        present_KxG = np.repeat(present_K[:, None], len(guess_GxS), 1)
-        guessed_KxG = np.stack(list(map(count, guess_GxS)), 1)
-        right_KxG = np.stack([count(targets[targets == guess_S]) for guess_S in guess_GxS], 1)
-        found = macro_metrics(right_KxG, present_KxG, guessed_KxG, present_K > 0)
-        return found[settings.metric]
+        return macro_scores(targets[None], guess_GxS, n_out)[settings.metric]
     start, total_G = 0, np.zeros(len(state.alive_G))
     for out_GxBxK in parts:
         part = targets[start : start + out_GxBxK.shape[1]]

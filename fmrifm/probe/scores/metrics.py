@@ -78,7 +78,7 @@ def macro_metrics(
 
     Args:
       right_KxR, present_KxR, guessed_KxR: how many samples are of a class and recognised, are of
-        it, and are taken for it; the last may be (K, 1).
+        it, and are taken for it; the last two may be (K, 1).
       in_split: (K,) bool, whether any sample of the whole split is of it.
     """
     with np.errstate(invalid="ignore"):
@@ -90,6 +90,20 @@ def macro_metrics(
         "balanced_accuracy": np.nanmean(recall, 0),
         "f1_macro": np.nanmean(np.where(has_f1, f1, np.nan), 0),
     }
+
+
+def macro_scores(truth_NxS: np.ndarray, guess_NxS: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """`macro_metrics` (N,) of N labellings or N sets of guesses; the other is (1, S) for all."""
+    right_NxS = truth_NxS == guess_NxS
+
+    def count(class_NxS: np.ndarray, counted: np.ndarray | slice) -> np.ndarray:
+        cells = (class_NxS + k * np.arange(len(class_NxS))[:, None])[counted]
+        return np.bincount(cells.ravel(), minlength=k * len(class_NxS)).reshape(-1, k).T
+
+    present_KxN, guessed_KxN = count(truth_NxS, slice(None)), count(guess_NxS, slice(None))
+    right_KxN = count(np.broadcast_to(truth_NxS, right_NxS.shape), right_NxS)
+    # Every class of a split is in all of its labellings.
+    return macro_metrics(right_KxN, present_KxN, guessed_KxN, present_KxN[:, 0] > 0)
 
 
 def _auroc(truth_S: np.ndarray, scores_SxK: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

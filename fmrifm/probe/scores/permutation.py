@@ -15,7 +15,7 @@ from fmrifm.probe.scores.metrics import (
     check_finite,
     class_numbers,
     distinct_rows,
-    macro_metrics,
+    macro_scores,
     r2,
     unit_rows,
 )
@@ -58,7 +58,7 @@ def permutation_test(
     truth_S, guess_S = class_numbers(labels, classes), class_numbers(predictions, classes)
 
     def values(truth_NxS: np.ndarray) -> np.ndarray:
-        return _macro_values(truth_NxS, guess_S, len(classes))[metric]
+        return macro_scores(truth_NxS, guess_S[None], len(classes))[metric]
 
     return {"metric": metric} | _test(values, truth_S, subjects, n, seed)
 
@@ -116,17 +116,21 @@ def _test(values, label_S: np.ndarray, subjects: np.ndarray, n: int, seed: int) 
 
 def exchange_kind(label_S: np.ndarray, subjects: np.ndarray) -> str:
     """ "across" where every subject has one label only, else "within"."""
-    subject_S = np.unique(subjects, return_inverse=True)[1]
-    return "across" if _one_each(label_S, subject_S) else "within"
+    pairs = {*zip(subjects.tolist(), label_S.tolist(), strict=True)}
+    return "across" if len(pairs) == len({*subjects.tolist()}) else "within"
 
 
 def exchange(
     label_S: np.ndarray, subjects: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """(N, S) arrangements of labels (S,) int, as `permutation_test` exchanges them."""
-    subject_S = np.unique(subjects, return_inverse=True)[1]
-    arrange = _across if _one_each(label_S, subject_S) else _within
-    return arrange(label_S, subject_S, n, rng)
+    _, first_G, subject_S = np.unique(subjects, return_index=True, return_inverse=True)
+    if exchange_kind(label_S, subjects) == "across":
+        return rng.permuted(np.tile(label_S[first_G], (n, 1)), axis=1)[:, subject_S]
+    shuffled = np.argsort(subject_S + rng.random((n, len(label_S))), axis=1)
+    labels_NxS = np.empty((n, len(label_S)), label_S.dtype)
+    labels_NxS[:, np.argsort(subject_S, kind="stable")] = label_S[shuffled]
+    return labels_NxS
 
 
 def compare_with_null(observed: float, null_N: np.ndarray) -> dict[str, float]:
@@ -137,35 +141,3 @@ def compare_with_null(observed: float, null_N: np.ndarray) -> dict[str, float]:
         "null_mean": float(null_N.mean()),
         "null_high": float(np.percentile(null_N, 95)),
     }
-
-
-def _one_each(label_S: np.ndarray, subject_S: np.ndarray) -> bool:
-    """Whether every subject has one label only."""
-    return len(np.unique(np.stack([subject_S, label_S]), axis=1).T) == subject_S.max() + 1
-
-
-def _within(label_S, subject_S, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(N, S) labels in a random order within each subject."""
-    shuffled = np.argsort(subject_S + rng.random((n, len(label_S))), axis=1)
-    labels_NxS = np.empty((n, len(label_S)), label_S.dtype)
-    labels_NxS[:, np.argsort(subject_S, kind="stable")] = label_S[shuffled]
-    return labels_NxS
-
-
-def _across(label_S, subject_S, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(N, S) labels of the subjects in a random order, all samples of a subject with the same."""
-    label_G = label_S[np.unique(subject_S, return_index=True)[1]]
-    return rng.permuted(np.tile(label_G, (n, 1)), axis=1)[:, subject_S]
-
-
-def _macro_values(truth_NxS: np.ndarray, guess_S: np.ndarray, k: int) -> dict[str, np.ndarray]:
-    """The metrics (N,) of each arrangement."""
-    n = len(truth_NxS)
-    cell = truth_NxS + k * np.arange(n)[:, None]
-    present, right = (
-        np.bincount(some, minlength=n * k).reshape(n, k).T
-        for some in (cell.ravel(), cell[truth_NxS == guess_S])
-    )
-    guessed = np.bincount(guess_S, minlength=k)[:, None]
-    # Every label of the split is in every arrangement.
-    return macro_metrics(right, present, guessed, present[:, 0] > 0)
