@@ -82,7 +82,6 @@ def open_runs(
 
     Args:
       paths: stores, with queries; or files and trees.
-      store: where the store of files shall appear.
       files: the model, whose TR it gets.
       flags: of `data_tools.convert`.
     """

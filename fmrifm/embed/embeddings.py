@@ -71,8 +71,6 @@ def embed_runs(
     of the frames it has.
 
     Args:
-      files: the model.
-      sources: the stores.
       cache: directory for features, where a killed job goes on.
       with_tokens: whether all tokens are kept too.
       windows: at most so many of a run, evenly spread over it; 0 for all.

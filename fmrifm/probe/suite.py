@@ -183,15 +183,16 @@ class _Table(Table):
         if entry.head == "majority":
             fitted, hparams = (fit_mean if splits.classes is None else fit_majority)(train), {}
         elif entry.head == "knn":
-            fitted, hparams = fit_knn(train, val, config.task, seed)
+            fitted, hparams = fit_knn(train, val, config.task)
+        elif entry.head == "ridge":
+            fitted, hparams = fit_ridge(train, val)
         elif entry.head in GRID:
             settings = grid_settings(config)
             settings = dataclasses.replace(settings, inner=settings.inner or entry.inner)
             fitted = fit_grid(entry.head, train, val, splits.n_out, settings, seed)
             hparams, diverged = fitted.hparams, fitted.diverged
         else:
-            fit = fit_ridge if entry.head == "ridge" else fit_logistic
-            fitted, hparams = fit(train, val, seed)
+            fitted, hparams = fit_logistic(train, val, seed)
         values = {name: fitted.predict_values(features[name]) for name in splits.tests}
         return values, hparams, diverged
 

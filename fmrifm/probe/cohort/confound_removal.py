@@ -38,7 +38,6 @@ class Confound:
     """One thing that is known of every sample.
 
     Attributes:
-      name: its field.
       values: (S,) float, NaN where it is not known; or (S,) str, "" where it is not.
       is_shown: whether reports may show it of single people.
     """
@@ -71,8 +70,6 @@ def read_confounds(
     """What the run tables, and perhaps a spreadsheet, tell of samples; means over their runs.
 
     Args:
-      sources: the stores.
-      samples: of them.
       fields: of the run table, of its quality figures, or columns of the spreadsheet.
       table: a CSV or TSV file with a column subject (or participant_id), perhaps session; it goes
         before the run table.
@@ -190,11 +187,7 @@ class Impute:
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """The leading principal components of the standardised training samples.
-
-    Attributes:
-      n: how many at most.
-    """
+    """The leading principal components of the standardised training samples."""
 
     n: int
 
@@ -260,7 +253,6 @@ def make_removal(kind: str, confounds: Sequence[Confound], site: str) -> list:
     """The steps of a removal.
 
     Args:
-      kind: of REMOVALS.
       confounds: all that are known.
       site: which of them is the site.
     """

@@ -41,11 +41,9 @@ class Row:
     """A row of the table to be.
 
     Attributes:
-      name: of the representation.
       head: logistic, ridge or majority.
       features: (S, D) float32 of each seed; of one where seeds change nothing.
       prepare: what is fitted to them first in each fold.
-      baseline: whether it is one.
     """
 
     name: str
@@ -70,8 +68,6 @@ def cross_fit(
 
     Args:
       x_SxD: features; may have NaN only if `prepare` takes them out.
-      truth: what is to be predicted.
-      folds: of the samples.
       prepare: what is done to the features first, in this order.
       seed: of the inner folds.
 
@@ -168,13 +164,6 @@ def permuted_scores(row: Row, truth: Truth, deal: Deal, n: int, seed: int) -> np
     Where most groups have one label, whole groups exchange theirs (of a group with several, the
     commonest counts); else labels are exchanged within groups. Arrangements that cannot be dealt
     into folds are left out.
-
-    Args:
-      row: what is fitted.
-      truth: the labels and whose they are.
-      deal: makes folds of labels.
-      n: arrangements.
-      seed: of the arrangements, and of the inner folds.
     """
     first, place_S = distinct_rows(truth.labels)
     drawn = exchange(
@@ -214,7 +203,6 @@ def learning_curve(
     A smaller set is part of the larger ones; classes are in equal shares.
 
     Args:
-      row, truth: what is fitted, and to what.
       folds: of each repeat; three repeats at most are taken.
       shares: of the groups of each training set; all of them are added.
       seed: of which groups, and of the inner folds.

@@ -48,8 +48,6 @@ def make_folds(
       labels: (S,) classes, or (S, E) numbers.
       groups: (S,) str.
       sites: (S,) str, for "site".
-      n_folds: of "kfold".
-      seed: of "kfold".
     """
     if scheme == "kfold":
         folds = _deal(labels, groups, n_folds, seed)

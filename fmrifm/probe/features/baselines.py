@@ -36,12 +36,7 @@ _EPS = 1e-6
 
 
 class Parcels:
-    """The parcel series of runs, from stores of the same runs in parcels.
-
-    Attributes:
-      name: of the parcellation.
-      stores: the stores, open.
-    """
+    """The parcel series of runs, from stores of the same runs in parcels."""
 
     def __init__(self, text: str):
         """Opens the stores.
@@ -90,9 +85,6 @@ def clip_series(
     """The (T, R) float32 series of each clip, as many frames as it has.
 
     Args:
-      sources: the stores of the samples.
-      samples: whose clips are taken.
-      num_frames: frames of a clip.
       parcels: where parcel series are, or the patches whose means are taken instead.
     """
     clips = samples.clips
@@ -196,7 +188,6 @@ def token_positions(options: ModelOptions, places_M: np.ndarray) -> np.ndarray:
     """(M, V) float32: the fixed positions of tokens, as wide as a token, zeros where none fit.
 
     Args:
-      options: of the model.
       places_M: the tokens' places on the full grid.
     """
     width = options.token_dim // _SINCOS * _SINCOS

@@ -58,12 +58,8 @@ def encode(
     """Features of the clips of samples, in their order.
 
     Args:
-      files: the model.
-      sources: the stores of the clips.
-      samples: whose clips are encoded.
       kinds: which arrays are wanted, of KINDS; those that the model does not have are left out.
       cache: directory for the arrays of all models and lists of clips.
-      name: of the split, for the progress bar.
       geometry: whose patches the tokens are; that of the sources unless given.
       whole: samples that have all these clips, and are what is encoded: so labels that come, go or
         change leave the features of a store as they are.

@@ -102,9 +102,6 @@ def vector(
     """(S, D) float32 features of samples, for heads that take vectors; tokens lie side by side.
 
     Args:
-      kind: of NEEDS.
-      features: of the clips of the samples.
-      samples: see there.
       slots: tokens of a patch in a clip, for "patch_connectome".
     """
     first = samples.first_S1
@@ -145,7 +142,6 @@ def embedding_connectomes(
     Args:
       patch_CxMxD: tokens, those of N patches slot by slot.
       has_data_CxM: which of them have any.
-      first_S1: see `Samples`.
       slots: tokens of a patch in a clip, one after another in time.
     """
     n_patches = patch_CxMxD.shape[1] // slots

@@ -46,10 +46,6 @@ class Entry:
     """A row of the table to be.
 
     Attributes:
-      name: of the representation.
-      head: that is fitted to it.
-      features: by split.
-      baseline: whether it is one.
       inner: width of trained heads where the config leaves it open; 0 for that of the features.
     """
 
@@ -121,14 +117,6 @@ class Encoded:
         splits: Splits,
         cache: Path,
     ):
-        """
-        Args:
-          config: whose representations and baselines will be taken.
-          heads: that will take them.
-          files: the model.
-          splits: whose clips.
-          cache: directory for features.
-        """
         self._files, self._splits, self._cache, self._name = files, splits, cache, ""
         self._wanted = wanted_arrays(config.representations, heads, config.baselines)
         self._done: dict[int | None, dict] = {}

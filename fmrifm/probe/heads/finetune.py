@@ -41,7 +41,6 @@ class Labelled(NamedTuple):
     """Samples of one clip each, and what is to be read from them.
 
     Attributes:
-      sources: the stores of the clips.
       samples: one clip each; their own labels are not used.
       labels: int (S,) classes from 0 on, or float (S, E).
     """
@@ -63,8 +62,6 @@ class Finetuned:
     """A fine-tuned encoder with its head, as they were after the best epoch.
 
     Attributes:
-      files: the model as it was.
-      settings: how it was tuned.
       trained: the parameters that moved.
       best_epoch: from 0 on, the first with the best score.
       scores: (epochs,) validation accuracy, or minus the mean squared error in regression; -inf

@@ -39,10 +39,6 @@ class Batches:
     """Random access: element i is micro-batch i, a pure function of (seed, i).
 
     Args:
-      tokens: features of the training set.
-      targets: (S,) labels or (S, K) values.
-      settings: of the grid.
-      seed: of the order of the samples.
       n_micro: into how many parts of one size a batch is cut; what is over weighs nothing.
     """
 
@@ -99,8 +95,6 @@ class FittedHead:
     """The head that was chosen.
 
     Attributes:
-      kind: of heads.HEADS.
-      params: its parameters.
       loss: that it was trained with; outputs are logits where it is cross_entropy.
       scale: (mean, standard deviation) of the targets that outputs are in units of.
       hparams: learning rate, weight decay and epoch, and its score on the validation set.
@@ -144,13 +138,9 @@ def fit_grid(
     """Trains the grid and chooses by the validation set; the first on ties.
 
     Args:
-      kind: of heads.HEADS.
       train, val: features, and labels (S,) int or targets (S, K) float. Targets of `mse` are
         standardised by column with train's mean and standard deviation, so that learning rates
         suit ages as well as z-scores; predictions are in their own units again.
-      n_out: number of classes or of target columns.
-      settings: see there.
-      seed: of weights, batches and dropout.
 
     Raises:
       InputError: every head diverged.

@@ -21,7 +21,6 @@ def init_head(kind: str, key: jax.Array, width: int, n_out: int, inner: int = 0)
     """Fresh float32 parameters of a head.
 
     Args:
-      kind: one of HEADS.
       key: of the weights; biases are zero.
       width: D.
       n_out: K.
@@ -62,12 +61,9 @@ def apply_head(
     """(B, K) outputs of a head.
 
     Args:
-      kind: one of HEADS.
-      params: of `init_head`.
       x_BxLxD: float32 features; a vector is a sequence of one token.
       keep_BxL: bool, the tokens that count.
       dropout: share of hidden values of `mlp` that are dropped, where a key is given.
-      key: of the dropout.
     """
     if kind == "linear":
         return _dense(params["out"], masked_mean(x_BxLxD, keep_BxL))

@@ -53,7 +53,7 @@ class Neighbors:
         return near_SxN, place_SxN
 
 
-def fit_knn(train: tuple, val: tuple, task: str, seed: int = 0) -> tuple[Neighbors, dict]:
+def fit_knn(train: tuple, val: tuple, task: str) -> tuple[Neighbors, dict]:
     """k-nearest neighbours of standardised features, by cosine distance, of the training set.
 
     Neighbours weigh by the inverse of their distance, so that probabilities rank samples even
@@ -62,8 +62,6 @@ def fit_knn(train: tuple, val: tuple, task: str, seed: int = 0) -> tuple[Neighbo
 
     Args:
       train, val: (features (S, D) float32, labels (S,) int or targets (S, E) float32).
-      task: "classification" or "regression".
-      seed: not used, there is no chance in it; every head is given one.
 
     Returns:
       The fitted model, and {"k"}.

@@ -33,7 +33,7 @@ class Ridge:
         return (z_SxD @ self.weights_DxE + self.mean_E).astype(np.float32)
 
 
-def fit_ridge(train: tuple, val: tuple, seed: int = 0) -> tuple[Ridge, dict]:
+def fit_ridge(train: tuple, val: tuple) -> tuple[Ridge, dict]:
     """Ridge regression of standardised features; fitted on the training set.
 
     alpha has the best r2 on the validation set, mean over the columns of targets, the smallest on
@@ -42,7 +42,6 @@ def fit_ridge(train: tuple, val: tuple, seed: int = 0) -> tuple[Ridge, dict]:
 
     Args:
       train, val: (features (S, D) float32, targets (S, E) float32).
-      seed: not used, there is no chance in it; every head is given one.
 
     Returns:
       The fitted model, and {"alpha"}.

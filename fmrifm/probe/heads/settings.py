@@ -94,12 +94,7 @@ def _check_warmup(section: str, settings: GridSettings | FinetuneSettings) -> No
 
 
 def lr_schedule(settings: GridSettings | FinetuneSettings, updates: int) -> np.ndarray:
-    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero.
-
-    Args:
-      settings: of the epochs and those of the warm-up.
-      updates: of an epoch.
-    """
+    """Factor of the learning rate at each update: linear warm-up, then a cosine to zero."""
     total, warmup = (n * updates for n in (settings.epochs, settings.warmup_epochs))
     rest = (1 + np.cos(np.linspace(0, np.pi, total - warmup))) / 2
     return np.concatenate([np.linspace(0, 1, warmup), rest])

@@ -45,8 +45,6 @@ def check_compatible(files: ModelFiles, sources: list[Source], strict: bool = Tr
     """Compares stores with those that a model was trained on.
 
     Args:
-      files: the model.
-      sources: what it shall be applied to.
       strict: whether another TR is refused; otherwise it is a warning, too.
 
     Returns:

@@ -102,14 +102,11 @@ def make_samples(
     """The samples of a unit that have a label.
 
     Args:
-      sources: the stores.
       target: what is to be read. One of events labels the clips of events, from
         int((onset + hrf_delay) / TR); others all windows of the runs. Numbers that are to be cut
         into classes are taken as for regression, and `Binning` cuts the labels.
-      unit: clip, run, session or subject.
       num_frames: of a clip. A run that is shorter is one clip of the frames it has.
       hrf_delay: seconds.
-      task: classification, or regression.
       windows: at most so many of a run, evenly spread over it; 0 for all. The clips of events are
         all taken.
 

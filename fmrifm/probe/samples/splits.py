@@ -96,7 +96,6 @@ def label_samples(
     Args:
       sources: by set; classes and quantiles are those of the first.
       config: with target, unit, task, bins, quantiles and data.hrf_delay of a probe.
-      num_frames: of a clip.
       windows: at most so many of a run; 0 for all.
     """
     target, first = parse_target(config.target), next(iter(sources))

@@ -42,8 +42,6 @@ def score(
     Args:
       labels, predictions: (S,) of the classes.
       scores_SxK: probabilities, columns in the order of `classes`.
-      classes: (K,).
-      seed: of the resamples.
       subjects: (S,) str, whose sample each is.
 
     Returns:
@@ -95,7 +93,6 @@ def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.nda
 
     Args:
       labels, predictions: (S,) of the classes.
-      classes: (K,).
 
     Returns:
       {"confusion": K lists of K ints, how many samples of the row's class are taken for the
@@ -128,7 +125,6 @@ def compare_paired(
         and cosine.
       subjects: (S,) str, whose sample each is.
       metric: accuracy, balanced_accuracy, f1_macro, r2, pearson or cosine.
-      seed: of the resamples.
 
     Returns:
       "difference", the metric of a less that of b; "low" and "high", its 95 % interval; "p",

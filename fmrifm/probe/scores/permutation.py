@@ -42,11 +42,8 @@ def permutation_test(
 
     Args:
       labels, predictions: (S,) of the classes.
-      classes: (K,).
       subjects: (S,) str, whose sample each is.
       metric: accuracy, balanced_accuracy or f1_macro.
-      n: how many arrangements are drawn.
-      seed: of the arrangements.
 
     Returns:
       "metric"; "p" = (1 + how many arrangements score as well as the labels) / (1 + n), and 1 where

@@ -174,7 +174,7 @@ def test_random_splits_repeat_the_whole_choice_on_each():
 @pytest.mark.parametrize("n_columns", [20, 300])
 def test_ridge_is_that_of_scikit_learn(n_columns):
     train, val, test = (regressed(n, n_columns, n) for n in (60, 31, 32))
-    fitted, hparams = fit_ridge(train, val, 0)
+    fitted, hparams = fit_ridge(train, val)
     best = None
     for alpha in np.logspace(-2, 6, 17):
         model = make_pipeline(StandardScaler(), Ridge(alpha=alpha))
