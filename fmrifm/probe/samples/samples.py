@@ -123,17 +123,13 @@ def make_samples(
         candidates = _events(sources, target, task, num_frames, hrf_delay)
     else:
         candidates = _groups(sources, target, task, unit, num_frames, windows)
-    found, n_unlabelled = [], 0
-    for sample in candidates:
-        if sample.label is None:
-            n_unlabelled += 1
-        else:
-            found.append(sample)
+    candidates = list(candidates)
+    found = [sample for sample in candidates if sample.label is not None]
     if not found:
         raise InputError(_nobody(sources, runs, target, of_events))
     if target.kind == "run" and target.field == "subject" and task == "classification":
         _check_identities(found)
-    return _pack(found, task, target.kind == "time", n_unlabelled)
+    return _pack(found, task, target.kind == "time", len(candidates) - len(found))
 
 
 def _check(target: Target, unit: str, task: str, of_events: bool) -> None:
@@ -149,11 +145,14 @@ def _check(target: Target, unit: str, task: str, of_events: bool) -> None:
         raise InputError(f"{target.text} has numbers, not classes: set task=regression or bins.")
 
 
-def _windows(source: int, run: int, n_frames: int, num_frames: int, most: int) -> list[tuple]:
+def _windows(s: int, r: int, run: Record, num_frames: int, most: int) -> tuple[list[tuple], int]:
+    """The windows of a run, and how many of its frames are in none."""
+    n_frames = run["n_frames"]
     starts = range(0, max(n_frames - num_frames, 0) + 1, num_frames)
     if 0 < most < len(starts):
         starts = [starts[(2 * k + 1) * len(starts) // (2 * most)] for k in range(most)]
-    return [(source, run, start, min(num_frames, n_frames)) for start in starts]
+    length = min(num_frames, n_frames)
+    return [(s, r, start, length) for start in starts], n_frames - length * len(starts)
 
 
 def _all_runs(sources: list[Source]) -> Iterator[tuple[int, int, Record]]:
@@ -179,8 +178,7 @@ def _events(
 def _arrows(sources: list[Source], num_frames: int, most: int) -> Iterator[_Sample]:
     """Every window once in each direction."""
     for s, r, run in _all_runs(sources):
-        windows = _windows(s, r, run["n_frames"], num_frames, most)
-        dropped = _dropped(run["n_frames"], windows)
+        windows, dropped = _windows(s, r, run, num_frames, most)
         for i, window in enumerate(windows):
             for backwards, label in enumerate(ARROW):
                 # The tail of a run is counted once.
@@ -195,10 +193,9 @@ def _groups(
     groups = collections.defaultdict(list)
     for s, r, run in _all_runs(sources):
         groups[(s, r) if unit in ("clip", "run") else _name(run, unit)].append((s, r, run))
-    for members in groups.values():
+    for name, members in groups.items():
         members.sort(key=lambda member: member[2]["key"])
-        run = members[0][2]
-        key = run["key"] if unit in ("clip", "run") else _name(run, unit)
+        key = members[0][2]["key"] if unit in ("clip", "run") else name
         label, windows, dropped = None, [], 0
         for s, r, run in members:
             hidden = sources[s].store.restricted
@@ -209,9 +206,9 @@ def _groups(
                     "unit, or filter the runs."
                 )
             label = other if label is None else label
-            mine = _windows(s, r, run["n_frames"], num_frames, most)
+            mine, unused = _windows(s, r, run, num_frames, most)
             windows += mine
-            dropped += _dropped(run["n_frames"], mine)
+            dropped += unused
         if unit == "clip":
             for i, window in enumerate(windows):
                 yield _Sample(label, key, _subject(run), [window], 0 if i else dropped)
@@ -228,10 +225,6 @@ def _name(run: Record, unit: str) -> str:
         )
     has_session = unit == "session" and is_known(run["session"])
     return f"{_subject(run)}/{run['session']}" if has_session else _subject(run)
-
-
-def _dropped(n_frames: int, windows: list[tuple]) -> int:
-    return n_frames - sum(frames for *_, frames in windows)
 
 
 def _label(target: Target, task: str, record: Record, name: str, restricted: frozenset) -> Any:
