@@ -137,16 +137,10 @@ def _store_array(path: Path, array: np.ndarray, tr: float | None, files: ModelFi
 
 
 def _surface_run(array_TxX: np.ndarray, space: str, is_cortex: bool, tr: float) -> SurfaceRun:
-    cortex = standard_cortex(space)
     sides, first = [], 0
-    for cortex_X in cortex:
-        if is_cortex:
-            n = int(cortex_X.sum())
-            side = np.zeros((len(array_TxX), len(cortex_X)), np.float32)
-            side[:, cortex_X] = array_TxX[:, first : first + n]
-        else:
-            n = len(cortex_X)
-            side = np.array(array_TxX[:, first : first + n], np.float32)
+    for cortex_X in standard_cortex(space):
+        inside_X = cortex_X if is_cortex else np.ones_like(cortex_X)
+        side, last = np.zeros((len(array_TxX), len(cortex_X)), np.float32), first + inside_X.sum()
+        side[:, inside_X], first = array_TxX[:, first:last], last
         sides.append(side)
-        first += n
     return SurfaceRun(*sides, tr=tr)

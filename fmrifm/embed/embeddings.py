@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_tools.files.atomic import write_bytes
+from data_tools.files.atomic import publish_file, write_bytes
 from data_tools.inspect.facts import shown_runs
 from data_tools.inspect.typical import far_from_typical, median_figures
 from data_tools.timeseries.quality import frame_figures
@@ -107,10 +107,9 @@ def write_embeddings(output: Path, embedded: Embedded) -> None:
                 "token_ids": embedded.token_ids_M,
                 "start": embedded.starts[r],
             }
-            buffer = io.BytesIO()
-            np.savez(buffer, **arrays)
             (output / "tokens").mkdir(exist_ok=True)
-            write_bytes(output / "tokens" / f"{run['key']}.npz", buffer.getvalue())
+            with publish_file(output / "tokens" / f"{run['key']}.npz") as file:
+                np.savez(file, **arrays)
     text = io.StringIO()
     names = list(dict.fromkeys([*_FIRST, *(name for run in embedded.runs for name in run)]))
     names = [name for name in names if any(name in run for run in embedded.runs)]
@@ -142,14 +141,10 @@ def _known(sources: list[Source], samples: Samples) -> list[dict[str, Any]]:
     found = []
     for start, stop in zip(first[:-1], first[1:], strict=True):
         run = shown[clips.source[start]][clips.run[start]]
-        used = int(samples.n_frames_C[start:stop].sum())
-        plain = {
-            name: value
-            for name, value in run.items()
-            if name not in _LEFT_OUT and not isinstance(value, list | dict)
-        }
-        figures = {f"qc_{name}": value for name, value in (run.get("qc") or {}).items()}
-        counts = {"n_windows": int(stop - start), "unused_frames": run["n_frames"] - used}
-        everything = plain | counts | figures
-        found.append({k: "" if v is None else v for k, v in everything.items()})
+        unused = run["n_frames"] - int(samples.n_frames_C[start:stop].sum())
+        known = {name: value for name, value in run.items() if name not in _LEFT_OUT}
+        known |= {"n_windows": int(stop - start), "unused_frames": unused}
+        known |= {f"qc_{name}": value for name, value in (run.get("qc") or {}).items()}
+        plain = {k: v for k, v in known.items() if not isinstance(v, list | dict)}
+        found.append({k: "" if v is None else v for k, v in plain.items()})
     return found

@@ -67,7 +67,9 @@ def _open(
     store, note = output / "store", output / "converted.json"
     if is_store(inputs[0]):
         return open_runs(inputs, store, files)
-    asked = {"flags": convert, "tr": files.preprocessing.get("tr"), "files": _listed(inputs)}
+    runs = [(path, path.stat()) for path in sorted({Path(run.path) for run in find_runs(inputs)})]
+    listed = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in runs]
+    asked = {"flags": convert, "tr": files.preprocessing.get("tr"), "files": listed}
     if is_store(store):
         if note.is_file() and json.loads(note.read_text()) == asked:
             print(f"{store} is there already.")
@@ -77,9 +79,3 @@ def _open(
     sources = open_runs(inputs, store, files, convert)
     write_bytes(note, json.dumps(asked).encode())
     return sources
-
-
-def _listed(inputs: Sequence[str]) -> list[list]:
-    """Path, size and time of change of every run."""
-    paths = sorted({Path(run.path) for run in find_runs(inputs)})
-    return [[str(x), x.stat().st_size, x.stat().st_mtime_ns] for x in paths]
