@@ -123,7 +123,7 @@ def _probe_every(config: ConfigDict, output: Path) -> None:
         if new:
             waited = 0.0
             continue
-        if done and _is_over(config.model, max(done)):
+        if done and restore_meta(config.model)["config"]["total_steps"] <= max(done):
             return
         if waited >= config.wait:
             if not done:
@@ -159,7 +159,3 @@ def _of_step(config: ConfigDict, step: int) -> ConfigDict:
     directory, _ = find_checkpoint(config.model)
     config.model = str(directory / str(step))
     return config
-
-
-def _is_over(model: str, step: int) -> bool:
-    return restore_meta(model)["config"]["total_steps"] <= step

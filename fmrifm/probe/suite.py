@@ -77,7 +77,7 @@ def probe(
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
     table, first = _Table(config, files, splits), jax.process_index() == 0
     if first and records:
-        stores = [source.store for some in splits.sources.values() for source in some]
+        stores = [source.store for source in splits.all_sources]
         record_probe(output, config, stores + (parcels.stores if parcels else []))
     for entry in find_entries(config, files, splits, parcels, cache):
         if first:  # all processes encode, one fits
@@ -104,8 +104,7 @@ def open_probe(config: ConfigDict, files: ModelFiles) -> Splits:
     num_frames = clip_length(files)
     resolve_representations(config, files)
     splits = open_splits(config, num_frames)
-    stores = {str(s.store.path): s for some in splits.sources.values() for s in some}
-    for warning in check_compatible(files, list(stores.values()), config.data.strict):
+    for warning in check_compatible(files, splits.all_sources, config.data.strict):
         print(warning)
     if config.random_splits:
         pool = [splits.samples[name].labels for name in _pool(splits)]

@@ -117,8 +117,7 @@ def _groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
 
 def _left_out(sources: list[Source], samples: Samples, target: str) -> list[dict[str, str]]:
     told, there = [], set(samples.subjects.tolist())
-    for path in dict.fromkeys(source.store.path for source in sources):
-        store = next(source.store for source in sources if source.store.path == path)
+    for path, store in {source.store.path: source.store for source in sources}.items():
         told += [
             {"who": run["key"] or Path(run["path"]).name, "why": f"not converted: {run['reason']}"}
             for run in skipped_runs(store)

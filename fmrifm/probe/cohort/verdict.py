@@ -115,7 +115,8 @@ def _within_sites(results: Results, some: dict) -> str:
 
 def find_warnings(results: Results) -> list[dict[str, str]]:
     """What speaks against taking the results at their word: {"kind", "text"}, the gravest first."""
-    return [{"kind": kind, "text": text} for kind, text in _warnings(results)]
+    found = [*_about_confounds(results), *_about_size(results), *_about_pretraining(results)]
+    return [{"kind": kind, "text": text} for kind, text in found]
 
 
 def _question(results: Results) -> str:
@@ -158,9 +159,7 @@ def _others(results: Results, confounds: dict | None) -> Iterator[str]:
         yield f"Confounds alone are above chance: {figure(results, confounds)}."
 
 
-def _warnings(results: Results) -> Iterator[tuple[str, str]]:
-    yield from _about_confounds(results)
-    yield from _about_size(results)
+def _about_pretraining(results: Results) -> Iterator[tuple[str, str]]:
     first = outcome(results, results["results"][0])
     if seen := first["seen_in_pretraining"]:
         yield (
@@ -217,7 +216,7 @@ def _about_confounds(results: Results) -> Iterator[tuple[str, str]]:
 def _about_size(results: Results) -> Iterator[tuple[str, str]]:
     splits, config = results["splits"], results["config"]
     first = outcome(results, results["results"][0])
-    counts = _class_sizes(results)
+    counts = splits["people"]  # of each class; of a state, all people have each
     rarest = min(counts, key=counts.get)
     if counts[rarest] < _SMALL:
         of = f" of class '{rarest}'" if results["classes"] else ""
@@ -259,8 +258,3 @@ def _about_size(results: Results) -> Iterator[tuple[str, str]]:
             f"At {', '.join(alone)} all people are of one class: nothing tells the class from the "
             "site there.",
         )
-
-
-def _class_sizes(results: Results) -> dict[str, int]:
-    """People of each class; of a state, all people have each."""
-    return results["splits"]["people"]

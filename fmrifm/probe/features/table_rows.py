@@ -80,11 +80,9 @@ def find_entries(
 
 def takes(head: str, kind: str) -> bool:
     """Whether a head goes with a representation."""
-    return kind in SEQUENCES if head == "attn" else head in GRID or head in _closed()
-
-
-def _closed() -> set[str]:
-    return {head for heads in CLOSED_FORM.values() for head in heads}
+    if head == "attn":
+        return kind in SEQUENCES
+    return head in GRID or any(head in heads for heads in CLOSED_FORM.values())
 
 
 def _needs(kind: str, head: str) -> str:

@@ -47,10 +47,15 @@ class Splits:
         names = list(self.sources)
         return names[2:] or names
 
+    @property
+    def all_sources(self) -> list[Source]:
+        """The sources of all sets."""
+        return [source for some in self.sources.values() for source in some]
+
     @functools.cached_property
     def geometry(self) -> Geometry:
         """Every pixel of any of them: so that a token is the same place in all."""
-        return union_geometry([source for some in self.sources.values() for source in some])
+        return union_geometry(self.all_sources)
 
     @property
     def datasets(self) -> str:
