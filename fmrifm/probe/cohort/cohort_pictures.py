@@ -84,7 +84,7 @@ def draw_brains(folder: Path, files: ModelFiles, cohort: Cohort, n: int) -> Iter
     if options.decoding == "none" or not n or not len(middle_S):
         return
     encoder = ClipEncoder(files, cohort.sources, cohort.splits.geometry)
-    tokenizer, reader = encoder.tokenizer, encoder.reader(cohort.sources)
+    tokenizer, reader = encoder.tokenizer, encoder.reader
     reconstruct = jax.jit(make_reconstruct(Task(tokenizer, encoder.objective)))
     spread = np.unique(np.linspace(0, len(middle_S) - 1, n).round().astype(int))
     batches = EvalBatches(reader, cohort.sources, samples.clips[middle_S[spread]], 1, np.arange(1))

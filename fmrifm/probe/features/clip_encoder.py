@@ -6,7 +6,8 @@ C clips in all, M tokens.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,7 @@ from fmrifm.trainer.mesh import batch_sharding, to_devices
 class ClipEncoder:
     """A model on the geometry of some stores: its tokenizer, and its network as an objective."""
 
-    def __init__(
-        self, files: ModelFiles, sources: Sequence[Source], geometry: Geometry | None = None
-    ):
+    def __init__(self, files: ModelFiles, sources: list[Source], geometry: Geometry | None = None):
         """
         Args:
           geometry: whose patches the tokens are; that of the sources unless given.
@@ -36,7 +35,7 @@ class ClipEncoder:
         Raises:
           InputError: the stores lie on another grid than the model.
         """
-        self.files, options = files, files.options
+        self.files, self.sources, options = files, sources, files.options
         self.tokenizer = Tokenizer(
             geometry or union_geometry(sources),
             options.num_frames,
@@ -47,10 +46,14 @@ class ClipEncoder:
         check_grid(self.tokenizer.geometry, files.geometry, "The data", "the model")
         self.objective = Objective(MaskedAutoencoder(options), self.tokenizer.geometry)
 
-    def reader(self, sources: list[Source]) -> ClipReader:
+    @functools.cached_property
+    def reader(self) -> ClipReader:
         """Reads the clips that the model takes, with their scale where it wants that."""
-        scaled = self.files.preprocessing.get("no_coord_normalize", False)
-        return ClipReader(sources, self.tokenizer.stored, self.files.options.num_frames, scaled)
+        tokenizer, scaled = (
+            self.tokenizer,
+            self.files.preprocessing.get("no_coord_normalize", False),
+        )
+        return ClipReader(self.sources, tokenizer.stored, tokenizer.num_frames, scaled)
 
     def encode(self, params: dict, tokens: Tokens) -> tuple:
         """The class token, registers and patch tokens of a batch, as the model's `encode`."""
@@ -68,8 +71,7 @@ class ClipBatches:
     Only the clips from `first` to before `last` are taken.
     """
 
-    reader: ClipReader
-    sources: list[Source]
+    encoder: ClipEncoder
     samples: Samples
     batch_size: int
     first: int = 0
@@ -77,8 +79,9 @@ class ClipBatches:
 
     @property
     def _batches(self) -> EvalBatches:
-        places, clips = np.arange(self.batch_size), self.samples.clips[self.first : self.last]
-        return EvalBatches(self.reader, self.sources, clips, self.batch_size, places)
+        reader, sources = self.encoder.reader, self.encoder.sources
+        clips, size = self.samples.clips[self.first : self.last], self.batch_size
+        return EvalBatches(reader, sources, clips, size, np.arange(size))
 
     def __len__(self) -> int:
         return len(self._batches)

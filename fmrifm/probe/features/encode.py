@@ -84,8 +84,8 @@ def encode(
     directory = Path(cache) / fingerprint(files, sources, samples, geometry)
     missing = [kind for kind in wanted if not (directory / f"{kind}.npy").is_file()]
     if missing:
-        encoder = ClipEncoder(files, sources, geometry)
-        _fill(directory, missing, _Program(encoder, sources, samples, missing), name)
+        program = _Program(ClipEncoder(files, sources, geometry), samples, missing)
+        _fill(directory, missing, program, name)
     return {kind: np.load(directory / f"{kind}.npy", mmap_mode="r") for kind in wanted}
 
 
@@ -137,13 +137,11 @@ def fingerprint(
 class _Program:
     """Makes the wanted arrays of the clips of samples."""
 
-    def __init__(self, encoder: ClipEncoder, sources: list[Source], samples: Samples, kinds):
+    def __init__(self, encoder: ClipEncoder, samples: Samples, kinds: list[str]):
         self._encoder, self._kinds, self.n_clips = encoder, kinds, len(samples.clips)
         self.mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
         self.batch_size = BATCH_PER_DEVICE * self.mesh.size
-        self.batches = functools.partial(
-            ClipBatches, encoder.reader(sources), sources, samples, self.batch_size
-        )
+        self.batches = functools.partial(ClipBatches, encoder, samples, self.batch_size)
         self.step = functools.partial(jax.jit(self._encode), encoder.files.params)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -197,7 +197,7 @@ def _baselines(config, files: ModelFiles, splits: Splits, parcels, seen: Encoded
         for head in heads:
             yield Entry(name, head, features, True)
     if "patch_embedding" in chosen:
-        encoder = ClipEncoder(files, (), splits.geometry)
+        encoder = ClipEncoder(files, [], splits.geometry)
         places_MxV = token_positions(files.options, encoder.objective.places)
         tokens = seen.take("tokens", "attn")
         tokens = {k: dataclasses.replace(x, extra_MxD=places_MxV) for k, x in tokens.items()}

@@ -85,8 +85,8 @@ class Finetuned:
     def predict(self, sources: list[Source], samples: Samples) -> np.ndarray:
         """Probabilities (S, K) or values (S, E), float32."""
         forward = _Forward(self.files, self.settings, sources)
-        outputs = _Outputs(forward, sources, samples)
-        return _finish(outputs(self.files.params, self.trained), self.offset, self.scale)
+        outputs = forward.outputs(samples, self.files.params, self.trained)
+        return _finish(outputs, self.offset, self.scale)
 
 
 def finetune(
@@ -104,11 +104,10 @@ def finetune(
     """
     train, val = Labelled(*train), Labelled(*val)
     offset, scale, targets, n_out = _targets(train.labels, val.labels)
-    forward = _Forward(files, settings, train.sources)
-    validation = _Outputs(_Forward(files, settings, val.sources), val.sources, val.samples)
-    check_samples(train.samples, files.options.num_frames)
-    reader = forward.encoder.reader(train.sources)
-    batches = ShuffledBatches(reader, train.samples, targets, settings, seed)
+    forward, validation = (_Forward(files, settings, some.sources) for some in (train, val))
+    for some in (train, val):
+        check_samples(some.samples, files.options.num_frames)
+    batches = ShuffledBatches(forward.encoder.reader, train.samples, targets, settings, seed)
     rates_Tx2 = learning_rates(settings, batches.steps_per_epoch)
     trained, base = init_trained(files, settings, n_out, seed)
     trained = jax.tree.map(jnp.array, trained)  # copies: the step takes its input's memory
@@ -131,7 +130,8 @@ def finetune(
                 jax.block_until_ready(previous)
                 previous = loss
                 progress.update()
-            predictions = _finish(validation(base, state[1]), offset, scale)
+            outputs = validation.outputs(val.samples, base, state[1])
+            predictions = _finish(outputs, offset, scale)
             scores[epoch] = _score(predictions, val.labels)
             if best is None or scores[epoch] > scores[best_epoch]:
                 best, best_epoch = jax.tree.map(np.array, jax.device_get(state[1])), epoch
@@ -168,6 +168,7 @@ class _Forward:
         devices = jax.local_devices()  # as many as divide the batch
         count = math.gcd(settings.batch_size, len(devices))
         self.mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, devices[:count])
+        self._compiled = jax.jit(self.__call__)
 
     def __call__(
         self, base: dict, trained: Trained, batch: dict, key: jax.Array | None = None
@@ -181,21 +182,14 @@ class _Forward:
             tokens_BxLxD, keep_BxL = cls, jnp.ones(cls.shape[:2], bool)
         return apply_head(self.settings.head, trained.head, tokens_BxLxD, keep_BxL)
 
-
-class _Outputs:
-    """The head's outputs of samples in their order; compiled once."""
-
-    def __init__(self, forward: _Forward, sources: list[Source], samples: Samples):
-        reader, batch_size = forward.encoder.reader(sources), forward.settings.batch_size
-        check_samples(samples, reader.num_frames)
-        self._batches = ClipBatches(reader, sources, samples, batch_size)
-        self._mesh, self._forward = forward.mesh, jax.jit(forward)
-
-    def __call__(self, base: dict, trained: Trained) -> np.ndarray:
-        base, trained = jax.device_put((base, trained), replicated(self._mesh))
-        step = functools.partial(self._forward, base, trained)
-        parts = list(run_batches(step, self._batches, self._mesh))
-        return np.concatenate(parts)[: len(self._batches.samples)]
+    def outputs(self, samples: Samples, base: dict, trained: Trained) -> np.ndarray:
+        """The head's outputs of samples in their order."""
+        check_samples(samples, self.encoder.reader.num_frames)
+        batches = ClipBatches(self.encoder, samples, self.settings.batch_size)
+        step = functools.partial(
+            self._compiled, *jax.device_put((base, trained), replicated(self.mesh))
+        )
+        return np.concatenate(list(run_batches(step, batches, self.mesh)))[: len(samples)]
 
 
 def _assemble(
