@@ -23,9 +23,8 @@ from fmrifm.probe.heads.grid import fit_grid
 from fmrifm.probe.heads.knn import fit_knn
 from fmrifm.probe.heads.logistic import (
     check_random_splits,
+    fit_constant,
     fit_logistic,
-    fit_majority,
-    fit_mean,
     random_splits,
 )
 from fmrifm.probe.heads.ridge import fit_ridge
@@ -180,7 +179,7 @@ class _Table(Table):
             features = {name: some.x_SxD for name, some in features.items()}
         train, val = ((features[name], splits.targets(name)) for name in ("train", "val"))
         if entry.head == "majority":
-            fitted, hparams = (fit_mean if splits.classes is None else fit_majority)(train), {}
+            fitted, hparams = fit_constant(train), {}
         elif entry.head == "knn":
             fitted, hparams = fit_knn(train, val, config.task)
         elif entry.head == "ridge":

@@ -49,11 +49,9 @@ class ClipEncoder:
     @functools.cached_property
     def reader(self) -> ClipReader:
         """Reads the clips that the model takes, with their scale where it wants that."""
-        tokenizer, scaled = (
-            self.tokenizer,
-            self.files.preprocessing.get("no_coord_normalize", False),
-        )
-        return ClipReader(self.sources, tokenizer.stored, tokenizer.num_frames, scaled)
+        stored, num_frames = self.tokenizer.stored, self.tokenizer.num_frames
+        scaled = self.files.preprocessing.get("no_coord_normalize", False)
+        return ClipReader(self.sources, stored, num_frames, scaled)
 
     def encode(self, params: dict, tokens: Tokens) -> tuple:
         """The class token, registers and patch tokens of a batch, as the model's `encode`."""

@@ -58,14 +58,10 @@ class Constant:
         return np.tile(self.values.astype(np.float32), (len(x_SxD), 1))
 
 
-def fit_majority(train: tuple) -> Constant:
-    """Always the commonest of the classes (S,) int of the training set."""
-    return Constant(np.bincount(train[1]) / len(train[1]))
-
-
-def fit_mean(train: tuple) -> Constant:
-    """Always the mean of the targets (S, E) of the training set."""
-    return Constant(train[1].mean(0, dtype=np.float64))
+def fit_constant(train: tuple) -> Constant:
+    """Always the commonest of the classes (S,) int, or the mean of the targets (S, E)."""
+    y = train[1]
+    return Constant(y.mean(0, dtype=np.float64) if y.ndim > 1 else np.bincount(y) / len(y))
 
 
 @contextlib.contextmanager
