@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
-from fmrifm.probe.cohort.cohort_rows import COHORT_BASELINES
 from fmrifm.probe.cohort.confound_removal import REMOVALS
 from fmrifm.probe.cohort.folds import SCHEMES
 from fmrifm.probe.features.baselines import BASELINES
@@ -23,6 +22,7 @@ from fmrifm.probe.samples.samples import TASKS, UNITS
 from fmrifm.probe.scores.metrics import CLASSIFICATION
 
 FINETUNE = "finetune"
+_COHORT_BASELINES = ("confounds", "connectome", "pca", "input", "untrained", "majority")
 RUNS = ("once", "last", "every")
 FEWEST_PERMUTATIONS = 20  # with fewer no p is below 0.05
 _COHORT_AT_LEAST = {
@@ -79,7 +79,7 @@ def resolve_cohort(config: ConfigDict) -> None:
     _split_words(config.confounds, "fields")
     _check_choices(
         config,
-        COHORT_BASELINES,
+        _COHORT_BASELINES,
         {
             "splits.scheme": (SCHEMES, [config.splits.scheme]),
             "confounds.remove": (REMOVALS, [config.confounds.remove]),

@@ -5,6 +5,7 @@ Letters: S samples, K classes or columns of numbers, R repeats, N seeds.
 
 import functools
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -19,10 +20,15 @@ from fmrifm.probe.check_config import (
     resolve_cohort,
     resolve_representations,
 )
-from fmrifm.probe.cohort.cohort import Cohort, describe, list_people, open_cohort
+from fmrifm.probe.cohort.cohort import COHORT, Cohort, describe, list_people, open_cohort
 from fmrifm.probe.cohort.cohort_report import write_report
-from fmrifm.probe.cohort.cohort_rows import MAJORITY, find_rows
-from fmrifm.probe.cohort.confound_removal import MOTION
+from fmrifm.probe.cohort.confound_removal import (
+    MOTION,
+    Components,
+    Impute,
+    as_columns,
+    make_removal,
+)
 from fmrifm.probe.cohort.cross_fit import (
     Row,
     cross_fit,
@@ -42,6 +48,7 @@ from fmrifm.probe.cohort.scores import (
     with_motion,
 )
 from fmrifm.probe.cohort.verdict import answer, find_warnings
+from fmrifm.probe.features.table_rows import Encoded, connectome_vectors, open_parcels
 from fmrifm.probe.heads.logistic import check_random_splits, random_splits
 from fmrifm.probe.results.results import (
     Results,
@@ -57,6 +64,8 @@ from fmrifm.probe.scores.permutation import compare_with_null, exchange_kind
 from fmrifm.published.open_model import open_model
 
 _SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
+_HEADS = {"classification": "logistic", "regression": "ridge"}
+_MAJORITY = Row("none", "majority", [], [], True)  # always the commonest class, or the mean
 
 
 def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None) -> Results:
@@ -84,12 +93,43 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
     study = _Study(config, files, cohort)
     record_probe(output, config, [source.store for source in cohort.sources])
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
-    for row in find_rows(config, files, cohort, cache):
+    for row in _find_rows(config, files, cohort, cache):
         study.add(row)
     results = study.results()
     publish(output, results, study.predictions)
     write_report(output / "report.html", results, config, files, cohort)
     return results
+
+
+def _find_rows(config: ConfigDict, files: ModelFiles, cohort: Cohort, cache: Path) -> Iterator[Row]:
+    """Yields the rows, the model's first, in the order of the config."""
+    head, chosen, splits = _HEADS[config.task], config.baselines, cohort.splits
+    removal = make_removal(config.confounds.remove, cohort.confounds, config.confounds.site)
+    encoded = Encoded(config, [head], files, splits, cache)
+    for name in config.representations:
+        yield Row(name, head, [encoded.take(name, head)[COHORT].x_SxD], removal, False)
+    varying = [confound for confound in cohort.confounds if confound.varies]
+    if "confounds" in chosen and varying:
+        yield Row("confounds", head, [as_columns(varying)], [Impute()], True)
+    if "connectome" in chosen:
+        parcels = open_parcels(config.data.parcels, splits)
+        name, x_SxD = connectome_vectors(files, splits, parcels)
+        yield Row(name, head, [x_SxD[COHORT]], removal, True)
+    if {"pca", "input"} & {*chosen}:
+        x_SxD = encoded.take("input", head)[COHORT].x_SxD
+        if "pca" in chosen:
+            steps = [*removal, Components(files.options.embed_dim)]
+            yield Row("pca", head, [x_SxD], steps, True)
+        if "input" in chosen:
+            yield Row("input", head, [x_SxD], removal, True)
+    if "untrained" in chosen:
+        seeds = range(config.n_seeds)
+        fresh = [encoded.untrained(config.seed + k, f"untrained {k}") for k in seeds]
+        for name in config.representations:
+            features = [one.take(name, head)[COHORT].x_SxD for one in fresh]
+            yield Row(f"untrained_{name}", head, features, removal, True)
+    if "majority" in chosen:
+        yield _MAJORITY
 
 
 class _Study(Table):
@@ -108,7 +148,7 @@ class _Study(Table):
         self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
         if config.random_splits:
             check_random_splits(cohort.targets, *self._sizes())
-        self._majority = self._truth.measure(self._fit(MAJORITY)[0].mean)
+        self._majority = self._truth.measure(self._fit(_MAJORITY)[0].mean)
 
     def add(self, row: Row) -> None:
         """Fits a row and scores it."""
