@@ -5,7 +5,9 @@ of samples within their class, which says how far the number of samples carries,
 subjects (Field & Welsh, Bootstrapping clustered data, JRSS B 69, 2007), which says what to expect
 of other subjects. Samples of one subject are alike: where subjects repeat, trust the second.
 
-Letters: S samples, R resamples, K classes, E columns of a regression, U units that are drawn.
+Labels and predictions are (S,) of the classes (K,), or (S, E) or (S,) float in regression; scores
+are probabilities in the order of the classes; subjects (S,) str say whose sample each is. Letters:
+S samples, R resamples, K classes, E columns of a regression, U units that are drawn.
 """
 
 import numpy as np
@@ -39,11 +41,6 @@ def score(
 ) -> dict[str, dict[str, float]]:
     """Scores of a classifier on a whole split.
 
-    Args:
-      labels, predictions: (S,) of the classes.
-      scores_SxK: probabilities, columns in the order of `classes`.
-      subjects: (S,) str, whose sample each is.
-
     Returns:
       {metric: {"value", "std", "low", "high"}} for accuracy, balanced_accuracy, f1_macro (the
       means over the classes of the split) and auroc (one against the rest, mean over classes): the
@@ -66,10 +63,6 @@ def score_regression(
 ) -> dict[str, dict[str, float]]:
     """Scores of predicted values on a whole split.
 
-    Args:
-      targets_SxE, predictions_SxE: (S, E) float, or (S,).
-      seed, subjects: as in `score`.
-
     Returns:
       {metric: {...}} as `score`, for
 
@@ -90,9 +83,6 @@ def score_regression(
 
 def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.ndarray) -> dict:
     """What is taken for what.
-
-    Args:
-      labels, predictions: (S,) of the classes.
 
     Returns:
       {"confusion": K lists of K ints, how many samples of the row's class are taken for the
@@ -121,10 +111,7 @@ def compare_paired(
     some have several samples, else of samples within their class.
 
     Args:
-      labels, predictions_a, predictions_b: (S,) classes; or (S, E) or (S,) float for r2, pearson
-        and cosine.
-      subjects: (S,) str, whose sample each is.
-      metric: accuracy, balanced_accuracy, f1_macro, r2, pearson or cosine.
+      metric: accuracy, balanced_accuracy or f1_macro of classes; r2, pearson or cosine of numbers.
 
     Returns:
       "difference", the metric of a less that of b; "low" and "high", its 95 % interval; "p",
@@ -187,29 +174,22 @@ def _with_spread(
     for prefix, values in spreads.items():
         for name, result in scores.items():
             some = values[name][~np.isnan(values[name])]
-            if not prefix or _tells(some, len(stratum_U)):
+            # Of two subjects, all resamples with a value may be the one that has both.
+            enough = len(some) >= (RESAMPLES if prefix and len(stratum_U) <= 2 else _FEWEST)
+            if enough or not prefix:
                 low, high = np.percentile(some, [2.5, 97.5])
                 spread = {"std": some.std(), "low": low, "high": high}
                 result |= {prefix + key: float(v) for key, v in spread.items()}
     return scores
 
 
-def _tells(values: np.ndarray, n_subjects: int) -> bool:
-    """Whether the resamples that have a value are enough.
-
-    Of two subjects, those may all be the one resample that has both.
-    """
-    return len(values) >= _FEWEST and (n_subjects > 2 or len(values) == RESAMPLES)
-
-
 def _whole_subjects(subjects: np.ndarray | None) -> tuple:
     """Number of each sample's subject and the one stratum of all; None where that tells nothing."""
-    if subjects is None:
-        return None, None
-    names, unit_S = np.unique(subjects, return_inverse=True)
-    if not 1 < len(names) < len(subjects):
-        return None, None
-    return unit_S, np.zeros(len(names), int)
+    if subjects is not None:
+        names, unit_S = np.unique(subjects, return_inverse=True)
+        if 1 < len(names) < len(subjects):
+            return unit_S, np.zeros(len(names), int)
+    return None, None
 
 
 def _resampled(

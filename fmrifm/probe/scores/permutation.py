@@ -4,7 +4,8 @@ Labels are exchanged as they could have been if they had nothing to do with the 
 predictions are scored again. p is that of Phipson & Smyth (Permutation P-values should never be
 zero, Stat. Appl. Genet. Mol. Biol. 9, 2010).
 
-Letters: N arrangements of the labels, S samples, G subjects, K classes, E columns of a regression.
+Labels, predictions and subjects are as in bootstrap.py. Letters: N arrangements of the labels, S
+samples, G subjects, K classes, E columns of a regression.
 """
 
 import numpy as np
@@ -41,8 +42,6 @@ def permutation_test(
     exchange theirs, since that is how many independent labels there are.
 
     Args:
-      labels, predictions: (S,) of the classes.
-      subjects: (S,) str, whose sample each is.
       metric: accuracy, balanced_accuracy or f1_macro.
 
     Returns:
@@ -71,12 +70,7 @@ def permutation_test_regression(
     """Scores predicted values against targets that are exchanged, as `permutation_test` does.
 
     Args:
-      targets_SxE, predictions_SxE: (S, E) float, or (S,).
-      subjects, n, seed: as there.
       metric: r2, or cosine (E > 1).
-
-    Returns:
-      As there.
     """
     targets, guess = (x.reshape(len(x), -1) for x in (targets_SxE, predictions_SxE))
     if metric not in ("r2", "cosine"):
