@@ -15,11 +15,7 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
-from fmrifm.probe.check_config import (
-    FEWEST_PERMUTATIONS,
-    resolve_cohort,
-    resolve_representations,
-)
+from fmrifm.probe.check_config import FEWEST_PERMUTATIONS, resolve_cohort, resolve_representations
 from fmrifm.probe.cohort.cohort import COHORT, Cohort, describe, list_people, open_cohort
 from fmrifm.probe.cohort.cohort_report import write_report
 from fmrifm.probe.cohort.confound_removal import (

@@ -43,12 +43,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        tokens: Tokens,
-        targets: np.ndarray,
-        settings: GridSettings,
-        seed: int,
-        n_micro: int,
+        self, tokens: Tokens, targets: np.ndarray, settings: GridSettings, seed: int, n_micro: int
     ):
         self._tokens, self._targets, self._n_micro = tokens, targets, n_micro
         self._size = -(-settings.batch_size // n_micro)

@@ -62,11 +62,7 @@ def init_adapters(key: jax.Array, params: dict, rank: int, pattern: str = "") ->
 
 
 def merge(
-    params: dict,
-    adapters: dict,
-    alpha: float,
-    key: jax.Array | None = None,
-    dropout: float = 0.0,
+    params: dict, adapters: dict, alpha: float, key: jax.Array | None = None, dropout: float = 0.0
 ) -> dict:
     """The parameters with the adapters added in; those without adapters are passed on as they are.
 
