@@ -127,16 +127,11 @@ class Table:
           difference: of a split and the predictions of two rows.
         """
         both = list(zip(self.rows, self.values, strict=True))
+        rivals = [(f"{r['representation']}/{r['head']}", v) for r, v in both if r["baseline"]]
         for row, values in both:
             for name, split in row["splits"].items():
                 if not row["baseline"] and metric in split["metrics"]:
-                    split["versus"] = {
-                        f"{other['representation']}/{other['head']}": difference(
-                            name, values, theirs
-                        )
-                        for other, theirs in both
-                        if other["baseline"]
-                    }
+                    split["versus"] = {k: difference(name, values, v) for k, v in rivals}
 
 
 def count_left_out(samples: Samples) -> dict[str, int]:
@@ -223,18 +218,18 @@ def _notes(results: Results) -> list[str]:
 
 
 def _as_csv(rows: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    names = ("representation", "head", "baseline", "split", "n", "metric")
-    writer.writerow([*names, *FIGURES])
+    text, lines = io.StringIO(), []
     for row in rows:
+        about = {name: row[name] for name in ("representation", "head", "baseline")}
         for split, result in row["splits"].items():
-            for metric, v in result["metrics"].items():
-                about = (row["representation"], row["head"], row["baseline"], split, result["n"])
-                writer.writerow([*about, metric, *(v.get(name) for name in FIGURES)])
-        if random := row.get("random_splits"):
-            about = (row["representation"], row["head"], row["baseline"], "random_splits", "")
-            for metric in ("accuracy", "balanced_accuracy"):
-                value, std = random[metric]["mean"], random[metric]["std"]
-                writer.writerow([*about, metric, value, std, *[None] * (len(FIGURES) - 2)])
+            about |= {"split": split, "n": result["n"]}
+            lines += [about | {"metric": name} | v for name, v in result["metrics"].items()]
+        random, about = row.get("random_splits", {}), about | {"split": "random_splits", "n": ""}
+        for metric in ("accuracy", "balanced_accuracy") if random else ():
+            value, std = random[metric]["mean"], random[metric]["std"]
+            lines.append(about | {"metric": metric, "value": value, "std": std})
+    names = ("representation", "head", "baseline", "split", "n", "metric", *FIGURES)
+    writer = csv.DictWriter(text, names, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
