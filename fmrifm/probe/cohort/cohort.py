@@ -14,14 +14,13 @@ from data_tools.store.selection import group_subjects
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.cohort.confound_removal import Confound, association, read_confounds
-from fmrifm.probe.cohort.cross_fit import settled
+from fmrifm.probe.cohort.cross_fit import settled_kind
 from fmrifm.probe.cohort.scores import Repeats, Truth
 from fmrifm.probe.features.encode import are_within
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.labels import parse_target
 from fmrifm.probe.samples.samples import Samples, make_samples
 from fmrifm.probe.samples.splits import Splits, label_samples
-from fmrifm.probe.scores.permutation import exchange_kind
 
 COHORT = "cohort"  # the one set of its `splits`
 _MOST_UNUSED = 2  # times as many clips as have a label are encoded at most
@@ -34,14 +33,14 @@ class Cohort:
 
     Attributes:
       splits: the set, called COHORT.
-      groups: (S,) str, of which none may be both learned from and tested on.
+      truth: what is to be predicted of whom.
       confounds: what is known of the samples.
       left_out: {"who", "why"} of runs and people.
       is_shown: whether reports may show the labels of single people.
     """
 
     splits: Splits
-    groups: np.ndarray
+    truth: Truth
     confounds: list[Confound]
     left_out: list[dict[str, str]]
     is_shown: bool
@@ -53,15 +52,6 @@ class Cohort:
     @property
     def sources(self) -> list[Source]:
         return self.splits.sources[COHORT]
-
-    @property
-    def classes(self) -> np.ndarray | None:
-        return self.splits.classes
-
-    @property
-    def targets(self) -> np.ndarray:
-        """(S,) int classes, or (S, E) float32."""
-        return self.splits.targets(COHORT)
 
     def confound(self, name: str) -> Confound | None:
         """The one of that name, if it is known."""
@@ -95,9 +85,10 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     )
     # Without labels, unless those of the cohort start with events or have few of the clips.
     few = len(whole.clips) <= _MOST_UNUSED * len(some.clips) and are_within(whole, some)
+    splits = Splits({COHORT: sources}, samples, classes, [], whole if few else None)
     return Cohort(
-        splits=Splits({COHORT: sources}, samples, classes, [], whole if few else None),
-        groups=groups,
+        splits=splits,
+        truth=Truth(splits.targets(COHORT), classes, groups, config.splits.inner),
         confounds=confounds,
         left_out=left_out,
         is_shown=target_field not in hidden,
@@ -149,13 +140,12 @@ def describe(confound: Confound, cohort: Cohort) -> dict[str, Any]:
       p is of whether it goes with the label, None where that is no matter of people. There are no
       groups of what must not be shown.
     """
-    labels, classes = cohort.samples.labels, cohort.classes
+    labels, classes = cohort.samples.labels, cohort.truth.classes
     parts = {"all": np.ones(len(labels), bool)}
     if classes is not None:
         parts |= {name: labels == name for name in classes.tolist()}
-    place = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     subjects = cohort.samples.subjects
-    is_trait = exchange_kind(settled(place, subjects), subjects) == "across"
+    is_trait = settled_kind(labels, subjects) == "across"
     return {
         "name": confound.name,
         "label": confound.label,
@@ -178,14 +168,14 @@ def _summary(confound: Confound, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def list_people(cohort: Cohort, truth: Truth, repeats: Repeats) -> list[dict[str, Any]]:
+def list_people(cohort: Cohort, repeats: Repeats) -> list[dict[str, Any]]:
     """What is known of each sample and may be shown, and what a row of the table says of it.
 
     Returns:
       {"who", "subject", "label", "predicted"} and confounds; of classes also "probability", that of
       the true class, and "right", the share of fits that hit it.
     """
-    samples, values_SxK, lines = cohort.samples, repeats.mean, []
+    samples, truth, values_SxK, lines = cohort.samples, cohort.truth, repeats.mean, []
     shown = [confound for confound in cohort.confounds if confound.is_shown]
     for s in range(len(samples)):
         line = {"who": str(samples.keys[s]).strip("/"), "subject": str(samples.subjects[s])}

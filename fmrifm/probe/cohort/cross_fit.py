@@ -24,7 +24,7 @@ from fmrifm.probe.cohort.scores import Truth
 from fmrifm.probe.heads.logistic import C_GRID, coordinates
 from fmrifm.probe.heads.ridge import ALPHA_GRID, check_finite
 from fmrifm.probe.scores.metrics import distinct_rows
-from fmrifm.probe.scores.permutation import exchange
+from fmrifm.probe.scores.permutation import exchange, exchange_kind
 
 STRENGTHS = C_GRID[::2]
 _LOGISTIC = {"solver": "newton-cholesky", "class_weight": "balanced", "max_iter": 200}
@@ -185,6 +185,12 @@ def settled(label_S: np.ndarray, groups: np.ndarray) -> np.ndarray:
     np.add.at(counts_GxK, (group_S, label_S), 1)
     several = (counts_GxK > 0).sum(1) > 1
     return label_S if several.mean() > 0.5 else counts_GxK.argmax(1)[group_S]
+
+
+def settled_kind(labels: np.ndarray, groups: np.ndarray) -> str:
+    """How `permuted_scores` exchanges labels: "within" groups, or "across" them."""
+    place_S = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    return exchange_kind(settled(place_S, groups), groups)
 
 
 def _score(x_SxD, truth: Truth, deal: Deal, prepare, seed: int) -> float:

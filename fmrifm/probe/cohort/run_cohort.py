@@ -31,12 +31,11 @@ from fmrifm.probe.cohort.cross_fit import (
     learning_curve,
     permuted_scores,
     run_jobs,
-    settled,
+    settled_kind,
 )
 from fmrifm.probe.cohort.folds import check_sites, make_folds
 from fmrifm.probe.cohort.scores import (
     Repeats,
-    Truth,
     by_site,
     compare_rows,
     score_repeats,
@@ -56,7 +55,7 @@ from fmrifm.probe.results.results import (
     record_probe,
 )
 from fmrifm.probe.scores.bootstrap import describe_errors
-from fmrifm.probe.scores.permutation import compare_with_null, exchange_kind
+from fmrifm.probe.scores.permutation import compare_with_null
 from fmrifm.published.open_model import open_model
 
 _SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
@@ -134,16 +133,16 @@ class _Study(Table):
     def __init__(self, config: ConfigDict, files: ModelFiles, cohort: Cohort):
         super().__init__(config, files, cohort.splits)
         self._cohort, settings = cohort, config.splits
-        self._truth = Truth(cohort.targets, cohort.classes, cohort.groups, settings.inner)
+        self._truth = cohort.truth
         site = cohort.confound(config.confounds.site)
         self._sites = None if site is None else site.values.astype(str)
         self._shows_sites = site is not None and site.is_shown
         if settings.scheme == "site" or config.confounds.remove == "combat":
             check_sites(self._sites, config.confounds.site)
         repeats = settings.repeats if settings.scheme == "kfold" else 1
-        self._folds = [self._deal(config.seed + r)(cohort.targets) for r in range(repeats)]
+        self._folds = [self._deal(config.seed + r)(cohort.truth.labels) for r in range(repeats)]
         if config.random_splits:
-            check_random_splits(cohort.targets, *self._sizes())
+            check_random_splits(cohort.truth.labels, *self._sizes())
         self._majority = self._truth.measure(self._fit(_MAJORITY)[0].mean)
 
     def add(self, row: Row) -> None:
@@ -180,14 +179,14 @@ class _Study(Table):
                 "scheme": scheme,
                 "n_folds": len(self._folds[0]),
                 "repeats": len(self._folds),
-                "n_groups": len(set(cohort.groups.tolist())),
+                "n_groups": len(set(truth.subjects.tolist())),
                 "people": _count_people(cohort),
             },
             "overlap": [],
             "left_out": {scheme: count_left_out(cohort.samples)},
             "who_was_left_out": cohort.left_out,
             "confounds": [describe(confound, cohort) for confound in cohort.confounds],
-            "people": list_people(cohort, truth, self.values[0]) if cohort.is_shown else [],
+            "people": list_people(cohort, self.values[0]) if cohort.is_shown else [],
             "results": self.rows,
         }
         results["warnings"] = find_warnings(results)
@@ -200,7 +199,7 @@ class _Study(Table):
         return functools.partial(
             make_folds,
             splits.scheme,
-            groups=self._cohort.groups,
+            groups=self._truth.subjects,
             sites=self._sites,
             n_folds=splits.folds,
             seed=seed,
@@ -254,14 +253,11 @@ class _Study(Table):
     def _chance(self, row: Row, value: float) -> dict:
         """What is reached without looking: by the commonest class, a coin, this row by chance."""
         config, truth = self.config, self._truth
-        place = settled(
-            np.unique(truth.labels, axis=0, return_inverse=True)[1].ravel(), truth.subjects
-        )
         told = {
             "metric": truth.metric,
             "majority": self._majority[truth.metric],
             "uniform": None if truth.classes is None else 1 / len(truth.classes),
-            "kind": exchange_kind(place, truth.subjects),
+            "kind": settled_kind(truth.labels, truth.subjects),
             "permutations": 0,
             "p": None,
             "null_mean": None,
@@ -285,6 +281,6 @@ class _Study(Table):
 def _count_people(cohort: Cohort) -> dict[str, int]:
     """How many have each class; under "" all, of numbers."""
     subjects, labels = cohort.samples.subjects, cohort.samples.labels
-    if cohort.classes is None:
+    if (classes := cohort.truth.classes) is None:
         return {"": len(set(subjects.tolist()))}
-    return {name: len(set(subjects[labels == name].tolist())) for name in cohort.classes.tolist()}
+    return {name: len(set(subjects[labels == name].tolist())) for name in classes.tolist()}
