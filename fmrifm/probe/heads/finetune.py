@@ -97,10 +97,6 @@ def finetune(
     In regression the loss is the mean squared error over values and samples, of labels centred and
     brought to a deviation of one, common to all E values, so that the learning rates fit whatever
     their unit. Values of unlike units count by their variance: standardise such labels first.
-
-    Raises:
-      InputError: a sample is not one whole clip, the stores lie on another grid than the model, a
-        setting does not fit the model, or no epoch has finite predictions.
     """
     train, val = Labelled(*train), Labelled(*val)
     offset, scale, targets, n_out = _targets(train.labels, val.labels)

@@ -136,9 +136,6 @@ def fit_grid(
       train, val: features, and labels (S,) int or targets (S, K) float. Targets of `mse` are
         standardised by column with train's mean and standard deviation, so that learning rates
         suit ages as well as z-scores; predictions are in their own units again.
-
-    Raises:
-      InputError: every head diverged.
     """
     best, scale = None, (np.float32(0), np.float32(1))
     if settings.loss == "mse":

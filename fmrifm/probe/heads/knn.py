@@ -65,10 +65,6 @@ def fit_knn(train: tuple, val: tuple, task: str) -> tuple[Neighbors, dict]:
 
     Returns:
       The fitted model, and {"k"}.
-
-    Raises:
-      InputError: the training set has one class only, features or targets are NaN or infinite, or
-        a regression has one validation sample only.
     """
     (x_FxD, y_F), (val_VxD, val_V) = train, val
     classification = task == "classification"

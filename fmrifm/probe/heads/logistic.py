@@ -95,9 +95,6 @@ def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, d
     Returns:
       The fitted classifier, and {"C", "chosen_on": "random_splits" or "validation"}, and
       "converged": False where the last fit was not at its end after 1,000 iterations.
-
-    Raises:
-      InputError: the training set has one class only, or features are NaN or infinite.
     """
     check_finite(train[0], "training")
     check_finite(val[0], "validation")
@@ -130,10 +127,6 @@ def random_splits(
 
     Returns:
       {"accuracy": {"mean", "std"}, "balanced_accuracy": {"mean", "std"}, "n"} over the splits.
-
-    Raises:
-      InputError: a class has a single sample, a set is smaller than the number of classes, or
-        features are NaN or infinite.
     """
     check_finite(x_SxD, "pooled")
     check_random_splits(labels, n_train, n_val, n_test)

@@ -45,9 +45,6 @@ def fit_ridge(train: tuple, val: tuple) -> tuple[Ridge, dict]:
 
     Returns:
       The fitted model, and {"alpha"}.
-
-    Raises:
-      InputError: features or targets are NaN or infinite, or there is one validation sample only.
     """
     check_regression(train, val)
     (x_FxD, y_FxE), n_train = train, len(train[0])

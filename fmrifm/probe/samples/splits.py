@@ -82,12 +82,7 @@ class Splits:
 
 
 def open_splits(config: ConfigDict, num_frames: int) -> Splits:
-    """The splits of a probe's config.
-
-    Raises:
-      InputError: a store or label is missing, splits share what they must not, a class is not in
-        the training set, or there is one class only.
-    """
+    """The splits of a probe's config."""
     sources = open_sources(config.data)
     samples, classes = label_samples(sources, config, num_frames)
     return Splits(sources, samples, classes, find_leaks(sources, tuple(config.leak_keys)))
