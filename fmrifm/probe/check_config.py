@@ -1,6 +1,5 @@
 """Checks of the configs of probes and cohorts, and of the models that they name."""
 
-import dataclasses
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict
@@ -163,9 +162,6 @@ def resolve_representations(config: ConfigDict, files: ModelFiles) -> None:
 def grid_settings(config: ConfigDict) -> GridSettings:
     """The settings of trained heads."""
     values = dict(config.grid)
-    names = ("lr_multipliers", "weight_decay_multipliers")
-    values |= {name: tuple(values[name]) for name in names}
     loss = values.pop("regression_loss")
     del values["standardize"]  # of the features, before any head sees them
-    settings = GridSettings(loss="cross_entropy", **values)
-    return settings if config.task == "classification" else dataclasses.replace(settings, loss=loss)
+    return GridSettings(**values, loss=loss if config.task == "regression" else "cross_entropy")

@@ -174,7 +174,11 @@ def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> No
     n_hosts, host = jax.process_count(), jax.process_index()
     half = directory / f"partial-{'-'.join(kinds)}-{n_hosts}"
     if host == 0 and not half.is_dir():
-        _make_arrays(half, program.shapes())
+        new = half.with_name(f"{half.name}.new")  # appears with all arrays
+        new.mkdir(parents=True, exist_ok=True)
+        for kind, shape in program.shapes().items():
+            np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
+        os.replace(new, half)
     _sync("features made")
     bounds = [program.n_clips * h // n_hosts for h in (host, host + 1)]
     mark = half / f"rows-{host}"
@@ -215,15 +219,6 @@ def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> No
 def _encoded(program: _Program, rows: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
     if rows[0] < rows[1]:
         yield from run_batches(program.step, program.batches(*rows), program.mesh)
-
-
-def _make_arrays(half: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Empty arrays in a directory that appears with all of them."""
-    new = half.with_name(f"{half.name}.new")
-    new.mkdir(parents=True, exist_ok=True)
-    for kind, shape in shapes.items():
-        np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
-    os.replace(new, half)
 
 
 def _flush(arrays: dict[str, np.ndarray]) -> None:
