@@ -24,9 +24,10 @@ FINETUNE = "finetune"
 _COHORT_BASELINES = ("confounds", "connectome", "pca", "input", "untrained", "majority")
 RUNS = ("once", "last", "every")
 FEWEST_PERMUTATIONS = 20  # with fewer no p is below 0.05
-_COHORT_AT_LEAST = {
-    "permutations": 0, "n_seeds": 1, "random_splits": 0, "pictures": 0, "data.windows": 0,
-    "splits.folds": 2, "splits.repeats": 1, "splits.inner": 2,
+_AT_LEAST = {"n_seeds": 1, "random_splits": 0}
+_COHORT_AT_LEAST = _AT_LEAST | {
+    "permutations": 0, "pictures": 0, "data.windows": 0, "splits.folds": 2, "splits.repeats": 1,
+    "splits.inner": 2,
 }  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def resolve_probe(config: ConfigDict) -> None:
             "grid.metric": (CLASSIFICATION, [config.grid.metric]),
             "grid.regression_loss": (LOSSES[1:], [config.grid.regression_loss]),
         },
+        _AT_LEAST,
     )
     frozen = [head for head in config.heads if head != FINETUNE]
     if not (config.representations and frozen or {*config.baselines} - {"untrained"}):
@@ -54,10 +56,6 @@ def resolve_probe(config: ConfigDict) -> None:
             raise InputError(
                 "Nothing is to be fitted: give representations or baselines, and heads."
             )
-    if config.n_seeds < 1:
-        raise InputError("n_seeds must be 1 or more.")
-    if config.random_splits < 0 or config.random_splits and config.task == "regression":
-        raise InputError("random_splits are of logistic regression: set it to 0, or a number.")
     if config.grid.balanced_sampling and config.task == "regression":
         raise InputError("grid.balanced_sampling is of classes: set it to False.")
     if {*GRID, "patch_embedding", "identity"} & {*config.heads, *config.baselines}:
@@ -68,8 +66,6 @@ def resolve_probe(config: ConfigDict) -> None:
             raise InputError(f"Fine-tuning takes single clips, not a {config.unit}: set unit=clip.")
     if frozen or FINETUNE not in config.heads:
         check_pairs(config)
-    if not config.model:
-        raise InputError("A probe needs a model: set model to a workdir, a directory or a hub id.")
 
 
 def resolve_cohort(config: ConfigDict) -> None:
@@ -83,20 +79,14 @@ def resolve_cohort(config: ConfigDict) -> None:
             "splits.scheme": (SCHEMES, [config.splits.scheme]),
             "confounds.remove": (REMOVALS, [config.confounds.remove]),
         },
+        _COHORT_AT_LEAST,
     )
     if not config.representations:
         raise InputError("Nothing is to be fitted: give representations.")
-    for name, least in _COHORT_AT_LEAST.items():
-        *path, field = name.split(".")
-        value = (config[path[0]] if path else config)[field]
-        if value < least:
-            raise InputError(f"{name} must be {least} or more.")
     if 0 < config.permutations < FEWEST_PERMUTATIONS:
         raise InputError(
             f"permutations must be {FEWEST_PERMUTATIONS} or more to tell anything, or 0 for none."
         )
-    if config.random_splits and config.task == "regression":
-        raise InputError("random_splits are of logistic regression: set it to 0.")
     if not all(0 < share < 1 for share in config.curve):
         raise InputError("curve has shares between 0 and 1, such as (0.25, 0.5).")
     if config.splits.scheme == "site" and config.confounds.remove == "combat":
@@ -104,8 +94,6 @@ def resolve_cohort(config: ConfigDict) -> None:
             "ComBat cannot learn of a site that is left out: set confounds.remove=regress or "
             "another splits.scheme."
         )
-    if not config.model:
-        raise InputError("A cohort needs a model: set model to a workdir, a directory or a hub id.")
 
 
 def _split_words(config: ConfigDict, *names: str) -> None:
@@ -114,8 +102,10 @@ def _split_words(config: ConfigDict, *names: str) -> None:
         config[name] = tuple(filter(None, words))
 
 
-def _check_choices(config: ConfigDict, baselines: Iterable[str], choices: dict) -> None:
-    """Raises InputError where a field has a value that is not allowed, or names one twice."""
+def _check_choices(
+    config: ConfigDict, baselines: Iterable[str], choices: dict, at_least: dict[str, int]
+) -> None:
+    """Raises InputError where the fields of all probes make no sense, or one of the choices."""
     choices = {
         "task": (TASKS, [config.task]),
         "unit": (UNITS, [config.unit]),
@@ -131,6 +121,14 @@ def _check_choices(config: ConfigDict, baselines: Iterable[str], choices: dict) 
     for name in ("representations", "heads", "baselines"):
         if name in choices and len({*config[name]}) < len(config[name]):
             raise InputError(f"{name} names one twice: leave it out once.")
+    for name, least in at_least.items():
+        *path, field = name.split(".")
+        if (config[path[0]] if path else config)[field] < least:
+            raise InputError(f"{name} must be {least} or more.")
+    if config.random_splits and config.task == "regression":
+        raise InputError("random_splits are of logistic regression: set it to 0.")
+    if not config.model:
+        raise InputError("A probe needs a model: set model to a workdir, a directory or a hub id.")
 
 
 def resolve_representations(config: ConfigDict, files: ModelFiles) -> None:
