@@ -101,8 +101,7 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
     scores, resampled = {}, _resampled(truth, repeats, seed)
     for name in (name for name, first in found[0][0].items() if np.isfinite(first)):
         value = float(np.nanmean([[one[name] for one in some] for some in found]))
-        # r2 of a few samples has no bound below: folds say nothing of its spread.
-        spread = None if truth.classes is None else fold_spread(*_fold_scores(truth, repeats, name))
+        spread = fold_spread(*_fold_scores(truth, repeats, name))
         if spread is not None:
             kind, (std, reach) = "corrected", spread
             low, high = value - reach, value + reach
@@ -147,7 +146,7 @@ def compare_rows(truth: Truth, a: Repeats, b: Repeats, seed: int) -> dict[str, f
     name = truth.metric
     scores_a, shares_J = _fold_scores(truth, a, name)
     scores_b, _ = _fold_scores(truth, b, name)
-    spread = None if truth.classes is None else fold_spread(scores_a - scores_b, shares_J)
+    spread = fold_spread(scores_a - scores_b, shares_J)
     if spread is None:
         told = [x.mean if truth.classes is None else x.mean.argmax(1) for x in (a, b)]
         return compare_paired(truth.labels, *told, truth.subjects, name, seed)
@@ -166,8 +165,8 @@ def split_variance(truth: Truth, repeats: Repeats, scores: dict) -> dict[str, fl
       (None of one seed); from one way of making folds to another, without what seeds add (None of
       one repeat); and of the value, as its interval has it.
     """
-    values = [[truth.measure(v)[truth.metric] for v in some] for some in repeats.values]
-    values_NxR = np.array(values)
+    found = [[truth.measure(v)[truth.metric] for v in some] for some in repeats.values]
+    values_NxR = np.array(found)
     n, r = values_NxR.shape
     seed_variance = values_NxR.var(0, ddof=1).mean() if n > 1 else None
     partition = values_NxR.mean(0).var(ddof=1) - (seed_variance or 0) / n if r > 1 else None
@@ -237,14 +236,15 @@ def _mean_by(place_S: np.ndarray, x_S: np.ndarray, n: int) -> np.ndarray:
 
 
 def _fold_scores(truth: Truth, repeats: Repeats, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(J,) scores, mean over seeds, NaN where a fold lacks a class; and (J,) tested / learned."""
+    """(J,) scores, mean over seeds, NaN where a fold lacks a class; and (J,) tested / learned.
+
+    NaN of numbers, too: r2 of a few samples has no bound below, so folds do not show its spread.
+    """
     scores, shares = [], []
     for r, folds in enumerate(repeats.folds):
         for fold in folds:
-            labels = truth.labels[fold.test]
-            whole = len(fold.test) > 1 and (
-                truth.classes is None or len(np.unique(labels)) == len(truth.classes)
-            )
+            n_classes = 0 if truth.classes is None else len(np.unique(truth.labels[fold.test]))
+            whole = n_classes == truth.n_out and len(fold.test) > 1
             some = repeats.values[:, r]
             found = [truth.measure(v, fold.test)[name] for v in some] if whole else [np.nan]
             scores.append(np.mean(found))
@@ -253,8 +253,7 @@ def _fold_scores(truth: Truth, repeats: Repeats, name: str) -> tuple[np.ndarray,
 
 
 def _resampled(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[str, float]]:
-    values_SxK = repeats.mean
+    labels, values, subjects = truth.labels, repeats.mean, truth.subjects
     if truth.classes is None:
-        return score_regression(truth.labels, values_SxK, seed, truth.subjects)
-    names = np.arange(len(truth.classes))
-    return score(truth.labels, values_SxK.argmax(1), values_SxK, names, seed, truth.subjects)
+        return score_regression(labels, values, seed, subjects)
+    return score(labels, values.argmax(1), values, np.arange(truth.n_out), seed, subjects)
