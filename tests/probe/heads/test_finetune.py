@@ -16,8 +16,7 @@ from fmrifm.model.files import ModelFiles
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.options import ModelOptions
 from fmrifm.probe.heads import finetune as module
-from fmrifm.probe.heads.finetune import finetune, init_trained
-from fmrifm.probe.heads.finetune_batches import ShuffledBatches
+from fmrifm.probe.heads.finetune import ShuffledBatches, finetune, init_trained
 from fmrifm.probe.heads.lora import init_adapters, merge
 from fmrifm.probe.heads.settings import FinetuneSettings, learning_rates
 from fmrifm.probe.samples.labels import parse_target
