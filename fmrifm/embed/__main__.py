@@ -23,7 +23,7 @@ from absl import flags
 
 from data_tools.errors import kind_errors
 from fmrifm.command_line import run
-from fmrifm.embed.make_table import make_table
+from fmrifm.embed.embeddings import make_table
 from fmrifm.runs.checkpoint import quiet
 
 MODEL = flags.DEFINE_string("model", None, "Whatever fmrifm.from_pretrained takes.")

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.convert import __main__ as convert
 from data_tools.errors import InputError
 from data_tools.readers.surface_run import SurfaceRun
 from data_tools.spaces.standard_maps import standard_cortex, standard_flat_map
 from data_tools.store.writer import StoreWriter
 from data_tools.timeseries.process_run import process_run
 from data_tools.timeseries.recipe import Recipe
-from fmrifm.embed.embeddings import Embedded, embed_runs, remarks
+from fmrifm.embed.embeddings import Embedded, PathLike, embed_runs, open_runs, remarks
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.pretrained import PretrainedModel
 from fmrifm.probe.samples.compatibility import clip_length
 
-PathLike = str | os.PathLike
 # Of arrays: how many columns a run has on which space, and whether they are of the cortex only.
 _SPACES = {
     20484: ("fsaverage5", False),
@@ -73,32 +71,6 @@ class Embedder(PretrainedModel):
                 tokens = [np.array(x) for x in embedded.tokens]
                 embedded = dataclasses.replace(embedded, tokens=tokens)
             return embedded
-
-
-def open_runs(
-    paths: Sequence[PathLike], store: Path, files: ModelFiles, flags: Sequence[str] = ()
-) -> list[Source]:
-    """The runs of stores, or of files, which are converted to a store first.
-
-    Args:
-      paths: stores, with queries; or files and trees.
-      files: the model, whose TR it gets.
-      flags: of `data_tools.convert`.
-    """
-    if is_store(paths[0]):
-        return parse_sources(",".join(map(str, paths)))
-    target = files.preprocessing.get("tr") or 1.0
-    convert.run(
-        convert.parse_args(
-            [f"--output={store}", f"--target-tr={target:g}", *flags, "--input", *map(str, paths)]
-        )
-    )
-    return parse_sources(str(store))
-
-
-def is_store(path: PathLike) -> bool:
-    """Whether a path, perhaps with a query, is that of a store."""
-    return (Path(str(path).partition("?")[0]) / "store.json").is_file()
 
 
 def _store_array(path: Path, array: np.ndarray, tr: float | None, files: ModelFiles) -> Source:

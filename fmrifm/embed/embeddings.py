@@ -6,6 +6,8 @@ Letters: R runs, D width, W windows of a run, M tokens of a window.
 import csv
 import dataclasses
 import io
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_tools.convert import __main__ as conversion
+from data_tools.convert.releases.bids import find_runs
+from data_tools.errors import InputError
 from data_tools.files.atomic import publish_file, write_bytes
 from data_tools.inspect.facts import shown_runs
 from data_tools.inspect.typical import far_from_typical, median_figures
 from data_tools.timeseries.quality import frame_figures
-from fmrifm.input.sources import Source
+from fmrifm.input.data import store_digests
+from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.features.clip_encoder import ClipEncoder
 from fmrifm.probe.features.encode import DTYPES, encode
@@ -25,12 +31,17 @@ from fmrifm.probe.features.representations import vector
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.labels import parse_target
 from fmrifm.probe.samples.samples import Samples, make_samples
+from fmrifm.published.open_model import open_model
+from fmrifm.runs.provenance import record_start
 
 _FIRST = ("key", "dataset", "subject", "session", "task", "run", "tr", "source_tr", "n_frames")
 # Of a store, which say nothing of a run.
 _LEFT_OUT = {"shard", "first_frame", "crc32", "qc"}
 _RUNS_LOOKED_AT = 8
 _BYTES_OF_A_VALUE = np.dtype(DTYPES["patch"]).itemsize
+_MOST_TOKENS = 8 * 2**30  # bytes in OUTPUT/features, where a cohort's probe finds them
+
+PathLike = str | os.PathLike
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +66,94 @@ class Embedded:
     has_data: list[np.ndarray] | None
     token_ids_M: np.ndarray
     starts: list[np.ndarray]
+
+
+def make_table(
+    model: str,
+    inputs: Sequence[str],
+    output: Path,
+    with_tokens: bool = False,
+    convert: Sequence[str] = (),
+    windows: int = 0,
+) -> int:
+    """Embeds runs, and says aloud in what they are unlike the model's training data.
+
+    Args:
+      model: whatever `open_model` takes.
+      inputs: stores with queries, or files and trees, which are converted to OUTPUT/store first.
+      output: directory for embeddings.csv, provenance.json, and tokens/ where tokens are wanted.
+      with_tokens: whether they are.
+      convert: flags of `data_tools.convert`.
+      windows: at most so many of a run are encoded, evenly spread over it; 0 for all.
+
+    Returns:
+      How many runs it has.
+
+    Raises:
+      InputError: there is no such model or input, they do not fit, or the output is a file.
+    """
+    files = open_model(model)
+    clip_length(files)  # before anything is converted
+    if windows < 0:
+        raise InputError("--windows must be 0 (all of them) or more.")
+    if output.is_file():
+        raise InputError(f"{output} is a file: give a directory.")
+    sources = _open(inputs, output, files, list(convert))
+    for remark in remarks(files, sources):
+        print(f"NOTE: {remark}")
+    asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
+    asked |= {"convert": list(convert), "windows": windows}
+    record_start(output, asked, store_digests(source.store for source in sources))
+    embedded = embed_runs(files, sources, output / "features", with_tokens, windows, _MOST_TOKENS)
+    write_embeddings(output, embedded)
+    return len(embedded.runs)
+
+
+def _open(
+    inputs: Sequence[str], output: Path, files: ModelFiles, convert: list[str]
+) -> list[Source]:
+    """The sources, those of an earlier conversion where it was of the same files."""
+    store, note = output / "store", output / "converted.json"
+    if is_store(inputs[0]):
+        return open_runs(inputs, store, files)
+    runs = [(path, path.stat()) for path in sorted({Path(run.path) for run in find_runs(inputs)})]
+    listed = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in runs]
+    asked = {"flags": convert, "tr": files.preprocessing.get("tr"), "files": listed}
+    if is_store(store):
+        if note.is_file() and json.loads(note.read_text()) == asked:
+            print(f"{store} is there already.")
+            return open_runs([str(store)], store, files)
+        print(f"{store} is of other files or flags: they are converted anew.")
+        convert = [*convert, "--overwrite"]
+    sources = open_runs(inputs, store, files, convert)
+    write_bytes(note, json.dumps(asked).encode())
+    return sources
+
+
+def open_runs(
+    paths: Sequence[PathLike], store: Path, files: ModelFiles, flags: Sequence[str] = ()
+) -> list[Source]:
+    """The runs of stores, or of files, which are converted to a store first.
+
+    Args:
+      paths: stores, with queries; or files and trees.
+      files: the model, whose TR it gets.
+      flags: of `data_tools.convert`.
+    """
+    if is_store(paths[0]):
+        return parse_sources(",".join(map(str, paths)))
+    target = files.preprocessing.get("tr") or 1.0
+    conversion.run(
+        conversion.parse_args(
+            [f"--output={store}", f"--target-tr={target:g}", *flags, "--input", *map(str, paths)]
+        )
+    )
+    return parse_sources(str(store))
+
+
+def is_store(path: PathLike) -> bool:
+    """Whether a path, perhaps with a query, is that of a store."""
+    return (Path(str(path).partition("?")[0]) / "store.json").is_file()
 
 
 def embed_runs(

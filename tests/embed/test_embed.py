@@ -14,7 +14,7 @@ import fmrifm
 from data_tools.errors import InputError
 from data_tools.simulate import __main__ as simulate
 from data_tools.spaces.standard_maps import standard_flat_map
-from fmrifm.embed.make_table import make_table
+from fmrifm.embed.embeddings import make_table
 from fmrifm.model.files import ModelFiles, load_model, save_model
 from fmrifm.model.mae import MaskedAutoencoder, init_params
 from fmrifm.model.options import ModelOptions

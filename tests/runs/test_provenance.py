@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from data_tools.errors import InputError
-from fmrifm.embed import make_table as embedding_table
+from fmrifm.embed import embeddings as embedding_table
 from fmrifm.input.data import open_data
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.options import ModelOptions
