@@ -44,8 +44,13 @@ class Parcels:
         Args:
           text: their paths separated by commas; a directory stands for the stores in it.
         """
-        paths = [Path(part.strip()) for part in text.split(",") if part.strip()]
-        self.stores = stores = [Store(path) for part in paths for path in _stores(part)]
+        self.stores = stores = []
+        for path in (Path(part.strip()) for part in text.split(",") if part.strip()):
+            inside = [path / "store.json"] if (path / "store.json").is_file() else []
+            inside = inside or sorted(path.glob("*/store.json"))
+            if not inside:
+                raise InputError(f"{path} is no store and holds none: check data.parcels.")
+            stores += [Store(file.parent) for file in inside]
         self._runs = {
             run["key"]: (store, i) for store in stores for i, run in enumerate(store.runs)
         }
@@ -132,15 +137,6 @@ def _patch_means(
     own = np.searchsorted(geometry.patch_index, store.geometry.patch_index)
     means_TxN[:, own] = (frames * valid).sum(-1) / np.maximum(valid.sum(-1), 1)
     return means_TxN
-
-
-def _stores(path: Path) -> list[Path]:
-    if (path / "store.json").is_file():
-        return [path]
-    found = sorted(file.parent for file in path.glob("*/store.json"))
-    if not found:
-        raise InputError(f"{path} is no store and holds none: check data.parcels.")
-    return found
 
 
 BASELINES = (

@@ -90,20 +90,6 @@ def _needs(kind: str, head: str) -> str:
     return f"avg_{kind}" if kind in SEQUENCES and head == "linear" else kind
 
 
-def wanted_arrays(
-    representations: Iterable[str], heads: Iterable[str], baselines: Iterable[str]
-) -> dict[int | None, set[str]]:
-    """The arrays of features that are asked for of each layer, None for the whole encoder."""
-    wanted: dict[int | None, set[str]] = {None: set()}
-    for kind, depth in map(split_layer, representations):
-        kinds = {_needs(kind, head) for head in heads if takes(head, kind)}
-        wanted.setdefault(depth, set()).update(*(NEEDS[kind] for kind in kinds))
-    for name, kind in (("pca", "input"), ("input", "input"), ("patch_embedding", "tokens")):
-        if name in baselines:
-            wanted[None].update(NEEDS[kind])
-    return wanted
-
-
 class Encoded:
     """Features of all splits: all that is wanted of a layer in one pass, when first asked for."""
 
@@ -116,8 +102,15 @@ class Encoded:
         cache: Path,
     ):
         self._files, self._splits, self._cache, self._name = files, splits, cache, ""
-        self._wanted = wanted_arrays(config.representations, heads, config.baselines)
         self._done: dict[int | None, dict] = {}
+        # The arrays that will be asked for of each layer, None for the whole encoder.
+        self._wanted: dict[int | None, set[str]] = {None: set()}
+        for kind, depth in map(split_layer, config.representations):
+            kinds = {_needs(kind, head) for head in heads if takes(head, kind)}
+            self._wanted.setdefault(depth, set()).update(*(NEEDS[kind] for kind in kinds))
+        for name, kind in (("pca", "input"), ("input", "input"), ("patch_embedding", "tokens")):
+            if name in config.baselines:
+                self._wanted[None].update(NEEDS[kind])
 
     def untrained(self, seed: int, name: str = "untrained") -> "Encoded":
         """The representations of the same model with fresh weights."""

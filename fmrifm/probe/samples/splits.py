@@ -85,7 +85,11 @@ def open_splits(config: ConfigDict, num_frames: int) -> Splits:
     """The splits of a probe's config."""
     sources = open_sources(config.data)
     samples, classes = label_samples(sources, config, num_frames)
-    return Splits(sources, samples, classes, find_leaks(sources, tuple(config.leak_keys)))
+    runs = [run for some in sources.values() for source in some for run in source.lines]
+    events = [event for run in runs for event in run.get("events") or []]
+    known, refused = {*field_names(runs), *field_names(events)}, tuple(config.leak_keys)
+    counted = [field for field in _COUNTED if field in known and field not in refused]
+    return Splits(sources, samples, classes, check_overlap(sources, refused, counted))
 
 
 def label_samples(
@@ -125,15 +129,6 @@ def label_samples(
     if config.task == "regression":
         return samples, None
     return samples, _classes(samples, target, bins if binned else target)
-
-
-def find_leaks(sources: dict[str, list[Source]], refuse: tuple[str, ...]) -> list[Overlap]:
-    """What splits share: refused in some fields, counted in others that there are."""
-    runs = [run for some in sources.values() for source in some for run in source.lines]
-    events = [event for run in runs for event in run.get("events") or []]
-    known = {*field_names(runs), *field_names(events)}
-    count = [field for field in _COUNTED if field in known and field not in refuse]
-    return check_overlap(sources, refuse, count)
 
 
 def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
