@@ -33,7 +33,7 @@ class Cohort:
 
     Attributes:
       splits: the set, called COHORT.
-      truth: what is to be predicted of whom.
+      truth: the labels, and the group of each sample.
       confounds: what is known of the samples.
       left_out: {"who", "why"} of runs and people.
       is_shown: whether reports may show the labels of single people.

@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
-    """What is to be predicted, and whose it is.
+    """Labels to predict, and the person or family of each sample.
 
     Attributes:
       labels: (S,) int classes, or (S, K) float32 numbers.

@@ -66,7 +66,7 @@ def fit_constant(train: tuple) -> Constant:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Ignores fits that did not converge: results say so of the fit that counts.
+    """Ignores fits that do not converge: results report it for the final fit.
 
     Filters belong to the process, so this must not be entered within a thread.
     """

@@ -120,7 +120,7 @@ class Table:
         return {"n": len(samples), "n_subjects": len(people), "seen_in_pretraining": seen}
 
     def compare(self, metric: str, difference: Callable[[str, Any, Any], dict]) -> None:
-        """Adds to every row of the model by how much it beats each baseline.
+        """Adds to every row of the model its difference to each baseline, as "versus".
 
         Args:
           metric: splits without it are left out.
@@ -135,7 +135,7 @@ class Table:
 
 
 def count_left_out(samples: Samples) -> dict[str, int]:
-    """What of a set of stores is in no sample."""
+    """Samples without a label, and frames that are in no clip."""
     return {"unlabelled": samples.n_unlabelled, "dropped_frames": samples.n_dropped_frames}
 
 

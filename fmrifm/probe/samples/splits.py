@@ -31,8 +31,8 @@ class Splits:
       samples: the samples of each, labelled with the names of classes, or with values.
       classes: (K,) str, all that labels can be; None in regression.
       overlaps: what the splits share.
-      whole: samples that have all clips of a single set, and are encoded in place of its own: so
-        labels that come, go or change leave the features of a store as they are.
+      whole: samples with all clips of a single set, which are encoded in place of its own, so that
+        cached features stay valid when labels come, go or change.
     """
 
     sources: dict[str, list[Source]]
