@@ -1,4 +1,7 @@
-"""Counts and sizes as messages write them."""
+"""Counts, sizes and paths as messages and tables write them."""
+
+import os
+from pathlib import Path
 
 
 def count(n: int, noun: str) -> str:
@@ -13,3 +16,11 @@ def format_bytes(n: float) -> str:
             return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
         n /= 1000
     return f"{n:,.2f} TB"
+
+
+def shorten_paths(names: list[str]) -> dict[str, str]:
+    """Paths without the directories that all of them share."""
+    parts = {name: Path(name).parts or ("",) for name in names}
+    shared = len(os.path.commonprefix(list(parts.values()))) if parts else 0
+    start = min([shared, *(len(x) - 1 for x in parts.values())])
+    return {name: "/".join(x[start:]) for name, x in parts.items()}

@@ -17,11 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from data_tools.errors import InputError, kind_errors
+from data_tools.reports.figures import new_figure, save_figure
 from fmrifm.command_line import WORKDIR, run
-from fmrifm.reporting import Page, save_figure
+from fmrifm.reporting import Page
 from fmrifm.runs.checkpoint import quiet
 from fmrifm.runs.metrics_writer import read_metrics
 
@@ -29,7 +28,7 @@ from fmrifm.runs.metrics_writer import read_metrics
 def draw_curves(path: Path, workdir: Path, title: str) -> None:
     """Training and evaluation loss of a run, beside the loss of predicting zero."""
     lines = read_metrics(workdir / "metrics.jsonl")
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    figure = new_figure(7, 3.2)
     axis = figure.subplots()
     train = [(x["step"], x["train/loss"]) for x in lines if "train/loss" in x]
     axis.plot(*zip(*train, strict=True), color="0.7", label="training batch")
@@ -50,7 +49,7 @@ def draw_curves(path: Path, workdir: Path, title: str) -> None:
 def draw_accuracy(path: Path, results: dict) -> None:
     """Balanced accuracy of every representation with its interval, beside chance."""
     rows = results["results"][::-1]
-    figure = Figure(figsize=(7, 0.45 * len(rows) + 1), layout="constrained")
+    figure = new_figure(7, 0.45 * len(rows) + 1)
     axis = figure.subplots()
     for place, row in enumerate(rows):
         v = row["splits"]["test"]["metrics"]["balanced_accuracy"]

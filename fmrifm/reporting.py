@@ -2,32 +2,10 @@
 
 import base64
 import html
-import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 from data_tools.files.atomic import write_bytes
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG atomically."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getvalue())
-
-
-def shorten_paths(names: list[str]) -> dict[str, str]:
-    """Paths without the directories that all of them share."""
-    parts = {name: Path(name).parts or ("",) for name in names}
-    shared = len(os.path.commonprefix(list(parts.values()))) if parts else 0
-    start = min([shared, *(len(x) - 1 for x in parts.values())])
-    return {name: "/".join(x[start:]) for name, x in parts.items()}
-
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -92,10 +70,3 @@ class Page:
             f"</title><style>{STYLE}</style>{''.join(self._parts)}</html>"
         )
         write_bytes(path, page.encode())
-
-
-def markdown_table(header: Sequence[Any], body: Sequence[Sequence[Any]]) -> str:
-    """A line for the header, one of dashes, and one for each row; bars in cells are escaped."""
-    lines = [header, ["---"] * len(header), *body]
-    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Each package or file may import itself and those above it in this list, never those below.
 ORDER = (
     *("data_tools.errors", "data_tools.wording", "data_tools.flags", "data_tools.parallel"),
-    *("data_tools.files", "data_tools.readers"),
+    *("data_tools.files", "data_tools.reports", "data_tools.readers"),
     *("data_tools.spaces", "data_tools.store", "data_tools.timeseries"),
     *("data_tools.nsd_volume", "data_tools.overlap", "data_tools.simulate", "data_tools.inspect"),
     *("data_tools.convert", "data_tools.published"),

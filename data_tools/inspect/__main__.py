@@ -27,6 +27,7 @@ from data_tools.inspect.facts import (
     skipped_runs,
 )
 from data_tools.inspect.typical import far_from_typical, is_typical, median_figures, typical_range
+from data_tools.reports import text_tables
 from data_tools.store.reader import Store
 from data_tools.timeseries.quality import FRAME_MEASURES, QC_MEASURES, frame_figures
 from data_tools.wording import count
@@ -147,15 +148,9 @@ def _skipped(store: Store) -> Iterator[str]:
 def _table(head: list[str], rows: list[list[str]], n_text: int) -> Iterator[str]:
     """A table with its first `n_text` columns to the left and numbers to the right."""
     hidden = len(rows) - _LONGEST_TABLE
-    rows = [head, *rows[:_LONGEST_TABLE]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     yield ""
-    for row in rows:
-        cells = [
-            f"{cell:<{width}}" if i < n_text else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield f"  {'  '.join(cells)}".rstrip()
+    for line in text_tables.as_text([head, *rows[:_LONGEST_TABLE]], n_text):
+        yield f"  {line}".rstrip()
     if hidden > 0:
         yield f"  ... and {hidden:,} more"
 

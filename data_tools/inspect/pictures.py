@@ -5,7 +5,6 @@ medial wall empty); the carpet, one line a patch, shows motion and artefacts as 
 with the global signal above it.
 """
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
+from data_tools.reports.figures import new_figure, to_png
 from data_tools.store.reader import Store
 
 _RANGE = 2.5  # z-scored data: few values are beyond
@@ -111,30 +111,6 @@ def _scale_maps(store: Store) -> list[tuple]:
         limits = (min(float(low), 0.0), max(float(high), 1e-9))
         maps.append((f"{name} before z-scoring", values, "viridis", limits))
     return maps
-
-
-def new_figure(width: float, height: float):
-    """An empty matplotlib figure of a size in inches.
-
-    Raises:
-      InputError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("Pictures need matplotlib: pip install matplotlib.") from None
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure) -> bytes:
-    """The figure as a PNG; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    # No software version in the file.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _draw_run(store: Store, run: int, part, heights: tuple[float, float, float]) -> None:

@@ -17,8 +17,9 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import publish_directory
 from data_tools.inspect.facts import as_text, facts, n_subjects, shown_runs, skipped_runs
 from data_tools.inspect.outliers import Column, choose_runs, columns_of
-from data_tools.inspect.pictures import INK, draw_maps, draw_runs, new_figure, to_png
+from data_tools.inspect.pictures import INK, draw_maps, draw_runs
 from data_tools.inspect.typical import far_from_typical, median_figures, typical_range
+from data_tools.reports.figures import new_figure, to_png
 from data_tools.store.reader import Store
 from data_tools.timeseries.quality import frame_figures
 from data_tools.wording import count

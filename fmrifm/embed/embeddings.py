@@ -3,9 +3,7 @@
 Letters: R runs, D width, W windows of a run, M tokens of a window.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import publish_file, write_bytes
 from data_tools.inspect.facts import shown_runs
 from data_tools.inspect.typical import far_from_typical, median_figures
+from data_tools.reports.text_tables import as_csv
 from data_tools.timeseries.quality import frame_figures
 from fmrifm.input.data import store_digests
 from fmrifm.input.sources import Source, parse_sources
@@ -209,18 +208,16 @@ def write_embeddings(output: Path, embedded: Embedded) -> None:
             (output / "tokens").mkdir(exist_ok=True)
             with publish_file(output / "tokens" / f"{run['key']}.npz") as file:
                 np.savez(file, **arrays)
-    text = io.StringIO()
     names = list(dict.fromkeys([*_FIRST, *(name for run in embedded.runs for name in run)]))
     names = [name for name in names if any(name in run for run in embedded.runs)]
     parts = {"cls": embedded.cls_RxD, "patch": embedded.patch_RxD}
     parts = {name: x_RxD for name, x_RxD in parts.items() if x_RxD is not None}
     columns = [f"{name}_{d}" for name, x_RxD in parts.items() for d in range(x_RxD.shape[1])]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, *columns])
+    lines = [[*names, *columns]]
     for r, run in enumerate(embedded.runs):
         values = [f"{value:.9g}" for x_RxD in parts.values() for value in x_RxD[r]]
-        writer.writerow([*(run.get(name, "") for name in names), *values])
-    write_bytes(output / "embeddings.csv", text.getvalue().encode())
+        lines.append([*(run.get(name, "") for name in names), *values])
+    write_bytes(output / "embeddings.csv", as_csv(lines).encode())
 
 
 def remarks(files: ModelFiles, sources: Sequence[Source]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from data_tools.reports.text_tables import as_text
 from fmrifm.plan.feeding import describe_feeding
 from fmrifm.plan.plan import Plan
 
@@ -12,9 +13,7 @@ _SMALL_PART = 8  # clips a chip, see "Small parts" in docs/scaling.md
 
 def describe(plan: Plan) -> str:
     """The plan as a table of lines."""
-    rows = list(_rows(plan))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    lines = [line.rstrip() for line in as_text(list(_rows(plan)), left=2)]
     return "\n".join([*lines, "", verdict(plan)])
 
 

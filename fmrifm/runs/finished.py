@@ -17,8 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
+from data_tools.wording import shorten_paths
 from fmrifm.input.data import open_data
-from fmrifm.reporting import shorten_paths
 from fmrifm.runs.config import flatten
 from fmrifm.runs.metrics_writer import read_metrics
 from fmrifm.runs.provenance import measure, read_starts

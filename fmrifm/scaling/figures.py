@@ -7,7 +7,6 @@ from textwrap import wrap
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
     FormatStrFormatter,
@@ -19,13 +18,12 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from fmrifm.reporting import save_figure
+from data_tools.reports.figures import COLOURS, new_figure, open_axes, save_figure
 from fmrifm.scaling.analyse import IsoFlop, Scaling
 from fmrifm.scaling.law_table import DISTRIBUTIONS, SIZE_NAMES, show_interval
 from fmrifm.scaling.laws import FLOOR, Fit
 from fmrifm.scaling.points import SIZES
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#117733")
 INK, _GREY = "0.15", "0.6"
 _MARKERS = "osD^vP*X"
 _TICKS = MaxNLocator(7, steps=[1, 2, 5, 10])
@@ -40,7 +38,7 @@ def draw_scaling(path: Path, found: Sequence[Scaling], title: str = "") -> None:
     """Writes a PNG of laws with their bands and points; those that were held out are hollow."""
     sets = list(dict.fromkeys(scaling.group.set for scaling in found))
     sizes = [x for x in SIZES if any(scaling.group.x == x for scaling in found)]
-    figure = Figure(figsize=(4.4 * len(sets) + 0.4, 3.7 * len(sizes) + 0.5), layout="constrained")
+    figure = new_figure(4.4 * len(sets) + 0.4, 3.7 * len(sizes) + 0.5)
     panels = figure.subplots(len(sizes), len(sets), squeeze=False)
     for axes in panels.flat:
         axes.set_visible(False)
@@ -134,10 +132,7 @@ def scale_loss(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_locator(FixedLocator(_TICKS.tick_values(low, high)))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%.4g"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes, grid="both")
 
 
 def scale_size(axes: Axes, size: str, x: np.ndarray) -> None:
@@ -155,7 +150,7 @@ def scale_size(axes: Axes, size: str, x: np.ndarray) -> None:
 
 def draw_iso_flop(path: Path, found: Sequence[Scaling], title: str = "") -> None:
     """Writes a PNG: a row for each set, its parabolas and its best sizes; stars are the minima."""
-    figure = Figure(figsize=(9.2, 3.8 * len(found) + 0.4), layout="constrained")
+    figure = new_figure(9.2, 3.8 * len(found) + 0.4)
     for (left, right), scaling in zip(
         figure.subplots(len(found), 2, squeeze=False), found, strict=True
     ):
@@ -207,10 +202,7 @@ def _draw_sizes(axes: Axes, iso_flop: IsoFlop) -> None:
         )
     axes.set_yscale("log")
     scale_size(axes, "flops", x)
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes, grid="both")
     axes.set_xlabel(f"C: {SIZE_NAMES['flops']}", fontsize=9)
     axes.set_ylabel("best encoder parameters", fontsize=9)
 

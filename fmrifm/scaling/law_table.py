@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from data_tools.reports.text_tables import as_markdown
 from fmrifm.scaling.analyse import IsoFlop, Scaling
 from fmrifm.scaling.laws import FEWEST, FLOOR, POWER, Choice, Fit
 
@@ -52,12 +53,9 @@ def _section(scaling: Scaling) -> str:
 
 
 def _table(choice: Choice, n: int) -> list[str]:
-    lines = [
-        "| law | a | b | E | held-out error | best | n |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(law, fit, choice, n) for law, fit in choice.fits.items()),
-        "",
-    ]
+    header = ("law", "a", "b", "E", "held-out error", "best", "n")
+    body = [[*_cells(law, fit, choice), n] for law, fit in choice.fits.items()]
+    lines = [as_markdown(header, body)]
     if FLOOR not in choice.fits:
         lines.append(f"Three levels of N are too few for a floor: {FEWEST[FLOOR]} are needed.\n")
     elif choice.errors[FLOOR] is None:
@@ -68,13 +66,12 @@ def _table(choice: Choice, n: int) -> list[str]:
     return lines
 
 
-def _row(law: str, fit: Fit, choice: Choice, n: int) -> str:
-    ci = fit.intervals()
-    cells = [f"{fit.a:.3g} {show_interval(ci['a'])}", f"{fit.b:.3g} {show_interval(ci['b'])}"]
-    cells.append("-" if fit.E is None else f"{fit.E:.3g} {show_interval(ci['E'])}")
+def _cells(law: str, fit: Fit, choice: Choice) -> list[str]:
+    values = {"a": fit.a, "b": fit.b, "E": fit.E}
+    found = {x: f"{values[x]:.3g} {show_interval(ci)}" for x, ci in fit.intervals().items()}
     error = choice.errors[law]
-    cells += ["-" if error is None else f"{error:.2g}", "yes" if law == choice.best else ""]
-    return f"| {_LAWS[law]} | {' | '.join(cells)} | {n} |"
+    told = ("-" if error is None else f"{error:.2g}", "yes" if law == choice.best else "")
+    return [_LAWS[law], *(found.get(x, "-") for x in values), *told]
 
 
 def _budgets(iso_flop: IsoFlop) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
+from data_tools.reports.text_tables import as_text
 from fmrifm.sweep.ledger import DONE, FAILED, RUNNING, STATUSES, Ledger
 
 _EVERY = 2.0  # seconds between two looks
@@ -45,11 +46,10 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
                 _score(last),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
     found = [state["status"] for state in states.values()]
     counts = ", ".join(f"{found.count(x)} {x}" for x in STATUSES if x in found)
-    return "\n".join([line.rstrip() for line in lines] + [f"{len(found)} points: {counts}"])
+    lines = [line.rstrip() for line in as_text(rows, left=len(rows[0]))]
+    return "\n".join([*lines, f"{len(found)} points: {counts}"])
 
 
 def describe_failures(ledger: Ledger) -> str:

@@ -2,8 +2,8 @@
 
 import math
 
-from matplotlib.figure import Figure
-
+from data_tools.reports.figures import new_figure, open_axes
+from data_tools.reports.text_tables import as_text
 from fmrifm.table.formats import field_columns, field_titles, metric_titles
 from fmrifm.table.rows import LIMIT, Table, direction
 
@@ -13,14 +13,14 @@ _BETTER = {1: "(higher is better)", -1: "(lower is better)", 0: ""}
 _LONG = 20  # characters of a title beside which there is room for this
 
 
-def draw_table(table: Table) -> Figure:
+def draw_table(table: Table):
     """A panel for each metric: seeds grey, means with deviations, the reference's band."""
     columns = min(_PANELS, len(table.metrics))
     lines = math.ceil(len(table.metrics) / columns)
     labels = _labels(table)
     width = 0.075 * len(labels[0]) + 0.2
     height = 0.25 * len(labels) + 0.6
-    figure = Figure(figsize=(width + 2.9 * columns, lines * height + 0.4), layout="constrained")
+    figure = new_figure(width + 2.9 * columns, lines * height + 0.4)
     every_axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     titles = metric_titles(table)
     for i, axes in enumerate(every_axes):
@@ -55,24 +55,17 @@ def _draw_panel(axes, table: Table, metric: str) -> None:
                 row.mean(metric), y, xerr=row.std(metric), color=colour, capsize=2.5, linewidth=1.1
             )
         axes.plot(row.mean(metric), y, "D", color=colour, markersize=4, mew=0)
-    axes.tick_params(labelsize=8)
+    open_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.92", linewidth=0.5, zorder=-2)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=5)
 
 
 def _labels(table: Table) -> list[str]:
     """What the fields are, and those of each row, in columns."""
-    columns = [
-        [title, *texts]
-        for title, (texts, _) in zip(field_titles(table), field_columns(table), strict=True)
-    ]
-    widths = [max(map(len, column)) for column in columns]
-    padded = [[x.rjust(w) for x in column] for column, w in zip(columns, widths, strict=True)]
-    lines = [""] * (1 + len(table.rows))
-    return ["  ".join(texts) for texts in zip(*padded, strict=True)] or lines
+    columns = [texts for texts, _ in field_columns(table)]
+    body = zip(*columns, strict=True) if columns else [()] * len(table.rows)
+    return list(as_text([field_titles(table), *body], left=0))
 
 
 def _legend(table: Table) -> str:

@@ -1,14 +1,12 @@
 """A table as Markdown and LaTeX."""
 
-import csv
 import dataclasses
-import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from fmrifm.reporting import markdown_table
+from data_tools.reports.text_tables import as_csv, as_latex, as_markdown, escape_latex
 from fmrifm.table.rows import (
     LIMIT,
     Row,
@@ -32,7 +30,7 @@ def rows_as_csv(table: Table) -> str:
         ]
         values = (_plain(row.fields[name]) for name in table.fields)
         lines.append([*values, say(row is table.reference), *numbers])
-    return _as_csv(lines)
+    return as_csv(lines)
 
 
 def runs_as_csv(table: Table) -> str:
@@ -44,7 +42,7 @@ def runs_as_csv(table: Table) -> str:
         scores = (run.scores[metric] for metric in table.metrics)
         about = ("", "") if run.step is None else (run.checkpoint, run.step)
         lines.append([run.name, *values, *scores, *about, str(run.path)])
-    return _as_csv(lines)
+    return as_csv(lines)
 
 
 def _plain(value: Any) -> Any:
@@ -55,12 +53,6 @@ def _plain(value: Any) -> Any:
 
 def _or_empty(value: float) -> float | str:
     return "" if math.isnan(value) else value
-
-
-def _as_csv(lines: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
 
 
 def field_titles(table: Table) -> list[str]:
@@ -144,20 +136,6 @@ def _about_columns(table: Table) -> list[str]:
 
 
 _ARROWS = {1: " ↑", -1: " ↓", 0: ""}
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{c: rf"\{c}" for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "*": "$*$",
-    "±": r"$\pm$",
-    "…": r"\ldots{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,44 +148,16 @@ class Cell:
     marked: bool
 
 
-def as_markdown(table: Table) -> str:
+def table_as_markdown(table: Table) -> str:
     """The table with its note below."""
-    header, body = _lines(table, _markdown_cell)
-    return (
-        markdown_table(header, body)
-        + "\n"
-        + "\n\n".join(x.replace("*", r"\*") for x in describe(table))
-        + "\n"
-    )
+    notes = "\n\n".join(x.replace("*", r"\*") for x in describe(table))
+    return f"{as_markdown(*_lines(table, _markdown_cell))}\n{notes}\n"
 
 
-def as_latex(table: Table) -> str:
-    """A table environment with booktabs, the note in its caption."""
+def table_as_latex(table: Table) -> str:
+    """The table with its note in the caption."""
     header, body = _lines(table, _latex_cell)
-    aligned = "l" * len(table.fields) + "r" * (len(header) - len(table.fields))
-    rows = [" & ".join(line) + r" \\" for line in body]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}[t]",
-            r"  \centering",
-            rf"  \begin{{tabular}}{{{aligned}}}",
-            r"    \toprule",
-            rf"    {' & '.join(map(escape, header))} \\",
-            r"    \midrule",
-            *(f"    {row}" for row in rows),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            rf"  \caption{{{escape(' '.join(describe(table)))}}}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX shows it."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return as_latex(header, body, len(table.fields), " ".join(describe(table)))
 
 
 def _lines(table: Table, show: Callable) -> tuple[list[str], list[list[str]]]:
@@ -250,7 +200,7 @@ def _markdown_cell(cell: Cell | str) -> str:
 
 def _latex_cell(cell: Cell | str) -> str:
     if isinstance(cell, str):
-        return re.sub(r"^(-?\d+(?:\.\d+)?)$", r"$\1$", escape(cell))
+        return re.sub(r"^(-?\d+(?:\.\d+)?)$", r"$\1$", escape_latex(cell))
     if not cell.mean[-1].isdigit():  # nan, inf
         return cell.mean
     mean = rf"\mathbf{{{cell.mean}}}" if cell.bold else cell.mean

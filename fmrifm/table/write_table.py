@@ -10,11 +10,11 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import hparams, scalar
 
 from data_tools.files.atomic import publish_directory, write_bytes
-from fmrifm.reporting import save_figure
+from data_tools.reports.figures import save_figure
 from fmrifm.runs.finished import Run
 from fmrifm.table.choose import make_table
 from fmrifm.table.figure import draw_table
-from fmrifm.table.formats import as_latex, as_markdown, rows_as_csv, runs_as_csv
+from fmrifm.table.formats import rows_as_csv, runs_as_csv, table_as_latex, table_as_markdown
 from fmrifm.table.rows import differing, value_of
 from fmrifm.table.words import say
 
@@ -79,10 +79,10 @@ def write_table(
       InputError: as `make_table`.
     """
     table = make_table(runs, where, sort, reference, metrics)
-    text = as_markdown(table)
+    text = table_as_markdown(table)
     files = {
         "table.csv": rows_as_csv(table),
-        "table.tex": as_latex(table),
+        "table.tex": table_as_latex(table),
         "runs.csv": runs_as_csv(table),
         "table.md": text,
     }

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from data_tools.reports.figures import save_figure
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.input.sources import Source, union_geometry
-from fmrifm.reporting import save_figure
 from fmrifm.trainer.mesh import to_devices
 from fmrifm.trainer.program import Program
 from fmrifm.trainer.stopping import NonFiniteError

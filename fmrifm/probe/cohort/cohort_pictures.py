@@ -5,15 +5,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
+from data_tools.reports.figures import new_figure, save_figure
 from fmrifm.input.pipeline import EvalBatches
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.cohort.cohort import Cohort
 from fmrifm.probe.cohort.verdict import chance_level, metric_name, outcome
 from fmrifm.probe.features.clip_encoder import ClipEncoder
 from fmrifm.probe.results.results import Results
-from fmrifm.reporting import save_figure
 from fmrifm.trainer.evaluate import draw_reconstruction
 from fmrifm.trainer.step import Task, make_reconstruct
 
@@ -23,7 +22,7 @@ _MODEL, _BASELINE, _CHANCE = "#b2182b", "0.6", "#2166ac"
 def draw_scores(path: Path, results: Results) -> None:
     """The main metric of every row with its interval, and what permuted labels reach."""
     rows, metric = results["results"][::-1], results["metric"]
-    figure = Figure(figsize=(7.5, 0.5 * len(rows) + 1.2), layout="constrained")
+    figure = new_figure(7.5, 0.5 * len(rows) + 1.2)
     axis = figure.subplots()
     for place, row in enumerate(rows):
         some = outcome(results, row)
@@ -55,7 +54,7 @@ def draw_curves(path: Path, results: Results) -> bool:
     curves = {name: some for name, some in curves.items() if len(some[1]) > 1}
     if not curves:
         return False
-    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    figure = new_figure(7.5, 3.4)
     axis = figure.subplots()
     styles = iter(["-", "--", "-.", ":"] * len(curves))
     for name, (is_baseline, points) in curves.items():

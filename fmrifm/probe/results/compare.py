@@ -4,9 +4,7 @@ Rows are compared where target, unit, dataset, classes and split agree: that is 
 table and a panel of its own. Of all metrics more is better.
 """
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.files.atomic import write_bytes
+from data_tools.reports.text_tables import as_csv, as_markdown
 from fmrifm.probe.results.compare_figures import draw_intervals, draw_steps, find_lines
 from fmrifm.probe.results.compare_rows import (
     Row,
@@ -28,7 +27,6 @@ from fmrifm.probe.results.compare_rows import (
 )
 from fmrifm.probe.results.results import FIGURES
 from fmrifm.probe.scores.bootstrap import compare_paired
-from fmrifm.reporting import markdown_table
 
 
 def compare(paths: Sequence[str | Path], output: Path) -> str:
@@ -56,7 +54,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> str:
     earlier = {id(row) for some in lines.values() for line in some for row in line[:-1]}
     last = [[row for row in some if id(row) not in earlier] for some in sections.values()]
     files = {
-        "table.csv": _as_csv(rows).encode(),
+        "table.csv": _rows_as_csv(rows).encode(),
         "table.md": text.encode(),
         "table.png": draw_intervals([_ranked(some) for some in last]),
     }
@@ -128,7 +126,7 @@ def _table(rows: list[Row]) -> str:
     count = ["n"] if len(counts) > 1 else []
     return (
         f"## {section.target}, {section.dataset} {section.split}\n\n{'; '.join(about)}\n\n"
-        + markdown_table(["model", "representation", "head", *count, *metrics], body)
+        + as_markdown(["model", "representation", "head", *count, *metrics], body)
     )
 
 
@@ -141,18 +139,16 @@ def _cell(row: Row, metric: str, bold: bool) -> str:
     return value if math.isnan(low + high) else f"{value} [{low:.3f}, {high:.3f}]"
 
 
-def _as_csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _rows_as_csv(rows: list[Row]) -> str:
     names = ("representation", "head", "baseline", "split", "n", "metric")
-    writer.writerow(["run", "model", "target", "unit", "dataset", *names, *FIGURES])
+    lines = [["run", "model", "target", "unit", "dataset", *names, *FIGURES]]
     for row in rows:
         about = (row.run, row.model, row.section.target, row.section.unit, row.section.dataset)
         what = (row.representation, row.head, row.baseline, row.section.split, row.n)
         for metric, figures in row.metrics.items():
             told = ("" if math.isnan(x) else x for x in figures.values())
-            writer.writerow([*about, *what, metric, *told])
-    return text.getvalue()
+            lines.append([*about, *what, metric, *told])
+    return as_csv(lines)
 
 
 def _paired_table(rows: list[Row]) -> list[str]:
@@ -172,7 +168,7 @@ def _paired_table(rows: list[Row]) -> list[str]:
         return []
     header = ["model", "minus", "representation", "head", "split", "metric", "n"]
     told = "Of results for the same samples, with 95 % intervals, against the first directory."
-    table = markdown_table([*header, "difference", "p"], body)
+    table = as_markdown([*header, "difference", "p"], body)
     return [f"## Paired differences\n\n{told}\n\n{table}"]
 
 

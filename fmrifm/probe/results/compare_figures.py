@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from matplotlib.ticker import MaxNLocator
 
-from data_tools.inspect.pictures import new_figure, to_png
+from data_tools.reports.figures import COLOURS, new_figure, open_axes, to_png
 from fmrifm.probe.results.compare_rows import Row, describe_intervals, metrics_of
 
 _GREY, _INK = "0.55", "0.3"
@@ -53,7 +53,7 @@ def draw_intervals(panels: list[list[Row]]) -> bytes:
         for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
             tick.set_color(_GREY if row.baseline else "0.1")
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.grid(axis="x", color="0.9", linewidth=0.6)
+        open_axes(axes, grid="x")
         axes.set_xlabel(words, fontsize=8)
     told = describe_intervals(row for rows in panels for row in rows)
     figure.supxlabel(f"Lines: {told}", fontsize=7, color=_INK)
@@ -80,7 +80,7 @@ def draw_steps(panels: list[list[list[Row]]]) -> bytes:
                 low, high = zip(*(row.interval(metric) for row in line), strict=True)
                 axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
-        axes.grid(color="0.9", linewidth=0.6)
+        open_axes(axes, grid="both")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylabel(words, fontsize=8)
@@ -98,12 +98,9 @@ def _prepare(axes, rows: list[Row], draw_chance) -> tuple[str, str]:
     if (chance := section.chance(metric)) is not None:
         words += " (dotted: a random guess)"
         draw_chance(chance, color=_INK, linewidth=0.9, linestyle=":", zorder=0)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
     return metric, words
 
 
 def _colours(names: Iterable[str]) -> dict[str, str]:
-    """Colours that colour-blind readers tell apart, from the first again after the eighth."""
-    cycle = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#117733")
-    return {name: cycle[i % len(cycle)] for i, name in enumerate(dict.fromkeys(names))}
+    """A colour for each name, from the first again after the last."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(names))}

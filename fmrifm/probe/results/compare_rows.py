@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.wording import shorten_paths
 from fmrifm.probe.results.results import FIGURES
-from fmrifm.reporting import shorten_paths
 
 # Metrics of which a random guess reaches one over the number of classes.
 _CHANCE = ("accuracy", "balanced_accuracy")
