@@ -107,11 +107,7 @@ class Steps:
 
 
 def quickstart(workdir: Path) -> Path:
-    """Runs everything and returns the path of the report.
-
-    Raises:
-      InputError: the package with the real run is not installed.
-    """
+    """Runs everything and returns the path of the report."""
     scan = find_scan()
     begin = time.monotonic()
     workdir.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,6 @@ def steps_of(config: ConfigDict, point: Point, flops: float) -> int:
     Args:
       config: of the sweep; its data.train is opened.
       point: fields that are set otherwise.
-
-    Raises:
-      InputError: no such store, or options that make no sense.
     """
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(point)

@@ -45,11 +45,7 @@ def summary(store: Store) -> str:
 
 
 def verify(store: Store) -> None:
-    """Compares every checksum, showing progress.
-
-    Raises:
-      InputError: some do not match; names the keys of these runs.
-    """
+    """Compares every checksum, showing progress."""
     import tqdm
 
     frames = [run["n_frames"] for run in store.runs]

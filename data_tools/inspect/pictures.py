@@ -26,11 +26,7 @@ _LONGEST_CARPET = 1500  # frames
 
 
 def write_picture(store: Store, path: str | os.PathLike) -> None:
-    """Draws up to 3 runs of a store and publishes the PNG atomically.
-
-    Raises:
-      InputError: the path does not end in .png, its directory is missing, or matplotlib is.
-    """
+    """Draws up to 3 runs of a store and publishes the PNG atomically."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"{path} does not end in .png: give the picture such a name.")
@@ -44,11 +40,7 @@ def write_picture(store: Store, path: str | os.PathLike) -> None:
 
 
 def draw_runs(store: Store, runs: Sequence[int], title: str = "") -> bytes:
-    """A PNG of some runs, each as flat maps, global signal and carpet.
-
-    Raises:
-      InputError: matplotlib is missing.
-    """
+    """A PNG of some runs, each as flat maps, global signal and carpet."""
     # Narrow spaces, such as parcels in a column, are stretched to a legible shape.
     map_height, signal_height, carpet_height, gap = 2.9 * _aspect(store), 0.35, 0.9, 0.75
     block = map_height + signal_height + carpet_height + gap
@@ -66,9 +58,6 @@ def draw_maps(store: Store) -> bytes | None:
 
     How often each pixel is missing, if any is, and mean and standard deviation before z-scoring,
     if they are stored, as medians over up to 64 runs.
-
-    Raises:
-      InputError: matplotlib is missing.
     """
     maps = _missing_map(store) + _scale_maps(store)
     if not maps:

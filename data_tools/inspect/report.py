@@ -41,9 +41,6 @@ def write_report(store: Store, directory: str | os.PathLike) -> Path:
 
     Returns:
       The path of `index.html`.
-
-    Raises:
-      InputError: something else is at the place, or matplotlib is missing.
     """
     import tqdm
 

@@ -34,11 +34,7 @@ Plan = dict[str, Any]
 
 
 def find_geometry(config: ConfigDict) -> Geometry:
-    """That of the training data of a config; of fsLR-32k's standard map where it names none.
-
-    Raises:
-      InputError: it names none, and takes the patches of the data as they are.
-    """
+    """That of the training data of a config; of fsLR-32k's standard map where it names none."""
     if config.data.train:
         return union_geometry(parse_sources(config.data.train))
     if not config.model.patch:
@@ -55,9 +51,6 @@ def make_plan(
     Returns:
       What `plan --json` holds, see docs/scaling.md. Bytes of memory are those of a chip; operations
       are of a clip; times are of a step.
-
-    Raises:
-      InputError: the config makes no sense on such a mesh.
     """
     program = Program(config, geometry, devices)
     chip = find_chip(program.mesh.devices.flat[0])
@@ -92,11 +85,7 @@ def make_plan(
 def with_batch(
     config: ConfigDict, devices: Sequence[jax.Device], per_chip: int
 ) -> tuple[ConfigDict, str]:
-    """The config with so many clips for each chip, or a batch that divides; and what changed.
-
-    Raises:
-      InputError: the numbers make no sense, or the mesh does not fit the devices.
-    """
+    """The config with so many clips for each chip, or a batch that divides; and what changed."""
     if per_chip < 0 or config.optim.accumulation < 1:
         raise InputError("Clips a chip and optim.accumulation must be above zero.")
     config, rows = copy.deepcopy(config), _rows(make_mesh(config.mesh, devices))

@@ -27,9 +27,6 @@ def search(
 
     Returns:
       The plan with the most clips a second, with "search": one plan of each setting.
-
-    Raises:
-      InputError: nothing fits.
     """
     best = []
     settings = list(_settings(config, devices))

@@ -19,9 +19,6 @@ def open_topology(name: str, slices: int = 1) -> Sequence[jax.Device]:
     Args:
       name: such as "v5e:16x16", or "cpu:8" for devices of this host. Call it before anything else
         touches a device.
-
-    Raises:
-      InputError: there is no such topology, or the TPU compiler is not installed.
     """
     kind, _, shape = name.partition(":")
     if slices < 1:

@@ -143,11 +143,7 @@ class Scaling:
 
 
 def analyse(points: Sequence[Point], seed: int = 0, replicates: int = REPLICATES) -> list[Scaling]:
-    """All laws of all sets, sets in distribution first.
-
-    Raises:
-      InputError: no size has three levels.
-    """
+    """All laws of all sets, sets in distribution first."""
     sets: dict[str, list[Point]] = {}
     for point in points:
         sets.setdefault(point.set, []).append(point)

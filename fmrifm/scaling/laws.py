@@ -275,9 +275,6 @@ def choose_law(
 
     Args:
       x, loss: (n,) positive.
-
-    Raises:
-      InputError: fewer than three levels of x.
     """
     x, loss = np.asarray(x, float), np.asarray(loss, float)
     levels = find_levels(x)

@@ -56,10 +56,6 @@ def read_points(patterns: Sequence[str], checkpoint: str = "auto") -> list[Point
       patterns: see `read_runs`; a path that ends in .csv is a table with the columns set and loss,
         one or more of frames, params and flops, and perhaps draw and distribution (in or out).
       checkpoint: see `read_runs`.
-
-    Raises:
-      InputError: see `read_runs`; a table that makes no sense; probes; last checkpoints among best
-        ones; no loss that is fair.
     """
     tables = [pattern for pattern in patterns if pattern.endswith(".csv")]
     places = [pattern for pattern in patterns if not pattern.endswith(".csv")]

@@ -31,9 +31,6 @@ def command_line(
       module: such as "fmrifm.pretrain".
       config_file: PATH[:ARG].
       overrides: field ("optim.lr") -> value. None stands where the config file leaves None.
-
-    Raises:
-      InputError: a value that no flag can say.
     """
     arguments = ["-m", module, f"--config={config_file}", f"--workdir={workdir}"]
     nones = [field for field, value in overrides.items() if value is None]
@@ -48,9 +45,6 @@ def flag_of(field: str, value: Any) -> str:
 
     Args:
       value: int, float, bool, str, or a tuple or list of these; also NumPy's.
-
-    Raises:
-      InputError: no flag can say the value.
     """
     value = _plain(value)
     if isinstance(value, bool):
@@ -80,9 +74,6 @@ def read_config(arguments: Sequence[str]) -> ConfigDict:
 
     Args:
       arguments: flags that are not of the config are skipped.
-
-    Raises:
-      InputError: no --config, no such file, or a field or value that there is not.
     """
     argv = ["", *arguments]
     values = flags.FlagValues()

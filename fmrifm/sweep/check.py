@@ -31,9 +31,6 @@ def check_points(
       environment: variables that a point will have.
       devices: how many a point will have, where it runs elsewhere; 0 for those of this machine.
       probe_config: get_config of configs/probe.py; other processes must be able to import it.
-
-    Raises:
-      InputError: names every point that cannot run, with the reason.
     """
     if not experiments:
         return

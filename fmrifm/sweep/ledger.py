@@ -32,10 +32,6 @@ class Ledger:
     """The points of the sweep in a workdir."""
 
     def __init__(self, workdir: str | os.PathLike):
-        """
-        Raises:
-          InputError: there is no sweep.
-        """
         self.workdir = Path(workdir)
         try:
             plan = json.loads((self.workdir / "sweep.json").read_text())
@@ -46,11 +42,7 @@ class Ledger:
         self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
 
     def commands(self, name: str) -> list[list[str]]:
-        """Of a point.
-
-        Raises:
-          InputError: the sweep has no such point any more.
-        """
+        """Of a point."""
         if name not in self.experiments:
             raise InputError(f"The sweep in {self.workdir} has no point {name} any more.")
         return self.experiments[name].commands
@@ -138,11 +130,7 @@ def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def launching(workdir: str | os.PathLike) -> Iterator[None]:
-    """Holds the lock of the launcher; the directory is made if it is not there.
-
-    Raises:
-      InputError: another one is at work.
-    """
+    """Holds the lock of the launcher; the directory is made if it is not there."""
     Path(workdir).mkdir(parents=True, exist_ok=True)
     with _locked(Path(workdir) / _LAUNCHER, wait=False) as handle:
         if handle is None:
@@ -195,11 +183,7 @@ def check_directory(workdir: str) -> None:
 
 
 def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
-    """Begins a sweep in a workdir, or goes on with the one that is there, which may have grown.
-
-    Raises:
-      InputError: a stage of a point that is done, or at work, was another command.
-    """
+    """Begins a sweep in a workdir, or goes on with the one that is there, which may have grown."""
     workdir = Path(workdir)
     points = [dataclasses.asdict(experiment) for experiment in sweep.experiments]
     plan = {

@@ -59,11 +59,7 @@ def launch_local(ledger: Ledger, names: Sequence[str], jobs: int) -> bool:
 
 
 def share_of_gpus(slot: int, jobs: int) -> dict[str, str]:
-    """The variable that shows one of several points at a time its part of the GPUs.
-
-    Raises:
-      InputError: there are fewer GPUs than points at a time.
-    """
+    """The variable that shows one of several points at a time its part of the GPUs."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = range(len(glob.glob("/dev/nvidia[0-9]*")))  # CUDA counts those that are here
     gpus = [x for x in told.split(",") if x] if told is not None else [str(i) for i in found]

@@ -26,9 +26,6 @@ def reproduce(run: Path) -> str:
 
     Args:
       run: the workdir of a run or probe, or the output of `fmrifm.embed`.
-
-    Raises:
-      InputError: there is no provenance.json, or the run was started by no command.
     """
     run = Path(os.path.abspath(run))
     starts = read_starts(run)

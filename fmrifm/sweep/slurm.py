@@ -73,9 +73,6 @@ def submit(
 
     Returns:
       submitit's jobs.
-
-    Raises:
-      InputError: no submitit, no SLURM, or settings that it does not know.
     """
     if importlib.util.find_spec("submitit") is None:
         raise InputError("--launcher=slurm needs submitit: pip install 'fmrifm[slurm]'.")

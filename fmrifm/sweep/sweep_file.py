@@ -74,9 +74,6 @@ def read_sweep(
       config: what get_config gave, with the fields of the command line.
       given: fields that the command line has set, field -> value; a point may set them again.
       workdir: of the sweep.
-
-    Raises:
-      InputError: not a sweep file, or its points have no, equal, or useless names.
     """
     path, _, arg = config_file.partition(":")
     file = _load(path)

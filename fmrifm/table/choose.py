@@ -51,9 +51,6 @@ def parse_conditions(text: str, fields: Iterable[str]) -> list[Condition]:
     Args:
       text: FIELD=VALUE,... with an operator each; endings of fields that are unambiguous do.
       fields: all that there are.
-
-    Raises:
-      InputError: what cannot be read, a field that is not there, or an order of what is no number.
     """
     found, fields = [], list(fields)
     for part in _NEXT.split(text) if text.strip() else ():
@@ -68,11 +65,7 @@ def parse_conditions(text: str, fields: Iterable[str]) -> list[Condition]:
 
 
 def find_name(asked: str, names: Iterable[str]) -> str:
-    """The name of a field or score, asked for in full or by an ending that no other has.
-
-    Raises:
-      InputError: there is none, or several.
-    """
+    """The name of a field or score, asked for in full or by an ending that no other has."""
     names = list(names)
     ends = [name for name in names if name.endswith((f".{asked}", f"/{asked}"))]
     if asked in names:
@@ -117,10 +110,6 @@ def make_table(
         fields unlike those of the others, which is what each row of an ablation changes one thing
         of; of several such rows the first.
       metrics: patterns of names; by default all that every run has and whose better end is known.
-
-    Raises:
-      InputError: nothing is left, runs that cannot be told apart or are of other checkpoints, and
-        unknown fields or metrics.
     """
     conditions = parse_conditions(where, field_names(runs))
     kept = [run for run in runs if all(c.holds(value_of(run, c.field)) for c in conditions)]

@@ -183,9 +183,6 @@ def paired(first: Path, other: Path, seed: int = 0) -> list[dict[str, Any]]:
     Returns:
       representation, head, split, metric, n, and what `compare_paired` tells of `other` minus
       `first`: difference, low, high, p.
-
-    Raises:
-      InputError: results or predictions are damaged.
     """
 
     theirs = {(r.section, r.representation, r.head): r for r in read_rows(first) if not r.baseline}

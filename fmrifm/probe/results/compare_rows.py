@@ -82,11 +82,7 @@ class Row:
 
 
 def find_probes(paths: Sequence[str | Path]) -> list[Path]:
-    """The directories with a results.json behind the paths, each once, numbers in their order.
-
-    Raises:
-      InputError: a path has none.
-    """
+    """The directories with a results.json behind the paths, each once, numbers in their order."""
     probes = {}
     for path in map(str, paths):
         places = [path] if os.path.exists(path) else sorted(glob.glob(path), key=_natural)
@@ -113,11 +109,7 @@ def _natural(name: str) -> list[str | int]:
 
 
 def read_rows(probe: Path) -> list[Row]:
-    """The results of a probe, a row for each split.
-
-    Raises:
-      InputError: results.json is damaged, or of a version that this program does not know.
-    """
+    """The results of a probe, a row for each split."""
     path = probe / "results.json"
     try:
         results = json.loads(path.read_text("utf-8"))
