@@ -51,6 +51,9 @@ setup(
         "configs.splits": ["*.json"],
         "data_tools.spaces.data": ["*.npz", "README.md"],
         "data_tools.inspect": ["*.html"],
+        "data_tools.reports": ["*.html"],
+        "fmrifm": ["*.html"],
+        "fmrifm.probe.cohort": ["*.html"],
     },
     # The lowest versions that were tested.
     install_requires=[

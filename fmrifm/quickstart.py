@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.files.atomic import write_bytes
 from data_tools.reports.figures import new_figure, save_figure
+from data_tools.reports.page import render_page
 from fmrifm.command_line import WORKDIR, run
-from fmrifm.reporting import Page
 from fmrifm.runs.checkpoint import quiet
 from fmrifm.runs.metrics_writer import read_metrics
 
@@ -69,10 +70,6 @@ def last_evaluation(workdir: Path, name: str) -> tuple[float, float]:
     return lines[-1][f"eval/{name}/loss"], lines[-1][f"eval/{name}/loss_of_zero"]
 
 
-def read_results(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
 RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.mgz"
 TR = 1.4  # seconds, by the protocol; the file's header says otherwise
 SPLIT_SECOND = 700  # of 913: the model never sees what comes after
@@ -88,14 +85,10 @@ class Steps:
         self.lines: list[str] = []
         self.seconds: list[float] = []
 
-    def announce(self, what: str, line: str) -> None:
-        """Prints what comes next and the line that a user would type for it."""
-        self.lines.append(line)
-        print(f"\n[{len(self.lines)}/{self._total}] {what}\n$ {line}", flush=True)
-
     def run(self, what: str, *arguments: str, done: Path | None = None) -> None:
         """Runs `python -m ARGUMENTS` unless `done` exists; stops the program if it fails."""
-        self.announce(what, shlex.join(["python", "-m", *arguments]))
+        self.lines.append(shlex.join(["python", "-m", *arguments]))
+        print(f"\n[{len(self.lines)}/{self._total}] {what}\n$ {self.lines[-1]}", flush=True)
         begin = time.monotonic()
         if done is not None and done.exists():
             print(f"{done} is there already.")
@@ -170,53 +163,33 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
     rest, task = workdir / "pretrain", workdir / "pretrain_task"
     draw_curves(workdir / "curves_rest.png", rest, "Real resting-state run")
     draw_curves(workdir / "curves_task.png", task, "Simulated task runs")
-    results = read_results(workdir / "probe" / "results.json")
+    results = json.loads((workdir / "probe" / "results.json").read_text())
     draw_accuracy(workdir / "probe.png", results)
     loss, zero = last_evaluation(rest, "held_out")
-
-    report = Page("fmrifm quickstart: from a brain scan to a trained model")
-    report.text(
-        f"On the last part of the real run, which the model never saw, the error at masked pixels "
-        f"is {loss:.3f}, that of predicting zero {zero:.3f}: {1 - loss / zero:.0%} of the variance "
-        "of hidden cortex is read from what is visible.",
-        big=True,
-    )
-    report.heading("1. The scan as a store of flat maps")
-    report.picture(workdir / "rest.png", "Frames of the real run on the flattened cortex.")
-    report.heading("2. A masked autoencoder learns it")
-    report.picture(workdir / "curves_rest.png", "Loss over the steps of training.")
-    for picture in newest_figures(rest / "figures"):
-        report.picture(picture, "What the model saw, what it predicted, and what was there.")
-    report.heading("3. It goes on with simulated subjects who do a task")
-    report.picture(workdir / "curves_task.png", "Loss over the steps of training.")
-    for picture in newest_figures(task / "figures"):
-        report.picture(picture, "A held-out simulated subject.")
-    report.heading("4. What a linear probe reads from the frozen features")
-    test = [row["splits"]["test"] for row in results["results"]]
-    report.text(
-        f"Which of {len(results['classes'])} conditions a clip shows, in {test[0]['n']} clips of "
-        f"{test[0]['n_subjects']} subjects, {test[0]['seen_in_pretraining']} of them seen in "
-        "pretraining. Baselines are grey: which patches go together (connectome), an untrained "
-        "encoder, the input itself (the mean of each patch), and the commonest class. Tokens side "
-        "by side (patch) keep where things happen; an average over the cortex (avg_patch) or a "
-        "class token (cls) must have learned what "
-        "matters, which takes more than minutes."
-    )
-    report.picture(workdir / "probe.png", "With 95 % intervals from 500 bootstrap resamples.")
-    report.table(
-        ["representation", "head", "balanced accuracy", "macro F1", "AUROC"],
-        [probe_row(row) for row in results["results"]],
-        [row["baseline"] for row in results["results"]],
-    )
-    report.heading("The commands")
+    rows = results["results"]
     timed = [f"# {s:.0f} s\n{c}" for s, c in zip(steps.seconds, steps.lines, strict=True)]
-    report.commands(timed)
-    usage = max(
+    largest = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    report.text(f"All in {seconds:.0f} s; the largest process took {usage / 2**20:.1f} GiB.")
-    report.write(path)
+    page = render_page(
+        Path(__file__).with_suffix(".html"),
+        title="fmrifm quickstart: from a brain scan to a trained model",
+        workdir=workdir,
+        loss=f"{loss:.3f}",
+        zero=f"{zero:.3f}",
+        explained=f"{1 - loss / zero:.0%}",
+        figures_rest=newest_figures(rest / "figures"),
+        figures_task=newest_figures(task / "figures"),
+        n_classes=len(results["classes"]),
+        test=rows[0]["splits"]["test"],
+        rows=[probe_row(row) for row in rows],
+        grey=[row["baseline"] for row in rows],
+        commands="\n".join(timed),
+        seconds=f"{seconds:.0f}",
+        gib=f"{largest / 2**20:.1f}",
+    )
+    write_bytes(path, page.encode())
 
 
 def probe_row(row: dict) -> list[str]:

@@ -41,6 +41,11 @@ class Column:
     def median(self) -> float:
         return float(np.median(self.known))
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the median run is far from typical."""
+        return bool(self.limits) and not self.limits[0] <= self.median <= self.limits[1]
+
     def badness(self, run: int) -> float:
         """How far a run is on the side where runs are suspect, against the median."""
         value = self.values[run]

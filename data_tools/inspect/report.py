@@ -1,7 +1,6 @@
 """The page of a store: figures of all runs in a sortable table, histograms, pictures of some runs.
 
-`write_report` makes a directory with `index.html` and the PNGs that it shows. The page loads
-nothing from elsewhere, and what comes from a store is escaped, as names of runs are anybody's text.
+`write_report` makes a directory with `index.html` and the PNGs that it shows.
 """
 
 import os
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from data_tools.errors import InputError
@@ -20,6 +18,7 @@ from data_tools.inspect.outliers import Column, choose_runs, columns_of
 from data_tools.inspect.pictures import INK, draw_maps, draw_runs
 from data_tools.inspect.typical import far_from_typical, median_figures, typical_range
 from data_tools.reports.figures import new_figure, to_png
+from data_tools.reports.page import render_page
 from data_tools.store.reader import Store
 from data_tools.timeseries.quality import frame_figures
 from data_tools.wording import count
@@ -62,7 +61,35 @@ def write_report(store: Store, directory: str | os.PathLike) -> Path:
             file = f"run-{run:05d}.png"
             (new / file).write_bytes(draw_runs(store, [run]))
             pictures.append({"file": file, "key": runs[run]["key"], "why": "; ".join(reasons)})
-        page = _page(store, runs, figures, columns, pictures, has_maps=maps is not None)
+        fields, shared = _fields(runs)
+        frames = sum(run["n_frames"] for run in runs)
+        far = [any(column.marks[run] == "far" for column in columns) for run in range(n_runs)]
+        page = render_page(
+            _TEMPLATE,
+            title=f"{store.name}: store report",
+            store=store,
+            totals=[
+                count(n_runs, "run").split(),
+                (n_subjects(runs), "subjects"),
+                (f"{frames:,}", "frames"),
+                (f"{frames * store.tr / 3600:,.1f}", "hours"),
+                (f"{store.tr:g} s", "TR"),
+            ],
+            warnings=far_from_typical(median_figures(figures), store.tr),
+            in_time=typical_range("autocorrelation", store.tr) is not None,
+            n_far=sum(far),
+            columns=columns,
+            fields=fields,
+            shared=shared,
+            runs=runs,
+            pictures=pictures,
+            has_maps=maps is not None,
+            skipped=skipped_runs(store),
+            facts=list(facts(store)),
+            preprocessing=store.preprocessing,
+            provenance=store.meta.get("provenance") or {},
+            as_text=as_text,
+        )
         (new / "index.html").write_text(page, encoding="utf-8")
     return directory / "index.html"
 
@@ -105,80 +132,6 @@ def _draw_histograms(columns: Sequence[Column]) -> bytes:
     return to_png(figure)
 
 
-def _page(
-    store: Store,
-    runs: Sequence[Mapping[str, Any]],
-    figures: Sequence[Mapping[str, float]],
-    columns: Sequence[Column],
-    pictures: Sequence[Mapping[str, str]],
-    has_maps: bool,
-) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    fields, shared = _fields(runs)
-    frames = sum(run["n_frames"] for run in runs)
-    return template.render(
-        name=store.name,
-        space=store.geometry.space,
-        totals=[
-            count(len(runs), "run").split(),
-            (n_subjects(runs), "subjects"),
-            (f"{frames:,}", "frames"),
-            (f"{frames * store.tr / 3600:,.1f}", "hours"),
-            (f"{store.tr:g} s", "TR"),
-        ],
-        warnings=far_from_typical(median_figures(figures), store.tr),
-        in_time=typical_range("autocorrelation", store.tr) is not None,
-        n_far=sum(any(column.marks[i] == "far" for column in columns) for i in range(len(runs))),
-        n_runs=len(runs),
-        columns=columns,
-        summaries=[_summary(column) for column in columns],
-        fields=fields,
-        shared=shared,
-        rows=[
-            {
-                "key": run["key"],
-                "n_frames": run["n_frames"],
-                "fields": [run.get(field, "") for field in fields],
-                "cells": [
-                    {
-                        "value": "" if column.values[i] is None else f"{column.values[i]:.6g}",
-                        "text": _text(column, column.values[i]),
-                        "mark": column.marks[i],
-                    }
-                    for column in columns
-                ],
-            }
-            for i, run in enumerate(runs)
-        ],
-        pictures=pictures,
-        has_maps=has_maps,
-        skipped=skipped_runs(store),
-        facts=list(facts(store)),
-        preprocessing=[(key, as_text(value)) for key, value in store.preprocessing.items()],
-        provenance=[
-            (key, as_text(value)) for key, value in (store.meta.get("provenance") or {}).items()
-        ],
-    )
-
-
-def _summary(column: Column) -> dict[str, Any]:
-    """A row of the table of figures: extremes, median, range, verdict."""
-    text, known = column.measure.text, column.known
-    return {
-        "label": column.measure.label,
-        "look": column.measure.look,
-        "low": text(min(known)),
-        "median": text(column.median),
-        "high": text(max(known)),
-        "limits": f"{column.limits[0]:g} to {column.limits[1]:g}" if column.limits else "",
-        "far": bool(column.limits) and not column.limits[0] <= column.median <= column.limits[1],
-        "n_marked": sum(map(bool, column.marks)),
-    }
-
-
 def _fields(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, str]]]:
     """The columns of the run table whose values differ, and those with one value, with it."""
     names = dict.fromkeys(_FIRST_COLUMNS) | dict.fromkeys(name for run in runs for name in run)
@@ -193,7 +146,3 @@ def _fields(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[tuple[st
         elif distinct and name != "tr":
             shared.append((name, distinct.pop()))
     return fields, shared
-
-
-def _text(column: Column, value: float | None) -> str:
-    return "" if value is None else column.measure.text(value)

@@ -21,12 +21,12 @@ _LATEX = {
 }
 
 
-def as_text(rows: Sequence[Sequence[str]], left: int = 1, gap: str = "  ") -> Iterator[str]:
+def as_text(rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
     """One line per row: the first `left` columns go to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, strict=True)
-        yield gap.join(x.ljust(w) if i < left else x.rjust(w) for i, (x, w) in enumerate(cells))
+        yield "  ".join(x.ljust(w) if i < left else x.rjust(w) for i, (x, w) in enumerate(cells))
 
 
 def as_csv(rows: Iterable[Iterable[Any]]) -> str:
