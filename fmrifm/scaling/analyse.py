@@ -19,7 +19,7 @@ from fmrifm.scaling.laws import (
     find_levels,
     fit_law,
 )
-from fmrifm.scaling.points import SIZES, Point, distribution_of
+from fmrifm.scaling.points import DISTRIBUTIONS, SIZES, Point, distribution_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +85,8 @@ def find_optima(
     group: Group, rng: np.random.Generator, replicates: int = REPLICATES
 ) -> IsoFlop | None:
     """The analysis of a group in flops; None where no budget has three sizes of models."""
-    levels = find_levels(group.sizes)
-    budgets = []
-    for level in range(levels.max() + 1):
-        points = [p for p, k in zip(group.points, levels, strict=True) if k == level]
-        if all(point.params for point in points):
-            budgets.append(_fit_budget(points))
+    known = (points for points in group.by_level() if all(point.params for point in points))
+    budgets = [_fit_budget(points) for points in known]
     if not any(budget.parabola is not None for budget in budgets):
         return None
     optima = np.array([(x.flops, x.optimum[0]) for x in budgets if x.optimum]).reshape(-1, 2)
@@ -102,24 +98,18 @@ def _fit_budget(points: list) -> Budget:
     params = np.array([point.params for point in points], float)
     losses = np.array([point.loss for point in points])
     flops = float(np.exp(np.mean(np.log([point.flops for point in points]))))
+    parabola = optimum = None
     if count_levels(points, "params") < 3:
-        return Budget(flops, params, losses, None, None)
+        return Budget(flops, params, losses, parabola, optimum)
     logs = np.log(params)
     middle = logs.mean()  # for the precision of the fit
     square, slope, level = np.polyfit(logs - middle, losses, 2)
     parabola = np.array(
         [square, slope - 2 * square * middle, level - slope * middle + square * middle**2]
     )
-    if square <= 0:
-        return Budget(flops, params, losses, parabola, None)
-    best = middle - slope / (2 * square)
-    if not logs.min() <= best <= logs.max():
-        return Budget(flops, params, losses, parabola, None)
-    lowest = level - slope**2 / (4 * square)
-    return Budget(flops, params, losses, parabola, (float(np.exp(best)), float(lowest)))
-
-
-_ORDER = ("in", "partly", "unknown", "out")
+    if square > 0 and logs.min() <= (best := middle - slope / (2 * square)) <= logs.max():
+        optimum = float(np.exp(best)), float(level - slope**2 / (4 * square))
+    return Budget(flops, params, losses, parabola, optimum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +131,10 @@ class Scaling:
     choice: Choice | None
     iso_flop: IsoFlop | None = None
 
+    @property
+    def title(self) -> str:
+        return f"{self.group.set} ({DISTRIBUTIONS[self.distribution]})"
+
 
 def analyse(points: Sequence[Point], seed: int = 0, replicates: int = REPLICATES) -> list[Scaling]:
     """All laws of all sets, sets in distribution first."""
@@ -148,7 +142,7 @@ def analyse(points: Sequence[Point], seed: int = 0, replicates: int = REPLICATES
     for point in points:
         sets.setdefault(point.set, []).append(point)
     kinds = {name: distribution_of(some) for name, some in sets.items()}
-    names = sorted(sets, key=lambda name: _ORDER.index(kinds[name]))
+    names = sorted(sets, key=lambda name: list(DISTRIBUTIONS).index(kinds[name]))
     groups = [group for name in names for x in SIZES if (group := find_group(sets[name], x))]
     enough = [g for g in groups if count_levels(g.points, g.x) >= FEWEST[POWER]]
     found = [
@@ -175,18 +169,8 @@ def _analyse(group: Group, distribution: str, seed: int, replicates: int) -> Sca
         iso_flop = find_optima(group, np.random.default_rng(seed), replicates)
         if iso_flop:
             x, loss = iso_flop.frontier
-        elif not _one_model_each(group):
-            return None
+        elif any(count_levels(budget, "params") > 1 for budget in group.by_level()):
+            return None  # a budget's loss would depend on the sizes that were tried
     if find_levels(x).max(initial=-1) + 1 >= FEWEST[POWER]:
         choice = choose_law(x, loss, np.random.default_rng(seed), replicates)
     return Scaling(group, distribution, x, loss, choice, iso_flop)
-
-
-def _one_model_each(group: Group) -> bool:
-    """Whether each budget has runs of one size, so that its loss is no choice among sizes."""
-    levels = find_levels(group.sizes)
-    budgets = [
-        [p for p, k in zip(group.points, levels, strict=True) if k == level]
-        for level in set(levels)
-    ]
-    return all(count_levels(budget, "params") == 1 for budget in budgets)

@@ -20,7 +20,7 @@ from matplotlib.ticker import (
 
 from data_tools.reports.figures import COLOURS, new_figure, open_axes, save_figure
 from fmrifm.scaling.analyse import IsoFlop, Scaling
-from fmrifm.scaling.law_table import DISTRIBUTIONS, SIZE_NAMES, show_interval
+from fmrifm.scaling.law_table import show_interval
 from fmrifm.scaling.laws import FLOOR, Fit
 from fmrifm.scaling.points import SIZES
 
@@ -56,33 +56,35 @@ def _draw(axes: Axes, scaling: Scaling) -> None:
     choice = scaling.choice
     low, high = scaling.x.min(), scaling.x.max()
     x = np.geomspace(low / 1.15, high * _BEYOND, 200)
-    inside = x <= high
     best = choice.fits[choice.best]
-    bounds = best.band(x)
-    axes.fill_between(x, *bounds, color=COLOURS[0], alpha=0.15, linewidth=0)
     for law, fit in choice.fits.items():
         if law != choice.best:
             axes.plot(x, fit.predict(x), color=_GREY, linewidth=0.9)
-    axes.plot(x[inside], best.predict(x[inside]), color=INK, linewidth=1.5)
-    axes.plot(x[~inside], best.predict(x[~inside]), "--", color=INK, linewidth=1.5)
+    _draw_law(axes, best, x, high)
     _draw_points(axes, scaling)
-    kind = DISTRIBUTIONS[scaling.distribution]
-    axes.set_title(f"{scaling.group.set} ({kind})", fontsize=10, loc="left")
-    axes.set_xlabel(f"N: {SIZE_NAMES[scaling.group.x]}", fontsize=9)
+    axes.set_title(scaling.title, fontsize=10, loc="left")
+    axes.set_xlabel(f"N: {SIZES[scaling.group.x]}", fontsize=9)
     axes.set_ylabel("masked loss", fontsize=9)
     lines = [fit.predict(x) for fit in choice.fits.values()]
     shown = np.concatenate([scaling.loss, *lines])
     margin = 0.06 * (shown.max() - shown.min()) or 0.01 * shown.max()
     scale_loss(axes, shown.min() - margin, shown.max() + 2 * margin)
     scale_size(axes, scaling.group.x, x)
-    axes.text(
-        *(0.97, 0.95, _describe(best)),
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
-        fontsize=8,
-        linespacing=1.5,
-    )
+    _write(axes, _describe(best), 0.97, "right")
+
+
+def _draw_law(axes: Axes, law: Fit, x: np.ndarray, largest: float) -> None:
+    """A law with its band, dashed beyond the largest size of the runs."""
+    inside = x <= largest
+    axes.fill_between(x, *law.band(x), color=COLOURS[0], alpha=0.15, linewidth=0)
+    axes.plot(x[inside], law.predict(x[inside]), color=INK, linewidth=1.5)
+    axes.plot(x[~inside], law.predict(x[~inside]), "--", color=INK, linewidth=1.5)
+
+
+def _write(axes: Axes, text: str, place: float, side: str) -> None:
+    """Text in an upper corner of the axes."""
+    style = {"ha": side, "va": "top", "fontsize": 8, "linespacing": 1.5}
+    axes.text(place, 0.95, text, transform=axes.transAxes, **style)
 
 
 def _count(value: float, _: int | None = None) -> str:
@@ -154,8 +156,7 @@ def draw_iso_flop(path: Path, found: Sequence[Scaling], title: str = "") -> None
     for (left, right), scaling in zip(
         figure.subplots(len(found), 2, squeeze=False), found, strict=True
     ):
-        kind = DISTRIBUTIONS[scaling.distribution]
-        left.set_title(f"{scaling.group.set} ({kind})", fontsize=10, loc="left")
+        left.set_title(scaling.title, fontsize=10, loc="left")
         _draw_parabolas(left, scaling.iso_flop)
         _draw_sizes(right, scaling.iso_flop)
     if title:
@@ -177,7 +178,7 @@ def _draw_parabolas(axes: Axes, iso_flop: IsoFlop) -> None:
     margin = 0.05 * (losses.max() - losses.min())
     scale_loss(axes, losses.min() - 2 * margin, losses.max() + margin)
     scale_size(axes, "params", np.array([params.min() / 1.2, params.max() * 1.2]))
-    axes.set_xlabel(SIZE_NAMES["params"], fontsize=9)
+    axes.set_xlabel(SIZES["params"], fontsize=9)
     axes.set_ylabel("masked loss", fontsize=9)
     axes.legend(fontsize=7, frameon=False)
 
@@ -190,20 +191,13 @@ def _draw_sizes(axes: Axes, iso_flop: IsoFlop) -> None:
     flops = np.array([budget.flops for budget in iso_flop.budgets])
     x = np.geomspace(flops.min() / 1.5, flops.max() * 4, 100)
     if law := iso_flop.law:
-        inside = x <= flops.max()
-        axes.fill_between(x, *law.band(x), color=COLOURS[0], alpha=0.15, linewidth=0)
-        axes.plot(x[inside], law.predict(x[inside]), color=INK, linewidth=1.5)
-        axes.plot(x[~inside], law.predict(x[~inside]), "--", color=INK, linewidth=1.5)
-        told = (
-            f"$N_{{opt}} = (C/k)^{{\\,g}}$\ng = {law.b:.3g}  {show_interval(law.intervals()['b'])}"
-        )
-        axes.text(
-            *(0.03, 0.95, told), transform=axes.transAxes, va="top", fontsize=8, linespacing=1.5
-        )
+        _draw_law(axes, law, x, flops.max())
+        interval = show_interval(law.intervals()["b"])
+        _write(axes, rf"$N_{{opt}} = (C/k)^{{\,g}}$" f"\ng = {law.b:.3g}  {interval}", 0.03, "left")
     axes.set_yscale("log")
     scale_size(axes, "flops", x)
     open_axes(axes, grid="both")
-    axes.set_xlabel(f"C: {SIZE_NAMES['flops']}", fontsize=9)
+    axes.set_xlabel(f"C: {SIZES['flops']}", fontsize=9)
     axes.set_ylabel("best encoder parameters", fontsize=9)
 
 

@@ -48,6 +48,12 @@ class Group:
         """(n,)"""
         return np.array([point.loss for point in self.points])
 
+    def by_level(self) -> list[list[Point]]:
+        """The points of each level of x, from the smallest on."""
+        levels = find_levels(self.sizes)
+        both = list(zip(self.points, levels, strict=True))
+        return [[p for p, k in both if k == level] for level in range(levels.max() + 1)]
+
 
 def find_group(points: Sequence[Point], x: str) -> Group | None:
     """The largest group of points of one set that a law in x can be fitted to.

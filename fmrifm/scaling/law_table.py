@@ -5,18 +5,8 @@ from collections.abc import Sequence
 from data_tools.reports.text_tables import as_markdown
 from fmrifm.scaling.analyse import IsoFlop, Scaling
 from fmrifm.scaling.laws import FEWEST, FLOOR, POWER, Choice, Fit
+from fmrifm.scaling.points import SIZES
 
-DISTRIBUTIONS = {
-    "in": "in distribution",
-    "out": "out of distribution",
-    "partly": "in distribution for some runs",
-    "unknown": "distribution unknown",
-}
-SIZE_NAMES = {
-    "frames": "distinct training frames",
-    "params": "encoder parameters",
-    "flops": "training compute (FLOPs)",
-}
 _LAWS = {POWER: "(N/a)^b", FLOOR: "E + (N/a)^b"}
 _ABOUT = (
     "Laws of the masked loss, fitted to log L by robust least squares; in brackets 95 % intervals "
@@ -38,11 +28,10 @@ def show_interval(values: tuple[float, float]) -> str:
 
 def _section(scaling: Scaling) -> str:
     group, choice = scaling.group, scaling.choice
-    kind = DISTRIBUTIONS[scaling.distribution]
     checkpoints = sorted({point.checkpoint for point in group.points})
-    about = [f"N: {SIZE_NAMES[group.x]}", f"{len(group.points)} runs", *filter(None, [group.alike])]
+    about = [f"N: {SIZES[group.x]}", f"{len(group.points)} runs", *filter(None, [group.alike])]
     about.append(f"checkpoint: {', '.join(checkpoints)}")
-    lines = [f"## {group.set} ({kind}), {group.x}\n", f"{'; '.join(about)}.\n"]
+    lines = [f"## {scaling.title}, {group.x}\n", f"{'; '.join(about)}.\n"]
     if scaling.iso_flop:
         lines += _budgets(scaling.iso_flop)
     if choice is None:

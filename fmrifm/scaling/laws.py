@@ -189,7 +189,7 @@ class _Fitter:
         )
         if line.x[1] < 0 and line.cost <= bent.cost + (_SAME * scale) ** 2:
             return power
-        height, share, slope = bent.x[0], self._share(bent.x[1]), self._slope(bent.x[2])
+        height, (share, slope) = bent.x[0], _shape(*bent.x[1:])
         return np.array([np.exp(height) * (1 - share), height + np.log(share), -slope])
 
     def _guess(self, y: np.ndarray) -> np.ndarray:
@@ -205,20 +205,18 @@ class _Fitter:
         The share is given by its logit and the slope by its logarithm: then E lies between 0 and
         the curve and b is below 0, whatever the optimizer tries.
         """
-        s, b = self._share(share), self._slope(slope)
+        s, b = _shape(share, slope)
         fallen = np.exp(-b * self.u)
         level = 1 - s + s * fallen
         by_share = s * (1 - s) * (fallen - 1) / level
         by_slope = -s * fallen * self.u * b / level
         return np.log(level), by_share, by_slope
 
-    @staticmethod
-    def _share(share: float) -> float:
-        return float(expit(np.clip(share, -_FLATTEST, _FLATTEST)))
 
-    @staticmethod
-    def _slope(slope: float) -> float:
-        return float(np.exp(min(slope, np.log(_STEEPEST))))
+def _shape(share: float, slope: float) -> tuple[float, float]:
+    """The share that can fall and the exponent, from unbounded parameters, see `_form`."""
+    bounded = np.clip(share, -_FLATTEST, _FLATTEST)
+    return float(expit(bounded)), float(np.exp(min(slope, np.log(_STEEPEST))))
 
 
 def _losses(curves: np.ndarray, x: np.ndarray, x0: float) -> np.ndarray:

@@ -14,8 +14,18 @@ from pathlib import Path
 from data_tools.errors import InputError
 from fmrifm.runs.finished import Run, read_runs
 
-SIZES = ("frames", "params", "flops")
-DISTRIBUTIONS = ("in", "out", "partly", "unknown")
+# Sizes that laws go with, and how sets relate to the training data, in the order of reports.
+SIZES = {
+    "frames": "distinct training frames",
+    "params": "encoder parameters",
+    "flops": "training compute (FLOPs)",
+}
+DISTRIBUTIONS = {
+    "in": "in distribution",
+    "partly": "in distribution for some runs",
+    "unknown": "distribution unknown",
+    "out": "out of distribution",
+}
 _PUBLISHED = "published"
 
 
@@ -120,7 +130,7 @@ def _read_table(path: Path) -> list[Point]:
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
         names = set(reader.fieldnames or ())
-        if not {"set", "loss"} <= names or not names & set(SIZES):
+        if not {"set", "loss"} <= names or not names & SIZES.keys():
             raise InputError(
                 f"{path} has the columns {', '.join(sorted(names)) or 'none'}: a table of points "
                 f"has set, loss and one of {', '.join(SIZES)}."
