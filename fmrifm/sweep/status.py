@@ -104,6 +104,7 @@ def make_reports(ledger: Ledger) -> None:
 
     from fmrifm.runs.finished import read_runs
     from fmrifm.scaling.fit_scaling import fit_scaling
+    from fmrifm.table.choose import make_table
     from fmrifm.table.write_table import write_table
 
     jax.config.update("jax_platforms", "cpu")
@@ -112,7 +113,7 @@ def make_reports(ledger: Ledger) -> None:
         for experiment in ledger.experiments.values()
     ]
     makers = {
-        "table": lambda: write_table(read_runs(places), ledger.workdir),
+        "table": lambda: write_table(make_table(read_runs(places)), ledger.workdir),
         "scaling": lambda: fit_scaling(places, ledger.workdir / "scaling"),
     }
     with ledger.reporting() as mine:

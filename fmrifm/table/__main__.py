@@ -18,6 +18,7 @@ from absl import flags
 from data_tools.errors import kind_errors
 from fmrifm.command_line import run
 from fmrifm.runs.finished import CHECKPOINTS, read_runs
+from fmrifm.table.choose import make_table
 from fmrifm.table.write_table import write_table
 
 RUNS = flags.DEFINE_list("runs", None, "Workdirs of finished runs, or globs.")
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # reads files only
     with kind_errors():
         runs, output = read_runs(RUNS.value, CHECKPOINT.value), Path(OUTPUT.value)
-        print(write_table(runs, output, WHERE.value, SORT.value, REFERENCE.value, METRICS.value))
+        table = make_table(runs, WHERE.value, SORT.value, REFERENCE.value, METRICS.value)
+        print(write_table(table, output))
         print(f"Done. Outputs are in {OUTPUT.value}.")
 
 

@@ -4,7 +4,7 @@ import math
 
 from data_tools.reports.figures import new_figure, open_axes
 from data_tools.reports.text_tables import as_text
-from fmrifm.table.formats import field_columns, field_titles, metric_titles
+from fmrifm.table.formats import field_columns, metric_titles
 from fmrifm.table.rows import LIMIT, Table, direction
 
 _GREY, _INK, _MARKED = "0.62", "0.15", "#d55e00"
@@ -22,14 +22,13 @@ def draw_table(table: Table):
     height = 0.25 * len(labels) + 0.6
     figure = new_figure(width + 2.9 * columns, lines * height + 0.4)
     every_axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    titles = metric_titles(table)
-    for i, axes in enumerate(every_axes):
-        if i >= len(table.metrics):
-            axes.set_visible(False)
-            continue
-        _draw_panel(axes, table, table.metrics[i])
-        gap = " " if len(titles[i]) <= _LONG else "\n"
-        axes.set_xlabel(titles[i] + gap + _BETTER[direction(table.metrics[i])], fontsize=8)
+    for axes in every_axes[len(table.metrics) :]:
+        axes.set_visible(False)
+    for i, (metric, title) in enumerate(metric_titles(table).items()):
+        axes = every_axes[i]
+        _draw_panel(axes, table, metric)
+        gap = " " if len(title) <= _LONG else "\n"
+        axes.set_xlabel(title + gap + _BETTER[direction(metric)], fontsize=8)
         axes.set_yticks(range(-1, len(table.rows)), labels, family="monospace", fontsize=7.5)
         if i % columns == 0:  # the others show none
             axes.get_yticklabels()[0].set_color("0.45")
@@ -63,9 +62,9 @@ def _draw_panel(axes, table: Table, metric: str) -> None:
 
 def _labels(table: Table) -> list[str]:
     """What the fields are, and those of each row, in columns."""
-    columns = [texts for texts, _ in field_columns(table)]
-    body = zip(*columns, strict=True) if columns else [()] * len(table.rows)
-    return list(as_text([field_titles(table), *body], left=0))
+    columns = [[title, *texts] for title, texts, _ in field_columns(table)]
+    lines = zip(*columns, strict=True) if columns else [()] * (1 + len(table.rows))
+    return list(as_text(list(lines), left=0))
 
 
 def _legend(table: Table) -> str:

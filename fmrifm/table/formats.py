@@ -9,7 +9,6 @@ from typing import Any
 from data_tools.reports.text_tables import as_csv, as_latex, as_markdown, escape_latex
 from fmrifm.table.rows import (
     LIMIT,
-    Row,
     Table,
     differing,
     direction,
@@ -25,9 +24,10 @@ def rows_as_csv(table: Table) -> str:
     figures = [f"{metric}/{x}" for metric in table.metrics for x in ("mean", "std", "n")]
     lines = [[*table.fields, "reference", *figures]]
     for row in table.rows:
-        numbers = [
-            x for m in table.metrics for x in (row.mean(m), _or_empty(row.std(m)), len(row.runs))
-        ]
+        numbers = []
+        for metric in table.metrics:
+            std = row.std(metric)
+            numbers += [row.mean(metric), None if math.isnan(std) else std, len(row.runs)]
         values = (_plain(row.fields[name]) for name in table.fields)
         lines.append([*values, say(row is table.reference), *numbers])
     return as_csv(lines)
@@ -51,23 +51,18 @@ def _plain(value: Any) -> Any:
     return value if is_number else say(value)
 
 
-def _or_empty(value: float) -> float | str:
-    return "" if math.isnan(value) else value
-
-
-def field_titles(table: Table) -> list[str]:
-    names = field_names(table.runs)
-    return [shortest_ending(name, names, ".") for name in table.fields]
-
-
-def metric_titles(table: Table) -> list[str]:
+def metric_titles(table: Table) -> dict[str, str]:
     """At least what was scored and how: "held_out/loss"."""
-    return [shortest_ending(name, table.metrics, "/", least=2) for name in table.metrics]
+    return {name: shortest_ending(name, table.metrics, "/", least=2) for name in table.metrics}
 
 
-def field_columns(table: Table) -> list[tuple[list[str], str | None]]:
-    """Of each field the texts of its rows, and what was cut off them, see `shorten`."""
-    return [shorten([row.fields[name] for row in table.rows]) for name in table.fields]
+def field_columns(table: Table) -> list[tuple[str, list[str], str | None]]:
+    """For each field its title, the texts of its rows, and what was cut off them (`shorten`)."""
+    every = field_names(table.runs)
+    return [
+        (shortest_ending(name, every, "."), *shorten([row.fields[name] for row in table.rows]))
+        for name in table.fields
+    ]
 
 
 def describe(table: Table) -> list[str]:
@@ -93,7 +88,7 @@ def describe(table: Table) -> list[str]:
 def _about_marks(table: Table) -> list[str]:
     if len(table.rows) == 1:
         return []
-    pooled = dict(zip(metric_titles(table), map(table.pooled, table.metrics), strict=True))
+    pooled = {title: table.pooled(metric) for metric, title in metric_titles(table).items()}
     pooled = {title: told for title, told in pooled.items() if told[1]}
     if not pooled:
         return ["No row has several seeds, so no difference is marked."]
@@ -105,27 +100,22 @@ def _about_marks(table: Table) -> list[str]:
     values = ", ".join(
         f"{title} {std:.2g}" + (f" ({n})" if counts else "") for title, (std, n) in pooled.items()
     )
-    named = ", ".join([*_fields_of(table, table.reference), table.why])
+    place = table.rows.index(table.reference)
+    fields = [f"{title} = {texts[place]}" for title, texts, _ in field_columns(table)]
+    named = ", ".join([*fields, table.why])
     return [
         f"* differs from the reference ({named}) by more than {LIMIT} standard deviations of a "
         f"single run, pooled over rows with several seeds ({freedom}): {values}."
     ]
 
 
-def _fields_of(table: Table, row: Row) -> list[str]:
-    """The fields of a row, as the table shows them."""
-    place = table.rows.index(row)
-    texts = [column[place] for column, _ in field_columns(table)]
-    return [f"{title} = {x}" for title, x in zip(field_titles(table), texts, strict=True)]
-
-
 def _about_columns(table: Table) -> list[str]:
     notes = []
-    titles = zip(metric_titles(table), table.metrics, strict=True)
+    titles = metric_titles(table).items()
     known = ("eval/", "probe/")  # nothing is unclear without these
-    if cut := [name for title, name in titles if name not in (title, *(k + title for k in known))]:
+    if cut := [name for name, title in titles if name not in (title, *(k + title for k in known))]:
         notes.append(f"Scores in full: {', '.join(cut)}.")
-    for title, (_, full) in zip(field_titles(table), field_columns(table), strict=True):
+    for title, _, full in field_columns(table):
         if full:
             notes.append(f"{title}: {full}, where the table shows what stands at the dots.")
     if same := same_in_effect(table.runs):
@@ -163,17 +153,13 @@ def table_as_latex(table: Table) -> str:
 def _lines(table: Table, show: Callable) -> tuple[list[str], list[list[str]]]:
     """Header and body; `show` makes text of a Cell, or of a str."""
     counts = {len(row.runs) for row in table.rows}
-    metrics = [
-        title + _ARROWS[direction(metric)]
-        for title, metric in zip(metric_titles(table), table.metrics, strict=True)
-    ]
-    columns = [texts for texts, _ in field_columns(table)]
+    columns = [(title, texts) for title, texts, _ in field_columns(table)]
     if len(counts) > 1:
-        columns.append([str(len(row.runs)) for row in table.rows])
-    columns = [[show(text) for text in texts] for texts in columns]
-    columns += [[show(cell) for cell in _cells(table, metric)] for metric in table.metrics]
-    header = [*field_titles(table), *(["seeds"] if len(counts) > 1 else []), *metrics]
-    return header, [list(line) for line in zip(*columns, strict=True)]
+        columns.append(("seeds", [str(len(row.runs)) for row in table.rows]))
+    for metric, title in metric_titles(table).items():
+        columns.append((title + _ARROWS[direction(metric)], _cells(table, metric)))
+    body = zip(*(cells for _, cells in columns), strict=True)
+    return [title for title, _ in columns], [[show(cell) for cell in line] for line in body]
 
 
 def _cells(table: Table, metric: str) -> list[Cell]:

@@ -12,10 +12,9 @@ from tensorboardX.summary import hparams, scalar
 from data_tools.files.atomic import publish_directory, write_bytes
 from data_tools.reports.figures import save_figure
 from fmrifm.runs.finished import Run
-from fmrifm.table.choose import make_table
 from fmrifm.table.figure import draw_table
 from fmrifm.table.formats import rows_as_csv, runs_as_csv, table_as_latex, table_as_markdown
-from fmrifm.table.rows import differing, value_of
+from fmrifm.table.rows import Table, differing, value_of
 from fmrifm.table.words import say
 
 
@@ -57,28 +56,15 @@ def _write(
     events.close()
 
 
-def write_table(
-    runs: Sequence[Run],
-    output: Path,
-    where: str = "",
-    sort: str = "",
-    reference: str = "",
-    metrics: Sequence[str] = (),
-) -> str:
+def write_table(table: Table, output: Path) -> str:
     """Writes table.md, table.tex, table.csv, table.png, runs.csv and hparams/ to a directory.
 
     Args:
-      runs: see `read_runs`.
       output: made if it is not there.
-      where, sort, reference, metrics: see `make_table`.
 
     Returns:
       The text of table.md.
-
-    Raises:
-      InputError: as `make_table`.
     """
-    table = make_table(runs, where, sort, reference, metrics)
     text = table_as_markdown(table)
     files = {
         "table.csv": rows_as_csv(table),

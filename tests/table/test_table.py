@@ -49,7 +49,7 @@ def rows_of(path):
 
 
 def test_runs_that_differ_in_their_seed_are_a_row(ablation, tmp_path):
-    text = write_table(read_runs([f"{ablation}/*"]), tmp_path / "out")
+    text = write_table(make_table(read_runs([f"{ablation}/*"])), tmp_path / "out")
     assert text == (tmp_path / "out" / "table.md").read_text()
     assert text.startswith("| mask_ratio | a/loss ↓ | test/accuracy ↑ |\n")
     # Squares of deviations: 2e-4, 8e-4 and 4.67e-4, over 6 degrees of freedom: 0.01563, so that
@@ -90,7 +90,7 @@ def test_the_hub_of_an_ablation_is_its_reference_and_needs_no_seeds(tmp_path):
     runs = read_runs([str(tmp_path)])
     table = make_table(runs)
     assert table.reference.runs == (runs[1],) and table.why == "the row most like the others"
-    text = write_table(runs, tmp_path / "out")
+    text = write_table(make_table(runs), tmp_path / "out")
     assert "No row has several seeds, so no difference is marked." in text and r"\*" not in text
     for reference in ("decoding=cross", "decoding!=attn,mask_ratio>0.8"):
         assert make_table(runs, reference=reference).reference.runs == (runs[0],)
@@ -108,7 +108,7 @@ def test_a_row_of_one_seed_is_judged_by_the_deviations_of_the_others(tmp_path):
             write_run(
                 tmp_path / f"{name}{seed}", {"eval/a/loss": loss}, seed=seed, model__size=size
             )
-    text = write_table(read_runs([str(tmp_path)]), tmp_path / "out")
+    text = write_table(make_table(read_runs([str(tmp_path)])), tmp_path / "out")
     assert body(text) == [  # pooled: 0.0141
         ["d3", "2", "0.510 ± 0.014"],
         ["d6", "1", r"**0.400**\*"],
@@ -171,7 +171,7 @@ def test_only_what_differs_of_long_values_is_shown(tmp_path):
     for n in (16, 128):
         store = f"/data/stores/hcp?subject=draw:{n}:1"
         write_run(tmp_path / str(n), {"eval/a/loss": n / 1000}, data__train=store, probe__train="")
-    text = write_table(read_runs([str(tmp_path)]), tmp_path / "out")
+    text = write_table(make_table(read_runs([str(tmp_path)])), tmp_path / "out")
     assert text.startswith("| data.train |")  # not train alone, which probe.train may be
     assert [cells[0] for cells in body(text)] == ["16", "128"]
     assert "data.train: /data/stores/hcp?subject=draw:…:1, where the table" in text
@@ -186,7 +186,7 @@ def test_probes_of_models_that_differ_in_their_seed_are_a_row(tmp_path):
                 "seed": 0, "model": f"/runs/mask_ratio-{ratio}_seed-{seed}", "heads": ["logistic"],
             }  # fmt: skip
             write_probe(tmp_path / f"{ratio}-{seed}", ratio + seed / 50, config)
-    text = write_table(read_runs([str(tmp_path)]), tmp_path / "out")
+    text = write_table(make_table(read_runs([str(tmp_path)])), tmp_path / "out")
     assert body(text) == [
         ["0.5", "0.510 ± 0.014"],
         ["0.9", r"**0.910** ± 0.014\*"],
@@ -205,7 +205,7 @@ def test_latex_is_escaped_and_balanced(tmp_path):
         for seed in range(2):
             scores = {"eval/a_b/loss": 0.5 + i + seed / 100}
             write_run(tmp_path / f"{i}{seed}", scores, seed=seed, data__train=train)
-    write_table(read_runs([str(tmp_path)]), tmp_path / "out")
+    write_table(make_table(read_runs([str(tmp_path)])), tmp_path / "out")
     text = (tmp_path / "out" / "table.tex").read_text()
     first, second = [line for line in text.splitlines() if re.search(r"\\pm.* \\\\$", line)]
     assert first.strip() == (
@@ -247,12 +247,12 @@ def test_a_score_that_is_not_a_number_is_shown_and_spoils_nothing(tmp_path):
             scores = {"eval/a/loss": loss}
             write_run(tmp_path / f"{size}{seed}", scores, seed=seed, model__size=size)
     runs = read_runs([str(tmp_path)])
-    text = write_table(runs, tmp_path / "out", sort="-a/loss")
+    text = write_table(make_table(runs, sort="-a/loss"), tmp_path / "out")
     assert [cells[1] for cells in body(text)] == [
         "0.710 ± 0.014", r"**0.510** ± 0.014\*", "nan",
     ]  # fmt: skip
     assert "(2 degrees of freedom): a/loss 0.014." in text
-    assert r"0.014\*" not in write_table(runs, tmp_path / "out", reference="size=d6")
+    assert r"0.014\*" not in write_table(make_table(runs, reference="size=d6"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_flags_that_make_no_sense_are_told_and_nothing_is_written(tmp_path, opti
     fields = {"model__mask_ratio": 0.9, "data__train": "a", "probe__train": ""}
     run = write_run(tmp_path / "run", {"eval/a/loss": 0.5}, **fields)
     with pytest.raises(InputError, match=re.escape(told)):
-        write_table(read_runs([str(run)]), tmp_path / "out", **options)
+        write_table(make_table(read_runs([str(run)]), **options), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -285,7 +285,7 @@ def test_what_cannot_stand_in_one_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="'last', .*/best by 'best on a': take --checkpoint=last"):
         make_table(read_runs([str(a), str(best)]))
     assert make_table(read_runs([str(a), str(best)], "last")).checkpoint == "last"
-    text = write_table(read_runs([str(best)]), tmp_path / "out")
+    text = write_table(make_table(read_runs([str(best)])), tmp_path / "out")
     assert "| b/loss ↓ |\n" in text and "checkpoint of each run that was best on a" in text
     probe = write_probe(tmp_path / "probe", 0.5, {"seed": 0})
     with pytest.raises(InputError, match="/probe by 'a probe'"):
