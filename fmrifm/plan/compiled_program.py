@@ -61,23 +61,21 @@ class CompiledProgram:
             if kind in _FREE or kind.endswith("-done") or "AllocateBuffer" in operation.rest:
                 continue
             if kind in ("copy-start", "slice-start"):
+                # One end of the copy may be a larger whole; the smaller end is what moves.
+                moved = min(filter(None, array_sizes(operation.result)), default=0)
                 # Between main and fast memory; else within main memory, there and back.
-                total += runs * (1 if FAST in operation.result else 2) * _copied(operation.result)
+                total += runs * (1 if FAST in operation.result else 2) * moved
                 continue
             if kind.endswith("-start"):  # its result has its operands too
                 total += runs * main_bytes(operation.result)
                 continue
-            total += runs * sum(self._moved(operation, types))
+            for place, name in enumerate(operation.operands):
+                whole, read = main_bytes(types.get(name, "")), self._read_by(operation, place)
+                total += runs * (whole if read is None else min(whole, read))
+            total += runs * self._written(operation, types)
         return total
 
-    def _moved(self, operation: Operation, types: Mapping[str, str]) -> Iterator[int]:
-        """Bytes of the operands and of the result."""
-        for place, name in enumerate(operation.operands):
-            whole, read = main_bytes(types.get(name, "")), self._read_by(operation, place, types)
-            yield whole if read is None else min(whole, read)
-        yield self._written(operation, types)
-
-    def _read_by(self, user: Operation, place: int, types: Mapping[str, str]) -> int | None:
+    def _read_by(self, user: Operation, place: int) -> int | None:
         """Bytes that an operation reads of an operand; None for all of it."""
         if user.kind in ("dynamic-slice", "slice", "gather") and place == 0:
             return main_bytes(user.result)
@@ -86,13 +84,11 @@ class CompiledProgram:
         part = self._parts.get(user.called("calls")) if user.kind == "fusion" else None
         if part is None:
             return None
-        inside = {operation.name: operation.result for operation in part}
-        parameter = next(
-            (x.name for x in part if x.kind == "parameter" and x.rest.startswith(f"{place})")), ""
-        )
-        return self._read_of(parameter, part, inside)
+        parameters = (x for x in part if x.kind == "parameter")
+        names = (x.name for x in parameters if x.rest.startswith(f"{place})"))
+        return self._read_of(next(names, ""), part)
 
-    def _read_of(self, name: str, part: list[Operation], types: Mapping[str, str]) -> int | None:
+    def _read_of(self, name: str, part: list[Operation]) -> int | None:
         """Bytes that a computation reads of one of its results; None for all of it."""
         total = 0
         for user in part:
@@ -100,11 +96,11 @@ class CompiledProgram:
                 if operand != name:
                     continue
                 if user.kind == "bitcast":
-                    read = self._read_of(user.name, part, types)
+                    read = self._read_of(user.name, part)
                 elif user.kind == "tuple":
                     read = 0
                 else:
-                    read = self._read_by(user, place, types)
+                    read = self._read_by(user, place)
                 if read is None:
                     return None
                 total += read
@@ -194,8 +190,3 @@ def _integer(operation: Operation) -> int | None:
     if operation.kind != "constant" or not re.match(r"[su]32\[\]", operation.result):
         return None
     return int(operation.rest.split(")")[0])
-
-
-def _copied(kind: str) -> int:
-    """The array that an asynchronous copy or slice moves: one end of it may be a larger whole."""
-    return min(filter(None, array_sizes(kind)), default=0)

@@ -59,6 +59,7 @@ def make_plan(
     compile_seconds = time.perf_counter() - begin
     if text and chip and chip.memory:
         memory["limit"] = chip.memory
+    learned = program.learned(program.shapes.params)
     plan = {
         "topology": topology,
         "chips": program.mesh.size,
@@ -66,7 +67,7 @@ def make_plan(
         "mesh": dict(program.mesh.shape),
         "attention": program.model.how.form,
         "remat": program.options.remat,
-        "params": _size(program.learned(program.shapes.params)),
+        "params": sum(x.size for x in jax.tree.leaves(learned)),
         "batch_size": config.batch_size,
         "batch_per_chip": config.batch_size / _rows(program.mesh),
         "accumulation": config.optim.accumulation,
@@ -212,10 +213,6 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
         "feeding": plan_feeding(clips / longest, float(clip_bytes), frames, hosts, chips),
     }
-
-
-def _size(tree) -> int:
-    return int(sum(np.prod(x.shape) for x in jax.tree.leaves(tree)))
 
 
 def _held(shapes, shardings) -> int:
