@@ -20,28 +20,10 @@ from fmrifm.model.flops import count_flops
 from fmrifm.model.options import options_from_config
 from fmrifm.sweep.combine import Point, values
 
-
-def steps_of(config: ConfigDict, point: Point, flops: float) -> int:
-    """The steps that a number of floating-point operations comes to, at least one.
-
-    Args:
-      config: of the sweep; its data.train is opened.
-      point: fields that are set otherwise.
-    """
-    config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(point)
-    geometry = union_geometry(parse_sources(config.data.train))
-    geometry = cut_geometry(geometry, config.model.patch)
-    options = options_from_config(config.model, geometry, config.data.num_frames)
-    clips = flops / count_flops(options, geometry.n_patches).total
-    return max(1, round(clips / config.batch_size))
-
-
 REPORTS = ("table", "scaling")
 SIZES = ("d3", "d6", "d9", "d12", "d15")
-LARGEST = (
-    1e19  # floating-point operations of the largest budget; ViT-B's published run takes 5.4e18
-)
+# Floating-point operations of the largest budget; ViT-B's published run takes 5.4e18.
+LARGEST = 1e19
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -68,3 +50,19 @@ def get_sweep(config: ConfigDict, arg: str) -> list[Point]:
             name = f"flops-{budget:.0e}_size-{size['model.size']}".replace("+", "")
             points.append({"name": name, **size, "total_steps": steps})
     return points
+
+
+def steps_of(config: ConfigDict, point: Point, flops: float) -> int:
+    """The steps that a number of floating-point operations comes to, at least one.
+
+    Args:
+      config: of the sweep; its data.train is opened.
+      point: fields that are set otherwise.
+    """
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(point)
+    geometry = union_geometry(parse_sources(config.data.train))
+    geometry = cut_geometry(geometry, config.model.patch)
+    options = options_from_config(config.model, geometry, config.data.num_frames)
+    clips = flops / count_flops(options, geometry.n_patches).total
+    return max(1, round(clips / config.batch_size))
