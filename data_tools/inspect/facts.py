@@ -57,12 +57,13 @@ def facts(store: Store) -> Iterator[tuple[str, str]]:
     )
     filled = geometry.n_pixels / geometry.patch_mask.size
     yield "valid pixels", f"{geometry.n_pixels:,} ({filled:.1%} of the values stored)"
-    yield "TR", f"{store.tr:g} s{_other_trs(store, runs)}"
-    yield (
-        "runs",
-        f"{count(len(runs), 'run')} of {_range(lengths)} frames; {sum(lengths):,} frames, "
-        f"{_duration(sum(lengths) * store.tr)}",
-    )
+    trs = sorted({run.get("tr", store.tr) for run in runs} - {store.tr})
+    others = ", ".join(f"{tr:g}" for tr in trs)
+    yield "TR", f"{store.tr:g} s" + (f" (runs list {others} s)" if others else "")
+    low, high, seconds = min(lengths), max(lengths), sum(lengths) * store.tr
+    spread = f"{low:,}" + (f" to {high:,} (median {np.median(lengths):,.0f})" if low < high else "")
+    time = f"{seconds / 60:,.1f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
+    yield "runs", f"{count(len(runs), 'run')} of {spread} frames; {sum(lengths):,} frames, {time}"
     sessions = {(*_person(run), run.get("session")) for run in runs}
     yield "subjects", f"{n_subjects(runs)}; sessions: {len(sessions):,}"
     yield "missing", _missing(store)
@@ -98,23 +99,9 @@ def _person(run: dict[str, Any]) -> tuple[Any, Any]:
     return run.get("dataset"), run.get("subject")
 
 
-def _other_trs(store: Store, runs: Sequence[dict[str, Any]]) -> str:
-    others = sorted({run.get("tr", store.tr) for run in runs} - {store.tr})
-    return f" (runs list {', '.join(f'{tr:g}' for tr in others)} s)" if others else ""
-
-
 def _missing(store: Store) -> str:
     counts = [len(m) for i in range(len(store.runs)) if (m := store.missing(i)) is not None]
     if not counts:
         return "no pixel in any run"
     share = max(counts) / store.geometry.n_pixels
     return f"pixels in {count(len(counts), 'run')}, at most {max(counts):,} ({share:.2%})"
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,} (median {np.median(values):,.0f})"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:,.1f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"

@@ -109,7 +109,10 @@ def _draw_run(store: Store, run: int, part, heights: tuple[float, float, float])
     images = []
     for column, frame in enumerate(shown):
         axes = part.add_subplot(grid[0, column])
-        images.append(_draw_map(store, run, int(frame), axes))
+        patches = store.read(run, int(frame), 1)[0].astype(np.float32)
+        image = store.geometry.to_image(np.where(store.valid(run), patches, np.nan))
+        axes.set_title(f"{frame * store.tr:,.1f} s", fontsize=8, color=INK, pad=3)
+        images.append(_show(image, axes, "RdBu_r", -_RANGE, _RANGE))
     part.suptitle(line["key"], x=0.01, ha="left", fontsize=9, color=INK)
     bar = part.colorbar(images[0], ax=part.axes, fraction=0.012, pad=0.01, extend="both")
     _tidy_bar(bar)
@@ -132,14 +135,6 @@ def _draw_run(store: Store, run: int, part, heights: tuple[float, float, float])
         for side in axes.spines.values():
             side.set_visible(False)
     top.tick_params(labelbottom=False, length=0)
-
-
-def _draw_map(store: Store, run: int, frame: int, axes):
-    """Draws one frame, grey where there are no data; returns the image."""
-    patches = store.read(run, frame, 1)[0].astype(np.float32)
-    image = store.geometry.to_image(np.where(store.valid(run), patches, np.nan))
-    axes.set_title(f"{frame * store.tr:,.1f} s", fontsize=8, color=INK, pad=3)
-    return _show(image, axes, "RdBu_r", -_RANGE, _RANGE)
 
 
 def _show(image_HxW: np.ndarray, axes, colours: str, low: float, high: float):

@@ -194,7 +194,9 @@ def paired(first: Path, other: Path, seed: int = 0) -> list[dict[str, Any]]:
             continue
         name, split = f"predictions_{row.representation}_{row.head}.npz", row.section.split
         old, new = (read_predictions(probe / name, split) for probe in (first, other))
-        if old is None or new is None or not _same_samples(old, new):
+        if old is None or new is None:
+            continue
+        if not all(np.array_equal(old[x], new[x]) for x in ("key", "start", "target")):
             continue
         what = {"representation": row.representation, "head": row.head, "split": split}
         told = compare_paired(
@@ -207,7 +209,3 @@ def paired(first: Path, other: Path, seed: int = 0) -> list[dict[str, Any]]:
         )
         found.append({**what, "metric": metric, "n": row.n, **told})
     return found
-
-
-def _same_samples(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(old[x], new[x]) for x in ("key", "start", "target"))
