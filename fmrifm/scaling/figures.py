@@ -20,7 +20,7 @@ from matplotlib.ticker import (
 
 from data_tools.reports.figures import COLOURS, new_figure, open_axes, save_figure
 from fmrifm.scaling.analyse import IsoFlop, Scaling
-from fmrifm.scaling.law_table import show_interval
+from fmrifm.scaling.law_table import describe_fit
 from fmrifm.scaling.laws import FLOOR, Fit
 from fmrifm.scaling.points import SIZES
 
@@ -118,13 +118,9 @@ def _draw_points(axes: Axes, scaling: Scaling) -> None:
 
 
 def _describe(fit: Fit) -> str:
-    ci = fit.intervals()
-    floor = f"E = {fit.E:.3g}  {show_interval(ci['E'])}" if fit.law == FLOOR else ""
-    law = r"$L = E + (N/a)^{\,b}$" if floor else r"$L = (N/a)^{\,b}$"
-    a, b = (
-        f"{value:.3g}  {show_interval(ci[name])}" for name, value in (("a", fit.a), ("b", fit.b))
-    )
-    return "\n".join(filter(None, [law, f"b = {b}", f"a = {a}", floor]))
+    found = describe_fit(fit)
+    law = r"$L = E + (N/a)^{\,b}$" if fit.law == FLOOR else r"$L = (N/a)^{\,b}$"
+    return "\n".join([law, *(f"{x} = {found[x]}" for x in ("b", "a", "E") if x in found)])
 
 
 def scale_loss(axes: Axes, low: float, high: float) -> None:
@@ -192,8 +188,8 @@ def _draw_sizes(axes: Axes, iso_flop: IsoFlop) -> None:
     x = np.geomspace(flops.min() / 1.5, flops.max() * 4, 100)
     if law := iso_flop.law:
         _draw_law(axes, law, x, flops.max())
-        interval = show_interval(law.intervals()["b"])
-        _write(axes, rf"$N_{{opt}} = (C/k)^{{\,g}}$" f"\ng = {law.b:.3g}  {interval}", 0.03, "left")
+        told = f"$N_{{opt}} = (C/k)^{{\\,g}}$\ng = {describe_fit(law)['b']}"
+        _write(axes, told, 0.03, "left")
     axes.set_yscale("log")
     scale_size(axes, "flops", x)
     open_axes(axes, grid="both")

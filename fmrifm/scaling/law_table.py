@@ -21,9 +21,11 @@ def describe(found: Sequence[Scaling], title: str = "") -> str:
     return "\n".join([*heading, f"{_ABOUT}\n", *map(_section, found)])
 
 
-def show_interval(values: tuple[float, float]) -> str:
-    low, high = values
-    return f"[{low:.3g}, {high:.3g}]"
+def describe_fit(fit: Fit) -> dict[str, str]:
+    """a, b and, of a law with a floor, E, each with its 95 % interval."""
+    values = {"a": fit.a, "b": fit.b, "E": fit.E}
+    intervals = fit.intervals().items()
+    return {x: f"{values[x]:.3g} [{low:.3g}, {high:.3g}]" for x, (low, high) in intervals}
 
 
 def _section(scaling: Scaling) -> str:
@@ -56,11 +58,10 @@ def _table(choice: Choice, n: int) -> list[str]:
 
 
 def _cells(law: str, fit: Fit, choice: Choice) -> list[str]:
-    values = {"a": fit.a, "b": fit.b, "E": fit.E}
-    found = {x: f"{values[x]:.3g} {show_interval(ci)}" for x, ci in fit.intervals().items()}
+    found = describe_fit(fit)
     error = choice.errors[law]
     told = ("-" if error is None else f"{error:.2g}", "yes" if law == choice.best else "")
-    return [_LAWS[law], *(found.get(x, "-") for x in values), *told]
+    return [_LAWS[law], *(found.get(x, "-") for x in ("a", "b", "E")), *told]
 
 
 def _budgets(iso_flop: IsoFlop) -> list[str]:
@@ -68,11 +69,10 @@ def _budgets(iso_flop: IsoFlop) -> list[str]:
     lines = [f"- {budget.describe()}" for budget in iso_flop.budgets]
     if iso_flop.law is None:
         return [*lines, "", "Fewer than three budgets have a minimum: no law of the best size.\n"]
-    ci = iso_flop.law.intervals()
+    law = describe_fit(iso_flop.law)
     return [
         *lines,
         "",
-        f"Best size for a budget of C FLOPs: (C/k)^g with k = {iso_flop.law.a:.3g} "
-        f"{show_interval(ci['a'])}, g = {iso_flop.law.b:.3g} {show_interval(ci['b'])}, in encoder "
-        "parameters. Laws of the best loss:\n",
+        f"Best size for a budget of C FLOPs: (C/k)^g with k = {law['a']}, g = {law['b']}, in "
+        "encoder parameters. Laws of the best loss:\n",
     ]

@@ -14,6 +14,7 @@ fitted all the same.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -166,26 +167,21 @@ class _Fitter:
     def refine(self, y: np.ndarray, scale: float, **effort: float) -> np.ndarray:
         """The robust fit; a law with a floor is one without where the floor makes it no better."""
         ones = np.ones_like(self.u)
-        line = least_squares(
+        solve = functools.partial(
+            least_squares, loss="soft_l1", f_scale=_SOFT * scale, x_scale="jac", **effort
+        )
+        line = solve(
             lambda p: p[0] + p[1] * self.u - y,
             self.start(y)[1:],
             lambda _: np.stack([ones, self.u], axis=1),
-            loss="soft_l1",
-            f_scale=_SOFT * scale,
-            x_scale="jac",
-            **effort,
         )
         power = np.array([0.0, *line.x])
         if self.law == POWER:
             return power
-        bent = least_squares(
+        bent = solve(
             lambda p: p[0] + self._form(*p[1:])[0] - y,
             self._guess(y),
             lambda p: np.stack([ones, *self._form(*p[1:])[1:]], axis=1),
-            loss="soft_l1",
-            f_scale=_SOFT * scale,
-            x_scale="jac",
-            **effort,
         )
         if line.x[1] < 0 and line.cost <= bent.cost + (_SAME * scale) ** 2:
             return power

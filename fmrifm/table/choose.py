@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -13,12 +14,7 @@ from fmrifm.runs.finished import Run
 from fmrifm.table.rows import Row, Table, direction, field_names, is_column, plain, value_of
 from fmrifm.table.words import order, say
 
-_ORDERS = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
+_ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _CONDITION = re.compile(r"\s*([\w.]+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
 _NEXT = re.compile(r",(?=\s*[\w.]+\s*(?:!=|<=|>=|=|<|>))")  # a value may have commas too
 
