@@ -1,4 +1,4 @@
-"""How figures are made and written: matplotlib is loaded only when a figure is drawn."""
+"""Makes and writes figures; matplotlib is loaded only when a figure is drawn."""
 
 import io
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Pages for people: one HTML file that loads nothing from elsewhere, made from a template.
 
 A page's template extends page.html, which has the style, and takes tables and pictures from
-parts.html. All values are escaped, because names of runs are anybody's text.
+parts.html. All values are escaped, because names of runs may hold any text.
 """
 
 import base64
@@ -12,7 +12,7 @@ import jinja2
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """Fills in a template; one that names a value which is not given is an error."""
+    """Fills in a template; fails if the template names a value that is not given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
