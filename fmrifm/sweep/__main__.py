@@ -22,7 +22,7 @@ from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, run
 from fmrifm.sweep.arguments import quote
 from fmrifm.sweep.check import check_points
-from fmrifm.sweep.ledger import DONE, FAILED, Ledger, check_directory, launching, open_ledger
+from fmrifm.sweep.ledger import DONE, FAILED, Ledger, launching, open_ledger
 from fmrifm.sweep.local import launch_local, share_of_gpus
 from fmrifm.sweep.slurm import CLUSTERS, parse_settings, submit
 from fmrifm.sweep.status import (
@@ -66,7 +66,8 @@ def _launch() -> int:
     flag = flags.FLAGS["config"]
     given = config_flags.get_override_values(flag)
     name = config_flags.get_config_filename(flag)
-    check_directory(WORKDIR.value)
+    if "://" in WORKDIR.value:
+        raise InputError(f"--workdir={WORKDIR.value}: a sweep lives in a directory, so give one.")
     sweep = read_sweep(name, CONFIG.value, given, WORKDIR.value)
     names = _choose(sweep)
     todo = [experiment for experiment in sweep.experiments if experiment.name in names]

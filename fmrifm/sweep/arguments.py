@@ -57,15 +57,9 @@ def flag_of(field: str, value: Any) -> str:
     elif isinstance(value, tuple):
         text = _literal(field, value)
     elif value is None:
-        raise InputError(
-            f"{field}=None cannot be given on a command line: leave it out, or set it in the "
-            "config file."
-        )
+        raise _cannot_be_given(field, value, "leave it out, or set it in the config file")
     else:
-        raise InputError(
-            f"{field}={value!r} cannot be given on a command line: give a number, a text, or a "
-            "tuple of these."
-        )
+        raise _cannot_be_given(field, value, "give a number, a text, or a tuple of these")
     return f"--config.{field}={text}"
 
 
@@ -110,10 +104,7 @@ def _literal(field: str, values: tuple) -> str:
     except (ValueError, SyntaxError):
         same = False
     if not same:
-        raise InputError(
-            f"{field}={values!r} cannot be given on a command line: give numbers and texts only, "
-            "and no nan."
-        )
+        raise _cannot_be_given(field, values, "give numbers and texts only, and no nan")
     _check_text(field, text)
     return text
 
@@ -125,10 +116,12 @@ def _check_text(field: str, text: str) -> None:
     except UnicodeEncodeError:
         given = False
     if not given or "\0" in text:
-        raise InputError(
-            f"{field}={text!r} cannot be given on a command line: it has characters that no "
-            "argument of a process can have."
-        )
+        why = "it has characters that no argument of a process can have"
+        raise _cannot_be_given(field, text, why)
+
+
+def _cannot_be_given(field: str, value: Any, why: str) -> InputError:
+    return InputError(f"{field}={value!r} cannot be given on a command line: {why}.")
 
 
 def _value(config: ConfigDict, field: str) -> Any:

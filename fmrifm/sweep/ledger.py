@@ -49,7 +49,7 @@ class Ledger:
 
     def state(self, name: str) -> dict[str, Any]:
         """status, returncode, error, and done: the commands of stages that have ended well."""
-        path = self._place(name) / "point.json"
+        path = self.workdir / name / "point.json"
         state = {"status": PENDING, "returncode": None, "error": None, "done": []}
         with contextlib.suppress(FileNotFoundError):
             state |= json.loads(path.read_text())
@@ -68,7 +68,7 @@ class Ledger:
         Args:
           wait: for others who write sweep.jsonl. Signal handlers must not: they may be inside.
         """
-        place = self._place(name)
+        place = self.workdir / name
         place.mkdir(parents=True, exist_ok=True)
         state = {**self.state(name), **changes, "time": time.time()}
         write_bytes(place / "point.json", json.dumps(state).encode())
@@ -93,13 +93,14 @@ class Ledger:
 
         The file descriptor is for the processes that do the work: it is held as long as they live.
         """
-        self._place(name).mkdir(parents=True, exist_ok=True)
-        with _locked(self._place(name) / _LOCK, wait=False) as handle:
+        place = self.workdir / name
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place / _LOCK, wait=False) as handle:
             yield handle
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody runs the point."""
-        return _is_held(self._place(name) / _LOCK)
+        return _is_held(self.workdir / name / _LOCK)
 
     def is_launched(self) -> bool:
         """Whether a launcher is at work here."""
@@ -110,9 +111,6 @@ class Ledger:
         """Whether to make reports, which one process at a time does."""
         with _locked(self.workdir / ".report.lock", wait=False) as handle:
             yield handle is not None
-
-    def _place(self, name: str) -> Path:
-        return self.workdir / name
 
 
 def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
@@ -174,12 +172,6 @@ def _lock(handle: int, kind: int, path: Path) -> bool:
         error.filename = str(path)
         raise
     return True
-
-
-def check_directory(workdir: str) -> None:
-    """Raises InputError for a workdir in a bucket."""
-    if "://" in workdir:
-        raise InputError(f"--workdir={workdir}: a sweep lives in a directory, so give one.")
 
 
 def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:

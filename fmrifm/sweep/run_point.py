@@ -81,7 +81,8 @@ class PointRun:
             self._note(ledger, status=RUNNING, returncode=None, error=None, **about)
             with open(place / LOG, "a+b") as log:
                 code, told = self._run_stage(command, ledger.directory, log, keep)
-            if code and self._was_stopped(code):
+            # A stage that cannot save, or has not begun to train, is ended by the signal.
+            if code in (os.EX_TEMPFAIL, -signal.SIGUSR1) or (self._stopping and code < 0):
                 self._note(ledger, status=PENDING, returncode=code)
                 return PENDING
             if code:
@@ -118,10 +119,6 @@ class PointRun:
             finally:
                 self._child = None
         return code, last_lines(log, begin)
-
-    def _was_stopped(self, code: int) -> bool:
-        # A stage that cannot save, or has not begun to train, is ended by the signal.
-        return code in (os.EX_TEMPFAIL, -signal.SIGUSR1) or (self._stopping and code < 0)
 
     def _note(self, ledger: Ledger, **changes) -> None:
         if self._writes:

@@ -18,7 +18,6 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -76,7 +75,9 @@ def read_sweep(
       workdir: of the sweep.
     """
     path, _, arg = config_file.partition(":")
-    file = _load(path)
+    spec = importlib.util.spec_from_file_location("sweep_file", path)
+    file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file)
     if not hasattr(file, "get_sweep"):
         raise InputError(f"{path} has no get_sweep(): give a sweep file, see configs/sweeps.")
     reports = tuple(getattr(file, "REPORTS", ("table",)))
@@ -98,13 +99,6 @@ def read_sweep(
             commands.append(command_line("fmrifm.probe", probe_file, target, settings))
         experiments.append(Experiment(name, overrides, place, commands))
     return Sweep(config_file, experiments, reports)
-
-
-def _load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sweep_file", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _call(function, path: str, config: ConfigDict, arg: str):
