@@ -17,7 +17,9 @@ def draw_table(table: Table):
     """A panel for each metric: seeds grey, means with deviations, the reference's band."""
     columns = min(_PANELS, len(table.metrics))
     lines = math.ceil(len(table.metrics) / columns)
-    labels = _labels(table)
+    texts = [[title, *texts] for title, texts, _ in field_columns(table)]
+    rows = zip(*texts, strict=True) if texts else [()] * (1 + len(table.rows))
+    labels = list(as_text(list(rows), left=0))  # the titles of fields, then their texts in each row
     width = 0.075 * len(labels[0]) + 0.2
     height = 0.25 * len(labels) + 0.6
     figure = new_figure(width + 2.9 * columns, lines * height + 0.4)
@@ -58,13 +60,6 @@ def _draw_panel(axes, table: Table, metric: str) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=5)
-
-
-def _labels(table: Table) -> list[str]:
-    """What the fields are, and those of each row, in columns."""
-    columns = [[title, *texts] for title, texts, _ in field_columns(table)]
-    lines = zip(*columns, strict=True) if columns else [()] * (1 + len(table.rows))
-    return list(as_text(list(lines), left=0))
 
 
 def _legend(table: Table) -> str:
