@@ -8,7 +8,7 @@ from typing import Any
 
 from data_tools.files.atomic import write_bytes
 from fmrifm.scaling.analyse import Scaling, analyse
-from fmrifm.scaling.figures import draw_iso_flop, draw_scaling
+from fmrifm.scaling.law_figures import draw_iso_flop, draw_scaling
 from fmrifm.scaling.law_table import describe
 from fmrifm.scaling.points import Point, read_points
 

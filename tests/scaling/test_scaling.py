@@ -9,8 +9,8 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.scaling.analyse import analyse
-from fmrifm.scaling.figures import draw_scaling
 from fmrifm.scaling.fit_scaling import as_dict, fit_scaling
+from fmrifm.scaling.law_figures import draw_scaling
 from fmrifm.scaling.points import Point, read_points
 from tests.conftest import ROOT
 
