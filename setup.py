@@ -73,7 +73,7 @@ setup(
         "safetensors>=0.7",
         "scikit-learn>=1.7",
         "scipy>=1.16",
-        "tensorboardX>=2.6",
+        "tensorboard>=2.20",
         "threadpoolctl>=3.6",
         "tqdm>=4.66",
     ],

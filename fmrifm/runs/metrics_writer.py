@@ -4,17 +4,13 @@ import contextlib
 import importlib.util
 import json
 import os
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
+from fmrifm.runs.event_file import EventFile, scalar
 
 
 class LineFile:
@@ -79,11 +75,8 @@ class MetricsWriter:
         path = workdir / "metrics.jsonl"
         before = read_metrics(path) if path.exists() else []
         self._file = LineFile(path, [line for line in before if line["step"] <= first_step])
-        # Not tensorboardX's SummaryWriter: its thread dies of a full disk and then blocks the run.
-        self._events = EventsWriter(str(workdir / "events"))
-        # TensorBoard hides the events of an earlier process from this step on.
-        restart = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=first_step + 1, session_log=restart))
+        self._events = EventFile(workdir)
+        self._events.restart(first_step + 1)
         self._wandb = None
         if wandb_project:
             import wandb  # an extra
@@ -102,10 +95,7 @@ class MetricsWriter:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._file.write({"step": step, **values})
         with self._file.naming_it():
-            for name, value in values.items():
-                event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
-                self._events.write_event(event)
-            self._events.flush()
+            self._events.write(step, (scalar(name, value) for name, value in values.items()))
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 

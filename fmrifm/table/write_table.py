@@ -1,21 +1,30 @@
 """A table of finished runs, in all its forms."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.summary import hparams, scalar
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2 as hparams
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from data_tools.files.atomic import publish_directory, write_bytes
 from data_tools.reports.figures import save_figure
+from fmrifm.runs.event_file import EventFile, clean_tag, scalar
 from fmrifm.runs.finished import Run
 from fmrifm.table.figure import draw_table
 from fmrifm.table.formats import rows_as_csv, runs_as_csv, table_as_latex, table_as_markdown
 from fmrifm.table.rows import Table, differing, value_of
 from fmrifm.table.words import say
+
+_TYPES = {
+    bool: hparams.DATA_TYPE_BOOL,
+    int: hparams.DATA_TYPE_FLOAT64,
+    float: hparams.DATA_TYPE_FLOAT64,
+    str: hparams.DATA_TYPE_STRING,
+}
 
 
 def write_hparams(runs: Sequence[Run], metrics: Sequence[str], output: Path) -> None:
@@ -47,13 +56,24 @@ def _one_kind(values: list[Any]) -> list[Any]:
 def _write(
     directory: Path, values: Mapping[str, Any], scores: Mapping[str, float], step: int
 ) -> None:
-    summaries = {name: scalar(name, score) for name, score in scores.items()}
-    tags = [summary.value[0].tag for summary in summaries.values()]  # as TensorBoard allows them
-    experiment, start, end = hparams(values, dict.fromkeys(tags))
-    events = EventsWriter(str(directory / "events"))
-    for summary in (experiment, start, *summaries.values(), end):
-        events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+    metrics = [hparams.MetricInfo(name=hparams.MetricName(tag=clean_tag(name))) for name in scores]
+    fields = [hparams.HParamInfo(name=name, type=_TYPES[type(x)]) for name, x in values.items()]
+    events = EventFile(directory)
+    experiment = hparams.Experiment(hparam_infos=fields, metric_infos=metrics)
+    end = SessionEndInfo(status=hparams.STATUS_SUCCESS)
+    summaries = [
+        _plugin_summary(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
+        hparams_pb(values),
+        *(scalar(name, score) for name, score in scores.items()),
+        _plugin_summary(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end)),
+    ]
+    events.write(step, summaries)
     events.close()
+
+
+def _plugin_summary(tag: str, content: HParamsPluginData) -> Summary:
+    about = metadata.create_summary_metadata(content)
+    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 
 
 def write_table(table: Table, output: Path) -> str:

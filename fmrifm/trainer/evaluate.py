@@ -4,9 +4,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
-from data_tools.reports.figures import save_figure
+from data_tools.reports.figures import new_figure, save_figure
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.input.sources import Source, union_geometry
@@ -43,7 +42,7 @@ def _frames(geometry: Geometry, clip: dict[str, np.ndarray]):
     """A figure of frames, its axes, and an image with their colours."""
     frames = np.linspace(0, len(clip["truth"]) - 1, COLUMNS).round().astype(int)
     height, width = geometry.image_mask.shape
-    figure = Figure(figsize=(3.2 * COLUMNS, 3.0 * 3 * height / width + 0.8), layout="constrained")
+    figure = new_figure(3.2 * COLUMNS, 3.0 * 3 * height / width + 0.8)
     axes = figure.subplots(3, COLUMNS, squeeze=False)
     for row, (key, name) in zip(axes, NAMES.items(), strict=True):
         for axis, frame in zip(row, frames, strict=True):
@@ -57,7 +56,7 @@ def _frames(geometry: Geometry, clip: dict[str, np.ndarray]):
 
 def _carpets(geometry: Geometry, clip: dict[str, np.ndarray]):
     """As `_frames`: the mean of each patch over its valid pixels, in time."""
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure = new_figure(10, 5)
     axes = figure.subplots(1, 3, sharey=True)
     count = geometry.patch_mask.sum(-1)
     for axis, (key, name) in zip(axes, NAMES.items(), strict=True):

@@ -2,8 +2,8 @@
 
 import struct
 
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from fmrifm.runs.finished import read_runs
 from fmrifm.table.write_table import write_hparams

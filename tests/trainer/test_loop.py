@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Iterable
 
-from matplotlib.ticker import MaxNLocator
-
 from data_tools.reports.figures import COLOURS, new_figure, open_axes, to_png
 from fmrifm.probe.results.compare_rows import Row, describe_intervals, metrics_of
 
@@ -81,7 +79,7 @@ def draw_steps(panels: list[list[list[Row]]]) -> bytes:
                 axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
         open_axes(axes, grid="both")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylabel(words, fontsize=8)
     told = describe_intervals(row for lines in panels for line in lines for row in line)
