@@ -93,6 +93,10 @@ class Tokenizer:
         valid = jnp.broadcast_to(valid, (batch, frames // t_patch, n, t_patch, p))
         return Tokens(values_BxMxV, valid.reshape(values_BxMxV.shape))
 
+    @property
+    def patch_dim(self) -> int:
+        return self.geometry.patch_dim
+
     def _recut(self, x: jax.Array) -> jax.Array:
         """(..., N, P) -> (..., n, p): splits stored patches and drops the empty pieces."""
         fine = self.geometry

@@ -45,7 +45,9 @@ def load_case(data: dict) -> PretrainedModel:
     kwargs = meta.get("model_kwargs") or meta["kw"]
     state = {k.removeprefix("param/"): v for k, v in data.items() if k.startswith("param/")}
     recipe = read_recipe({**meta["base"], "model_kwargs": kwargs}, state, "the case")
-    geometry = Geometry("golden", np.ones(recipe.shape, bool), recipe.options.patch_shape)
+    geometry = Geometry(
+        "golden", np.ones(recipe.options.frame_shape, bool), recipe.options.patch_shape
+    )
     return PretrainedModel(
         recipe.options, from_reference(state, recipe.options), geometry, recipe.preprocessing, []
     )
