@@ -92,7 +92,7 @@ def read_confounds(path: str | os.PathLike) -> Confounds:
 
 
 def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
-    """The regressors that are wanted, for `data_tools.denoise`.
+    """The regressors that are wanted, for `timeseries.denoise`.
 
     Presets:
       motion6: the six parameters of rigid head motion.

@@ -98,7 +98,7 @@ def test_messages_of_each_layout(toy_config, geometry, mesh, allowed):
 def test_times_follow_from_peaks(toy_config, geometry, monkeypatch):
     """On a chip that does nothing else, a step takes what its slowest part takes."""
     chip = Chip(1e9, 2**40, 1e12, 1e12, 1e12, 1)
-    monkeypatch.setattr("fmrifm.planning.plan.find_chip", lambda device: chip)
+    monkeypatch.setattr("fmrifm.plan.plan.find_chip", lambda device: chip)
     plan = make_plan(toy_config(), geometry, jax.devices()[:2], "two")
     seconds = plan["step_seconds"]
     assert seconds["predicted"] == seconds["compute"] > seconds["memory"] > 0
@@ -126,7 +126,7 @@ def test_settings_that_feed_a_host():
 
 def test_what_does_not_fit_is_an_answer(toy_config, geometry, monkeypatch):
     chip = Chip(1e9, 2**20, 1e12, 1e12, 1e12, 1)
-    monkeypatch.setattr("fmrifm.planning.plan.find_chip", lambda device: chip)
+    monkeypatch.setattr("fmrifm.plan.plan.find_chip", lambda device: chip)
     plan = make_plan(toy_config(), geometry, jax.devices()[:2], "two")
     assert not plan["fits"]
     text = verdict(plan)
@@ -157,7 +157,7 @@ def test_search_finds_the_largest_batch(toy_config, monkeypatch):
             "clips_per_second": clips * {"dots": 1.2}.get(config.model.remat, 1 - clip / 100),
         }  # fmt: skip
 
-    monkeypatch.setattr("fmrifm.planning.search.make_plan", plan)
+    monkeypatch.setattr("fmrifm.plan.search.make_plan", plan)
     found = search(toy_config(), None, jax.devices()[:4], "made up")
     tried = [(x["remat"], x["batch_per_chip"]) for x in found["search"]]
     assert tried[:4] == [("none", 2), ("dots", 32), ("attention", 64), ("full", 128)]
