@@ -20,6 +20,7 @@ from typing import Any
 
 from data_tools.errors import InputError, kind_errors, unknown
 from data_tools.flags import command_parser, words
+from data_tools.reports.text_tables import as_text
 from data_tools.store.selection import Selection, field_names, is_known, open_selection, split_name
 from data_tools.wording import count
 
@@ -171,14 +172,7 @@ def table(overlaps: Sequence[Overlap]) -> str:
         ]
         for o in overlaps
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{width}}" if i < 3 else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return "\n".join(as_text(rows, left=3))
 
 
 def _open_sets(texts: Sequence[str]) -> dict[str, list[Selection]]:
