@@ -156,24 +156,12 @@ def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> 
     pairs = {(_subject(run), str(run[field])) for run in runs if is_known(run.get(field))}
     if not pairs:
         raise unknown(f"No run has a '{field}' to group subjects by", field_names(runs))
-    return _connected(subjects, [(subject, (subject[0], value)) for subject, value in pairs])
+    from scipy.cluster.hierarchy import DisjointSet  # slow to import, and most lists need no groups
 
-
-def _connected(subjects: list[Subject], links: list[tuple[Subject, Any]]) -> list[list[Subject]]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    # Nodes are the subjects, then what links them.
-    nodes = {node: i for i, node in enumerate(subjects)}
-    ties = {tie: len(nodes) + i for i, tie in enumerate(dict.fromkeys(tie for _, tie in links))}
-    ends = [nodes[subject] for subject, _ in links], [ties[tie] for _, tie in links]
-    size = len(nodes) + len(ties)
-    graph = coo_array((np.ones(len(links), bool), ends), shape=(size, size))
-    _, component = connected_components(graph, directed=False)
-    groups = collections.defaultdict(list)
-    for subject, label in zip(subjects, component, strict=False):
-        groups[label].append(subject)
-    return sorted(groups.values())
+    groups, first = DisjointSet(subjects), {}
+    for subject, value in pairs:
+        groups.merge(subject, first.setdefault((subject[0], value), subject))
+    return sorted(map(sorted, groups.subsets()))
 
 
 def _subject(run: dict[str, Any]) -> Subject:
