@@ -7,7 +7,6 @@ of subjects in which families stay together come from the restricted table of th
 table of batches (see `hcp_batches`).
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--tasks", metavar="LIST", help="tasks to take, such as REST1,REST2 or MOVIE*")
     add("--restricted-csv", metavar="FILE", help="table that tells families: batches keep them")
     add("--batches-table", metavar="FILE", help="table of subject and batch: CSV, TSV or JSON")
-    add("--batches", type=_numbers, metavar="LIST", help="batches to convert, such as 0-17")
+    add("--batches", type=parse_numbers, metavar="LIST", help="batches to convert, such as 0-17")
     args = parse(parser, argv)
     with kind_errors():
         runs, remarks = find_hcp_runs(
@@ -111,13 +110,6 @@ def add_batches(
     if not kept:
         raise InputError("No run is in these batches: give others with --batches.")
     return kept, remarks
-
-
-def _numbers(text: str) -> frozenset[int]:
-    try:
-        return parse_numbers(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}: write 0-17 or 0,3,5") from None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ subject is in which batch follows from the families, which only the restricted t
 tells, and from the set of subjects: with others in the tree, the batches are others too.
 """
 
+import argparse
 import json
 import os
 import re
@@ -85,16 +86,13 @@ def read_batches(path: str | os.PathLike) -> dict[str, int]:
 
 
 def parse_numbers(text: str) -> frozenset[int]:
-    """{0, 1, 2, 5} of "0-2,5".
-
-    Raises:
-      ValueError: it is no list of numbers and ranges.
-    """
+    """{0, 1, 2, 5} of "0-2,5": the type of a flag."""
     numbers: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"'{part}' is no number and no range")
+            fault = f"'{part}' is no number and no range: write 0-17 or 0,3,5"
+            raise argparse.ArgumentTypeError(fault)
         numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return frozenset(numbers)
 
