@@ -9,14 +9,13 @@ networks, R sources that networks share, C conditions.
 import dataclasses
 import functools
 
-import nibabel
 import numpy as np
 import scipy.sparse
 from scipy.spatial import cKDTree
 
 from data_tools.simulate.people import DIAGNOSIS_NAMES, Person, draw_person, subject_rng
 from data_tools.simulate.study import Study
-from data_tools.spaces.standard_maps import fsaverage5_file, standard_cortex
+from data_tools.spaces.standard_maps import fsaverage5_middle, standard_cortex
 
 N_VERTICES = 10_242  # of one hemisphere of fsaverage5; arrays hold left then right
 
@@ -32,8 +31,7 @@ def diffusion() -> tuple[scipy.sparse.csr_array, float]:
     axis).
     """
     rows, columns, squares, n = [], [], [], 2 * N_VERTICES
-    for offset, side in ((0, "left"), (N_VERTICES, "right")):
-        points, triangles = _surface(side)
+    for offset, (points, triangles) in zip((0, N_VERTICES), fsaverage5_middle(), strict=True):
         # Triangles of a closed surface are oriented alike: each edge comes once in each direction.
         edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
         squares.append(((points[edges[:, 0]] - points[edges[:, 1]]) ** 2).sum(1))
@@ -58,7 +56,7 @@ def mirror() -> np.ndarray:
     lie 16 mm apart on the two. The folded surfaces themselves are close mirror images (sulcal
     depth of matched vertices correlates at 0.97).
     """
-    left, right = _surface("left")[0], _surface("right")[0]
+    (left, _), (right, _) = fsaverage5_middle()
     return cKDTree(left).query(right * [-1, 1, 1])[1]
 
 
@@ -106,17 +104,7 @@ def cortex() -> np.ndarray:
 @functools.cache
 def mid_surface() -> np.ndarray:
     """(20,484, 3) places of the vertices in mm, half way through the cortex."""
-    return np.concatenate([_surface(side)[0] for side in ("left", "right")])
-
-
-@functools.cache
-def _surface(side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Points (10242, 3) in mm half way through the cortex, and triangles (20480, 3)."""
-    points = []
-    for depth in ("white", "pial"):
-        mesh = nibabel.load(fsaverage5_file(f"{depth}_{side}.gii.gz"))
-        points.append(mesh.agg_data("pointset").astype(np.float64))
-    return (points[0] + points[1]) / 2, mesh.agg_data("triangle").astype(np.int64)
+    return np.concatenate([points for points, _ in fsaverage5_middle()])
 
 
 N_NETWORKS, N_SOURCES, N_BACKGROUND = 14, 3, 96

@@ -108,7 +108,7 @@ def standard_surfaces(space: str) -> tuple[Surface, Surface]:
     A vertex whose z is not 0 is not on the flat surface: it lies in a part that was cut away.
     """
     _check_standard(space)
-    fsaverage5 = [read_flat_surface(path) for path in fsaverage5_surfaces()]
+    fsaverage5 = _fsaverage5_meshes("flat")
     if space == "fsaverage5":
         return tuple(fsaverage5)
     triangles = np.cumsum(_fslr("triangle_steps"), axis=1, dtype=np.int32).T
@@ -145,6 +145,19 @@ def fsaverage5_file(name: str) -> Path:
     return Path(str(importlib.resources.files("nilearn"))) / "datasets/data/fsaverage5" / name
 
 
+def _fsaverage5_meshes(kind: str) -> list[Surface]:
+    paths = (fsaverage5_file(f"{kind}_{side}.gii.gz") for side in ("left", "right"))
+    return [read_flat_surface(path) for path in paths]
+
+
+@functools.cache
+def fsaverage5_middle() -> list[Surface]:
+    """Points and triangles of fsaverage5 half way through the cortex, left and right, in mm."""
+    depths = zip(_fsaverage5_meshes("white"), _fsaverage5_meshes("pial"), strict=True)
+    return [((white + pial) / 2, triangles) for (white, _), (pial, triangles) in depths]
+
+
+@functools.cache
 def nearest_fsaverage5() -> np.ndarray:
     """(64984,) int32: the closest cortical vertex of fsaverage5 for each vertex of fsLR-32k.
 
@@ -152,7 +165,7 @@ def nearest_fsaverage5() -> np.ndarray:
     spaces the left comes first. Closest is on the sphere; medial wall vertices of fsLR-32k get a
     cortical vertex as well.
     """
-    spheres = _fsaverage5_spheres()
+    spheres = _fsaverage5_meshes("sphere")
     places = _carry_to_fslr([points for points, _ in spheres])
     nearest, first = [], 0
     for (points, _), cortex, place in zip(
@@ -174,7 +187,7 @@ def _carry_to_fslr(values: Sequence[np.ndarray]) -> list[np.ndarray]:
     # The flat surfaces lack the triangles that were cut: the spheres have all of them.
     return [
         np.einsum("xk,xkc->xc", weights[side], values[side][triangles[_fslr("face")[side]]])
-        for side, (_, triangles) in enumerate(_fsaverage5_spheres())
+        for side, (_, triangles) in enumerate(_fsaverage5_meshes("sphere"))
     ]
 
 
@@ -183,12 +196,6 @@ def _fslr(name: str) -> np.ndarray:
     """An array of the package data of fsLR-32k; the script that made them says what is in them."""
     with np.load(_FSLR) as data:
         return data[name]
-
-
-def _fsaverage5_spheres() -> list[Surface]:
-    return [
-        read_flat_surface(fsaverage5_file(f"sphere_{side}.gii.gz")) for side in ("left", "right")
-    ]
 
 
 def checksums(paths: Sequence[str | os.PathLike], names: bool) -> list[dict[str, str]]:

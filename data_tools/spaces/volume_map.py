@@ -15,11 +15,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from data_tools.errors import InputError
-from data_tools.readers.surfaces import read_flat_surface
 from data_tools.readers.volume_run import MNI_AFFINE
 from data_tools.spaces.geometry import Geometry
 from data_tools.spaces.space_map import Sample, SpaceMap
-from data_tools.spaces.standard_maps import fsaverage5_file, standard_flat_map
+from data_tools.spaces.standard_maps import fsaverage5_middle, standard_flat_map
 
 SPACE = "mni_cortex"
 _CUBE = 8
@@ -107,7 +106,9 @@ def _picture(cortex_ZxYxX: np.ndarray, columns: np.ndarray) -> np.ndarray:
     A pixel shows the voxel nearest to the middle of the cortical sheet at its vertex of fsaverage5.
     """
     flat_map = standard_flat_map("fsaverage5")
-    middles = _middle_surface()
+    # Half way through the cortex at the vertices of fsaverage5, in mm of MNI152.
+    middles = np.concatenate([points for points, _ in fsaverage5_middle()])
+    middles = middles @ _TO_MNI152[:, :3].T + _TO_MNI152[:, 3]
     z, y, x = np.nonzero(cortex_ZxYxX)
     voxels = np.column_stack([x, y, z]) @ MNI_AFFINE[:3, :3].T + MNI_AFFINE[:3, 3]
     places = np.flatnonzero(columns.reshape(-1) >= 0)
@@ -117,13 +118,3 @@ def _picture(cortex_ZxYxX: np.ndarray, columns: np.ndarray) -> np.ndarray:
     picture = np.full(flat_map.geometry.mask.shape, -1, np.int32)
     picture[flat_map.geometry.mask] = flat_map.sample_nearest(place)
     return picture
-
-
-def _middle_surface() -> np.ndarray:
-    """(X, 3) mm in MNI152: between white matter and pia at the vertices of fsaverage5."""
-    sides = []
-    for side in ("left", "right"):
-        paths = (fsaverage5_file(f"{kind}_{side}.gii.gz") for kind in ("white", "pial"))
-        sides.append(np.mean([read_flat_surface(path)[0] for path in paths], axis=0))
-    points = np.concatenate(sides)
-    return points @ _TO_MNI152[:, :3].T + _TO_MNI152[:, 3]

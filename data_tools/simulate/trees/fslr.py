@@ -22,12 +22,6 @@ _MNI_2MM = np.array([[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 
 
 
 @functools.cache
-def fslr_source() -> np.ndarray:
-    """(64984,) vertex of fsaverage5, of 20,484, for each of fsLR-32k; both left then right."""
-    return nearest_fsaverage5()
-
-
-@functools.cache
 def fslr_cortex() -> np.ndarray:
     """(64984,) bool: 29,696 vertices of the left cortex and 29,716 of the right."""
     return np.concatenate(standard_cortex("fsLR-32k"))
@@ -50,6 +44,6 @@ def to_grayordinates(series_TxX: np.ndarray) -> np.ndarray:
 
     The voxels have the series of some vertices.
     """
-    cortex = fslr_source()[fslr_cortex()]
+    cortex = nearest_fsaverage5()[fslr_cortex()]
     deep = cortex[:: len(cortex) // (len(_STRUCTURES) * _VOXELS)][: len(_STRUCTURES) * _VOXELS]
     return series_TxX[:, np.concatenate([cortex, deep])]

@@ -17,7 +17,8 @@ from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.runs import SimulatedRun, draw_run
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.forms import Form, run_units, save_gifti
-from data_tools.simulate.trees.fslr import fslr_cortex, fslr_source
+from data_tools.simulate.trees.fslr import fslr_cortex
+from data_tools.spaces.standard_maps import nearest_fsaverage5
 
 TR = 1.0
 N_IMAGES = 73_000
@@ -48,7 +49,7 @@ def write_unit(
     root = directory / subject_name(index)
     folder = root / "32k_fs_LR" / "timeseries"
     folder.mkdir(parents=True, exist_ok=True)
-    halves = (np.split(values, 2) for values in (fslr_source(), fslr_cortex()))
+    halves = (np.split(values, 2) for values in (nearest_fsaverage5(), fslr_cortex()))
     for side, (source, cortex) in enumerate(zip(*halves, strict=True)):
         series = run.series[:, source]
         series[:, ~cortex] = 0

@@ -19,9 +19,10 @@ from data_tools.simulate.people import draw_person
 from data_tools.simulate.runs import draw_run, draw_site
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.bids_tree import SETTLING
-from data_tools.simulate.trees.fslr import fslr_cortex, fslr_source
+from data_tools.simulate.trees.fslr import fslr_cortex
 from data_tools.simulate.trees.hcp_tree import MERGED_RETINOTOPY, acquisition, write_tables
 from data_tools.simulate.write_study import simulate
+from data_tools.spaces.standard_maps import nearest_fsaverage5
 from data_tools.store.reader import Store
 from tests.data_tools.simulate.simulated_trees import STUDY, simulated_tree, study_of
 
@@ -53,7 +54,7 @@ def read_dtseries(source) -> tuple[np.ndarray, float]:
 
 
 def on_fslr(run) -> np.ndarray:
-    return run.series[:, fslr_source()[fslr_cortex()]]
+    return run.series[:, nearest_fsaverage5()[fslr_cortex()]]
 
 
 def test_fmriprep_tree_is_a_raw_dataset_with_derivatives(tree):
