@@ -44,11 +44,8 @@ class Retries:
         self._ended = threading.Event()
         self._told = False
 
-    def __getstate__(self) -> dict[str, float]:
-        return {"patience": self.patience}
-
-    def __setstate__(self, state: dict[str, float]) -> None:
-        self.__init__(**state)
+    def __reduce__(self) -> tuple[type, tuple[float]]:
+        return Retries, (self.patience,)
 
     def end(self) -> None:
         """From now on the first failure counts: nobody waits for the answer any more."""
