@@ -5,24 +5,24 @@ header goes first and the data follow in pieces. What is written, `np.load` alon
 """
 
 import os
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.files.atomic import publish_file
 
 
-def write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Writes the header of a C-ordered array; the data follow by `write_data`."""
-    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": description, "fortran_order": False, "shape": tuple(shape)}
-    )
-
-
-def write_data(file: BinaryIO, array: np.ndarray) -> None:
-    """Appends the bytes of an array in C order."""
-    file.write(as_bytes(array))
+def publish_array(
+    path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[np.ndarray]
+) -> None:
+    """Publishes a C-ordered array, durably, from pieces of it that follow one another."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with publish_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(as_bytes(piece))
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.files.atomic import fsync_directory, publish_file, write_bytes
-from data_tools.files.npy import as_bytes, open_array, write_data, write_header
+from data_tools.files.atomic import fsync_directory, write_bytes
+from data_tools.files.npy import as_bytes, open_array, publish_array
 from data_tools.store.parts import Parts, to_json
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_run_lines
 
@@ -111,12 +111,9 @@ class Layout:
         fsync_directory(self.directory)
         for i, name in enumerate(("mean", "std")):
             path = self._stats_path(name)
-            if path.is_file():
-                continue
-            with publish_file(path) as file:
-                write_header(file, (len(self.plan), *self._patches), SCALE_DTYPE)
-                for line in self.plan:
-                    write_data(file, self._parts.scale(line)[i])
+            if not path.is_file():
+                shape, scales = (len(self.plan), *self._patches), map(self._parts.scale, self.plan)
+                publish_array(path, shape, SCALE_DTYPE, (scale[i] for scale in scales))
 
     def write_shards(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Writes the shards that are not there yet, and deletes the parts behind them.
@@ -128,11 +125,8 @@ class Layout:
         for shard, lines in enumerate(self._shard_lines):
             frames, path = self._shard_frames[shard], self._shard_path(shard)
             if not path.is_file():
-                with publish_file(path) as file:
-                    write_header(file, (frames, *self._patches), FRAME_DTYPE)
-                    for line in lines:
-                        for piece in self._parts.pieces(line):
-                            write_data(file, piece)
+                shape = (frames, *self._patches)
+                publish_array(path, shape, FRAME_DTYPE, map(self._parts.frames, lines))
             for line in lines:
                 self._parts.remove(line["key"])
             done += frames

@@ -8,18 +8,15 @@ Processes that write different runs never meet in a file.
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.files.atomic import publish_file, write_bytes
-from data_tools.files.npy import as_bytes, open_array, write_data, write_header
+from data_tools.files.atomic import write_bytes
+from data_tools.files.npy import as_bytes, open_array, publish_array
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_json, scale_checksum
-
-_PIECE_BYTES = 16 * 2**20
 
 
 class Parts:
@@ -47,13 +44,10 @@ class Parts:
             line["scale_crc32"] = scale_checksum(*scale)
         # The old part stops counting before its files change.
         self._path(line["key"], "json").unlink(missing_ok=True)
-        with publish_file(self._path(line["key"], "npy")) as file:
-            write_header(file, frames.shape, FRAME_DTYPE)
-            write_data(file, frames)
+        publish_array(self._path(line["key"], "npy"), frames.shape, FRAME_DTYPE, [frames])
         if scale is not None:
-            with publish_file(self._path(line["key"], "scale.npy")) as file:
-                write_header(file, (2, *self._patches), SCALE_DTYPE)
-                write_data(file, np.stack(scale))
+            path = self._path(line["key"], "scale.npy")
+            publish_array(path, (2, *self._patches), SCALE_DTYPE, scale)
         write_bytes(self._path(line["key"], "json"), to_json(line, f"Run {line['key']}"))
 
     def line(self, key: str) -> dict[str, Any] | None:
@@ -68,25 +62,19 @@ class Parts:
     def intact(self, line: dict[str, Any]) -> bool:
         """Whether the files of a part are whole and match their checksums."""
         try:
-            for _ in self.pieces(line):
-                pass
+            self.frames(line)
             self.scale(line)
         except InputError:
             return False
         return True
 
-    def pieces(self, line: dict[str, Any]) -> Iterator[np.ndarray]:
-        """The frames of a part in (t, N, P) pieces; InputError at the end if they are damaged."""
+    def frames(self, line: dict[str, Any]) -> np.ndarray:
+        """(T, N, P) float16 map of the frames of a part; InputError if they are damaged."""
         shape = (line["n_frames"], *self._patches)
         frames = open_array(self._path(line["key"], "npy"), shape, FRAME_DTYPE)
-        step = max(1, _PIECE_BYTES // frames[0].nbytes)
-        checksum = 0
-        for start in range(0, len(frames), step):
-            piece = frames[start : start + step]
-            checksum = zlib.crc32(as_bytes(piece), checksum)
-            yield piece
-        if checksum != line["crc32"]:
+        if zlib.crc32(as_bytes(frames)) != line["crc32"]:
             raise self._damaged(line)
+        return frames
 
     def scale(self, line: dict[str, Any]) -> np.ndarray | None:
         """(2, N, P) float32 mean and std of a part, or None; InputError if they are damaged."""
