@@ -29,21 +29,6 @@ _SHARED = "shared1000"
 _TOLERANCE = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """An included trial.
-
-    Attributes:
-      onset: seconds from the first frame.
-      nsd_id: number of its image from 0.
-      labels: what its event gets: trial_id, and category_id or shared1000_category_id.
-    """
-
-    onset: float
-    nsd_id: int
-    labels: dict[str, int]
-
-
 def label_runs(
     runs: Sequence[RunFiles],
     trials: str | os.PathLike | None = None,
@@ -71,9 +56,11 @@ def label_runs(
 
 def read_trials(
     path: str | os.PathLike, classes: np.ndarray | None = None
-) -> dict[tuple[str, int, int], list[Trial]]:
+) -> dict[tuple[str, int, int], list[Event]]:
     """The included trials (CSV) of each subject, session and run.
 
+    A trial has its onset in seconds from the first frame, nsd_id, the number of its image from 0,
+    and the labels of its event: trial_id, and category_id or shared1000_category_id.
     `classes` has the class of each image, for tables without a column category_id.
     """
     rows = read_rows(path, ",")
@@ -111,14 +98,14 @@ def read_classes(path: str | os.PathLike) -> np.ndarray:
     return logits.argmax(1)
 
 
-def _trial(row: dict[str, str], classes: np.ndarray | None) -> Trial:
+def _trial(row: dict[str, str], classes: np.ndarray | None) -> Event:
     nsd_id = int(row["nsd_id"])
     if not 0 <= nsd_id < N_IMAGES:
         raise ValueError(f"no image {nsd_id}")
     category = int(row["category_id"]) if "category_id" in row else int(classes[nsd_id])
     name = "category_id" if row.get("split") != _SHARED else f"{_SHARED}_category_id"
     labels = {name: category} | ({"trial_id": int(row["trial_id"])} if "trial_id" in row else {})
-    return Trial(float(row["onset"]), nsd_id, labels)
+    return {"onset": float(row["onset"]), "nsd_id": nsd_id} | labels
 
 
 def _place(run: RunFiles) -> tuple[str, int, int]:
@@ -127,7 +114,7 @@ def _place(run: RunFiles) -> tuple[str, int, int]:
 
 def _labelled(
     run: RunFiles,
-    table: dict[tuple[str, int, int], list[Trial]] | None,
+    table: dict[tuple[str, int, int], list[Event]] | None,
     classes: np.ndarray | None,
     source: str,
 ) -> RunFiles:
@@ -142,7 +129,7 @@ def _labelled(
 
 def _read_labelled(
     read: Callable[[], list[Event]] | None,
-    trials: list[Trial] | None,
+    trials: list[Event] | None,
     classes: np.ndarray | None,
     name: str,
 ) -> list[Event]:
@@ -155,13 +142,16 @@ def _read_labelled(
         found = [
             i
             for i, event in enumerate(events)
-            if event["nsd_id"] == trial.nsd_id and abs(event["onset"] - trial.onset) < _TOLERANCE
+            if event["nsd_id"] == trial["nsd_id"]
+            and abs(event["onset"] - trial["onset"]) < _TOLERANCE
         ]
-        labels |= dict.fromkeys(found, trial.labels)
+        labels |= dict.fromkeys(found, trial)
         lost += [] if found else [trial]
     if lost:
+        image, onset = lost[0]["nsd_id"], lost[0]["onset"]
         raise InputError(
             f"{len(lost)} of {len(trials)} included trials are not in the design of {name}, such "
-            f"as image {lost[0].nsd_id} at {lost[0].onset:g} s: give the table of these designs."
+            f"as image {image} at {onset:g} s: give the table of these designs."
         )
-    return [event | labels.get(i, {}) for i, event in enumerate(events)]
+    # The onset stays that of the design.
+    return [labels.get(i, {}) | event for i, event in enumerate(events)]
