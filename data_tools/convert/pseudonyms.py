@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_tools.convert.raw_run import RunFiles
 from data_tools.errors import InputError
-from data_tools.readers.surface_run import hemisphere, left_of, right_of, without_hemisphere
+from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 
 _SHORTEST_SALT = 16  # bytes; a shorter one could be guessed
 _DIGITS = 12
@@ -67,8 +67,8 @@ class Pseudonyms:
         paths += run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
         known: set[str] = set()
         for path in (Path(path) for path in paths if isinstance(path, str | os.PathLike)):
-            other_side = {"left": right_of, "right": left_of}.get(hemisphere(path.name), str)
-            for name in {path.name, other_side(path.name)}:
+            sided = hemisphere(path.name) is not None
+            for name in {path.name, other_side(path.name) if sided else path.name}:
                 stem = without_hemisphere(name).split(".")[0] or name
                 known |= {str(path.with_name(name)), name, stem}
             known.add(str(path.parent))

@@ -154,22 +154,13 @@ def hemisphere(name: str) -> str | None:
     return found and found[1]
 
 
-def right_of(name: str) -> str:
-    """The name of the right hemisphere's file beside that of the left."""
-    return _on_side(name, 1)
-
-
-def left_of(name: str) -> str:
-    """The name of the left hemisphere's file beside that of the right."""
-    return _on_side(name, 0)
-
-
-def _on_side(name: str, side: int) -> str:
+def other_side(name: str) -> str:
+    """The name of the other hemisphere's file beside that of one."""
     found = _find(name)
     if found is None:
         raise without_side(name)
-    match, _, pair = found
-    return name[: match.start()] + pair[side] + name[match.end() :]
+    match, side, pair = found
+    return name[: match.start()] + pair[side == "left"] + name[match.end() :]
 
 
 def without_side(file: str | os.PathLike) -> InputError:

@@ -22,9 +22,8 @@ from data_tools.readers.surface_run import (
     SurfaceHeader,
     SurfaceRun,
     hemisphere,
-    left_of,
+    other_side,
     readable,
-    right_of,
     told_tr,
     without_side,
 )
@@ -129,8 +128,8 @@ def _find_right(left: Path) -> Path:
     if side is None:
         raise without_side(left)
     if side == "right":
-        raise InputError(f"{left} is a right hemisphere: put {left_of(left.name)} beside it.")
-    right = left.with_name(right_of(left.name))
+        raise InputError(f"{left} is a right hemisphere: put {other_side(left.name)} beside it.")
+    right = left.with_name(other_side(left.name))
     if not right.exists():
         raise InputError(f"{left} has no right hemisphere beside it: put {right.name} there.")
     return right

@@ -18,7 +18,7 @@ from data_tools.convert.releases.bids_files import (
 )
 from data_tools.errors import InputError
 from data_tools.readers.cifti import is_cifti
-from data_tools.readers.surface_run import hemisphere, left_of, without_hemisphere
+from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 from data_tools.readers.volume_run import is_volume
 from data_tools.store.checks import RESERVED
 
@@ -187,7 +187,7 @@ def _left(path: Path) -> Path:
     """The left hemisphere beside a right one, where there is one."""
     if is_cifti(path) or is_volume(path) or hemisphere(path.name) != "right":
         return path
-    left = path.with_name(left_of(path.name))
+    left = path.with_name(other_side(path.name))
     return left if left.exists() else path
 
 

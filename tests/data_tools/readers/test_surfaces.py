@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.readers.surface_run import hemisphere, left_of, right_of, without_hemisphere
+from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 from data_tools.readers.surfaces import (
     read_flat_surface,
     read_roi,
@@ -91,15 +91,14 @@ def test_roi(tmp_path):
 )
 def test_hemispheres_by_name(left, right, bare):
     assert (hemisphere(left), hemisphere(right)) == ("left", "right")
-    assert (right_of(left), left_of(right)) == (right, left)
+    assert (other_side(left), other_side(right)) == (right, left)
     assert without_hemisphere(left) == without_hemisphere(right) == bare
     assert hemisphere("sub-01_task-Left2_bold.dtseries.nii") is None
 
 
-@pytest.mark.parametrize("other", [left_of, right_of])
-def test_a_name_without_a_side_has_no_other_side(other):
+def test_a_name_without_a_side_has_no_other_side():
     with pytest.raises(InputError, match="sub-01_bold.func.gii does not say its hemisphere"):
-        other("sub-01_bold.func.gii")
+        other_side("sub-01_bold.func.gii")
 
 
 def test_what_is_wrong_is_one_sentence(tmp_path):
