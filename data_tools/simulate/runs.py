@@ -28,6 +28,7 @@ from data_tools.simulate.brain import (
     Subject,
     cortex,
     draw_group,
+    draw_subject,
     smooth,
     smooth_fields,
 )
@@ -117,7 +118,7 @@ class SimulatedRun:
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def draw_run(
     study: Study,
-    subject: Subject,
+    index: int,
     task: str,
     number: int,
     *,
@@ -127,10 +128,12 @@ def draw_run(
     """A run of a subject: of task "rest" or that of the study, and its number from 1.
 
     Args:
+      index: of the subject, from 0.
       tr: seconds from frame to frame; None takes that of the subject's site.
       onset_step: seconds; events begin at multiples of it, 0 for any time.
     """
-    group, site = draw_group(study), draw_site(study, subject.site)
+    group, subject = draw_group(study), draw_subject(study, index)
+    site = draw_site(study, subject.site)
     tr = tr or site.tr
     what, n_frames = (subject.name, task, number), study.frames_at(tr)
     motion = draw_motion(study.rng("motion", *what), subject.displacement, n_frames, tr)

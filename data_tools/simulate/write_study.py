@@ -21,7 +21,6 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import publish_directory
 from data_tools.parallel import in_parallel
 from data_tools.readers.surface_run import SurfaceRun
-from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.people import table_fields
 from data_tools.simulate.runs import draw_run
 from data_tools.simulate.study import Study
@@ -138,7 +137,7 @@ def _write_stores(directory: Path, study: Study, split: dict[str, range], jobs: 
 
 def write_to_store(writer: StoreWriter, study: Study, index: int, task: str, number: int) -> None:
     """Takes a run through the preprocessing of real runs and adds it to a store."""
-    run = draw_run(study, draw_subject(study, index), task, number)
+    run = draw_run(study, index, task, number)
     surface_run = SurfaceRun(*np.split(run.series, 2, axis=1), run.tr)
     frames = process_run(surface_run, standard_flat_map("fsaverage5"), RECIPE, run.key)
     qc = frames.qc

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis
 
-from data_tools.simulate.brain import cortex, draw_subject
+from data_tools.simulate.brain import cortex
 from data_tools.simulate.motion import PARAMETERS
 from data_tools.simulate.people import draw_person, table_fields
 from data_tools.simulate.runs import SimulatedRun, draw_run, slow_fluctuations
@@ -122,7 +122,7 @@ _FMRIPREP = Path("derivatives") / "fmriprep"
 
 def write_gifti(directory: Path, study: Study, index: int, task: str, number: int) -> None:
     """Writes a run as a pair of GIFTI time series, with sidecars and events."""
-    run = draw_run(study, draw_subject(study, index), task, number)
+    run = draw_run(study, index, task, number)
     folder = _write_events(directory, run)
     for side, series in enumerate(np.split(run.series, 2, axis=1)):
         name = f"{run.key}_hemi-{'LR'[side]}_space-fsaverage5_bold"
@@ -132,7 +132,7 @@ def write_gifti(directory: Path, study: Study, index: int, task: str, number: in
 
 def write_cifti(directory: Path, study: Study, index: int, task: str, number: int) -> None:
     """Writes a run as a CIFTI dense time series of both cortices, with sidecar and events."""
-    run = draw_run(study, draw_subject(study, index), task, number)
+    run = draw_run(study, index, task, number)
     folder, name = _write_events(directory, run), f"{run.key}_space-fsaverage5_bold"
     data = cifti_bytes(run.series[:, cortex()], _fsaverage5_axis, run.tr)
     (folder / f"{name}.dtseries.nii").write_bytes(data)
@@ -141,7 +141,7 @@ def write_cifti(directory: Path, study: Study, index: int, task: str, number: in
 
 def write_fmriprep(directory: Path, study: Study, index: int, task: str, number: int) -> None:
     """Writes a run on fsLR-32k with its confounds, and its events in the raw dataset."""
-    run = draw_run(study, draw_subject(study, index), task, number)
+    run = draw_run(study, index, task, number)
     _write_events(directory, run)
     folder = _func(directory / _FMRIPREP, run)
     run.series[0] *= SETTLING

@@ -12,7 +12,6 @@ subject was at 7T too, and the first of them has the merged retinotopy run that 
 
 from pathlib import Path
 
-from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.people import draw_person
 from data_tools.simulate.runs import draw_run
 from data_tools.simulate.study import Study
@@ -60,7 +59,7 @@ def write_unit(
     directory: Path, study: Study, index: int, name: str, task: str, number: int, tr: float
 ) -> None:
     """Writes a run as CIFTI, and the explanatory variables of a task."""
-    run = draw_run(study, draw_subject(study, index), task, number, tr=tr)
+    run = draw_run(study, index, task, number, tr=tr)
     folder = directory / subject_name(index) / "MNINonLinear" / "Results" / name
     folder.mkdir(parents=True)
     data = cifti_bytes(to_grayordinates(run.series), grayordinates, tr)

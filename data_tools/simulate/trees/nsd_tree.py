@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.runs import SimulatedRun, draw_run
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.forms import Form, run_units, save_gifti
@@ -45,7 +44,7 @@ def write_unit(
     directory: Path, study: Study, index: int, task: str, number: int, place: str
 ) -> None:
     """Writes a run as a pair of GIFTI time series, and which images it showed."""
-    run = draw_run(study, draw_subject(study, index), task, number, tr=TR, onset_step=TR)
+    run = draw_run(study, index, task, number, tr=TR, onset_step=TR)
     root = directory / subject_name(index)
     folder = root / "32k_fs_LR" / "timeseries"
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.simulate.brain import cortex, draw_subject, mid_surface
+from data_tools.simulate.brain import cortex, mid_surface
 from data_tools.simulate.runs import draw_run
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.forms import Form, cifti_bytes
@@ -40,7 +40,6 @@ def units(study: Study) -> list[tuple[int, int]]:
 
 def write_unit(directory: Path, study: Study, index: int, visit: int) -> None:
     """Writes the zip of a visit."""
-    subject = draw_subject(study, index)
     instance = visit - 1 + _FIRST_INSTANCE
     lost = missing_vertices(study, index, visit)
     path = directory / f"{subject_name(index)}_32136_{instance}_0.zip"
@@ -48,7 +47,7 @@ def write_unit(directory: Path, study: Study, index: int, visit: int) -> None:
         for kind, task in (("rfMRI", "rest"), ("tfMRI", study.task)):
             if (task, visit) not in study.run_names:
                 continue
-            run = draw_run(study, subject, task, visit, tr=TR)
+            run = draw_run(study, index, task, visit, tr=TR)
             run.series[:, lost] = 0
             data = cifti_bytes(to_grayordinates(run.series), grayordinates, TR)
             # A name alone has a fixed date, so that the same flags give the same bytes. Level 0

@@ -87,7 +87,7 @@ def test_stores_hold_each_subject_once_with_events_and_traits(tmp_path):
 def test_trees_give_back_the_series_and_what_the_store_holds(tmp_path, kind):
     study = Study(subjects=3, runs=1, rest_runs=0, frames=56, conditions=2, tr=1.5)
     simulate(study, tmp_path / kind, kind=kind)
-    run = draw_run(study, draw_subject(study, 1), "block", 1)
+    run = draw_run(study, 1, "block", 1)
     stem = tmp_path / kind / "sub-002" / "func" / "sub-002_task-block_run-01"
     ending = {"gifti": "hemi-L_space-fsaverage5_bold.func.gii"}.get(
         kind, "space-fsaverage5_bold.dtseries.nii"
@@ -117,7 +117,7 @@ def accuracy(effect: float) -> float:
     clips, labels, subjects = [], [], []
     for index in range(study.subjects):
         for number in (1, 2):
-            run = draw_run(study, draw_subject(study, index), "block", number)
+            run = draw_run(study, index, "block", number)
             series = landmark_series(run)
             for event in run.events:
                 start = int(event["onset"])
@@ -140,8 +140,8 @@ def test_effect_moves_accuracy_from_chance_to_near_perfect():
 def test_effect_of_zero_leaves_no_trace_of_the_task():
     """The series is that of the same brain at rest: other conditions and timing change nothing."""
     block, event = (Study(frames=80, conditions=2, task=t, effect=0.0) for t in ("block", "event"))
-    run = draw_run(block, draw_subject(block, 0), "block", 1)
-    other = draw_run(event, draw_subject(event, 0), "block", 1)
+    run = draw_run(block, 0, "block", 1)
+    other = draw_run(event, 0, "block", 1)
     assert run.events != other.events
     np.testing.assert_array_equal(run.series, other.series)
 
@@ -151,7 +151,7 @@ def test_larger_studies_keep_what_smaller_ones_have():
     first, second = draw_subject(small, 0), draw_subject(large, 0)
     np.testing.assert_array_equal(first.networks, second.networks)
     np.testing.assert_array_equal(first.patterns, second.patterns[:2])
-    rest = [draw_run(study, draw_subject(study, 0), "rest", 1) for study in (small, large)]
+    rest = [draw_run(study, 0, "rest", 1) for study in (small, large)]
     np.testing.assert_array_equal(rest[0].series, rest[1].series)
 
 
@@ -160,7 +160,7 @@ def test_runs_of_a_subject_are_more_alike_than_those_of_others():
     connectomes = []
     for task in ("rest", "block"):
         for index in range(4):
-            run = draw_run(study, draw_subject(study, index), task, 1)
+            run = draw_run(study, index, task, 1)
             correlation = np.corrcoef(landmark_series(run).T)
             connectomes.append(correlation[np.triu_indices(len(correlation), 1)])
     similar = np.corrcoef(connectomes)[:4, 4:]
@@ -169,7 +169,7 @@ def test_runs_of_a_subject_are_more_alike_than_those_of_others():
 
 
 def test_series_look_like_cortex():
-    run = draw_run(Study(), draw_subject(Study(), 0), "rest", 1)
+    run = draw_run(Study(), 0, "rest", 1)
     series = cortical_series(run)
     lag = (series[1:] * series[:-1]).mean()
     assert 0.55 < lag < 0.85  # at a TR of 1 s, lightly smoothed surface data

@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_score
 
 from data_tools.errors import InputError
 from data_tools.simulate.__main__ import main
-from data_tools.simulate.brain import cortex, draw_subject, draw_traits
+from data_tools.simulate.brain import cortex, draw_traits
 from data_tools.simulate.motion import PARAMETERS, draw_motion
 from data_tools.simulate.people import draw_person
 from data_tools.simulate.runs import draw_run, draw_site
@@ -67,7 +67,7 @@ def test_fmriprep_tree_is_a_raw_dataset_with_derivatives(tree):
     assert {row["site"] for row in people} == {"site1", "site2"}
 
     for index, person in enumerate(people):
-        run = draw_run(study, draw_subject(study, index), "event", 2)
+        run = draw_run(study, index, "event", 2)
         stem = f"{person['participant_id']}/func/{person['participant_id']}_task-event_run-02"
         series, tr = read_dtseries(derived / f"{stem}_space-fsLR_den-91k_bold.dtseries.nii")
         assert tr == run.tr == {"site1": 1.0, "site2": 0.72}[person["site"]]
@@ -83,7 +83,7 @@ def test_fmriprep_tree_is_a_raw_dataset_with_derivatives(tree):
 def test_confounds_are_those_of_the_run(tree):
     root, study = tree("fmriprep") / "derivatives" / "fmriprep", study_of("fmriprep")
     rows = read_table(root / "sub-002/func/sub-002_task-rest_run-01_desc-confounds_timeseries.tsv")
-    run = draw_run(study, draw_subject(study, 1), "rest", 1)
+    run = draw_run(study, 1, "rest", 1)
     assert len(rows) == len(run.series)
     table = {name: [row[name].replace("n/a", "nan") for row in rows] for name in rows[0]}
     table = {name: np.array(column, float) for name, column in table.items()}
@@ -128,7 +128,7 @@ def test_hcp_tree_has_acquisitions_and_explanatory_variables(tree):
     for name, tr in (("rfMRI_REST1_7T_PA", 1.0), ("tfMRI_WM_LR", 0.72)):
         series, read_tr = read_dtseries(folder / name / f"{name}_Atlas_MSMAll.dtseries.nii")
         assert read_tr == tr and tr * (len(series) - 1) >= STUDY.seconds
-    run = draw_run(STUDY, draw_subject(STUDY, 0), "event", 1, tr=0.72)
+    run = draw_run(STUDY, 0, "event", 1, tr=0.72)
     np.testing.assert_array_equal(series, on_fslr(run))
     lines = {path.stem: path.read_text().splitlines() for path in (folder / name / "EVs").iterdir()}
     assert lines.pop("Sync")[0].count("\t") == 0
@@ -173,7 +173,7 @@ def test_nsd_tree_has_pairs_and_designs(tree):
     # The first run is a rest run: nothing was shown.
     assert set((designs / f"design_{places[0]}.tsv").read_text().split()) == {"0"}
 
-    run = draw_run(STUDY, draw_subject(STUDY, 1), "event", 2, tr=1.0, onset_step=1.0)
+    run = draw_run(STUDY, 1, "event", 2, tr=1.0, onset_step=1.0)
     halves = [nibabel.load(folder / f"timeseries_{places[2]}.{s}.func.gii") for s in ("lh", "rh")]
     assert all("TimeStep" not in half.meta and not half.darrays[0].meta for half in halves)
     series = np.concatenate(
@@ -251,7 +251,7 @@ def test_motion_is_of_a_realistic_size_at_any_tr():
 
 def test_motion_disturbs_the_signal_in_proportion_to_displacement():
     still, moving, wild = (Study(motion=strength) for strength in (0.0, 1.0, 2.0))
-    runs = [draw_run(study, draw_subject(study, 0), "rest", 1) for study in (still, moving, wild)]
+    runs = [draw_run(study, 0, "rest", 1) for study in (still, moving, wild)]
     displacement = runs[1].motion.displacement
     dvars = [np.sqrt((np.diff(run.series, axis=0) ** 2).mean(1)) for run in runs]
     assert abs(np.corrcoef(dvars[0], displacement[1:])[0, 1]) < 0.3
@@ -285,7 +285,7 @@ def test_diagnosis_is_in_the_coupling_only_as_an_effect():
     assert 0.35 < decoded(of["none"], features["none"]) < 0.65  # within 3.8 standard errors of 0.5
     for kind in ("none", "motion", "silent"):
         np.testing.assert_array_equal(features[kind], features["off"])
-    off, none = (draw_run(of[k], draw_subject(of[k], 0), "rest", 1) for k in ("off", "none"))
+    off, none = (draw_run(of[k], 0, "rest", 1) for k in ("off", "none"))
     np.testing.assert_array_equal(off.series, none.series)
 
 

@@ -12,7 +12,6 @@ import scipy.signal
 from data_tools.inspect.typical import RANGES, far_from_typical, median_figures
 from data_tools.readers.surface_run import SurfaceRun
 from data_tools.readers.surfaces import read_surface_run
-from data_tools.simulate.brain import draw_subject
 from data_tools.simulate.runs import draw_run
 from data_tools.simulate.study import Study
 from data_tools.spaces.geometry import Geometry
@@ -112,7 +111,7 @@ def simulated() -> dict[float, np.ndarray]:
     runs = {}
     for tr in (0.72, 2.0):
         study = Study(subjects=1, frames=round(130 / tr), tr=tr)
-        runs[tr] = draw_run(study, draw_subject(study, 0), "rest", 1).series
+        runs[tr] = draw_run(study, 0, "rest", 1).series
     return runs
 
 
