@@ -116,6 +116,7 @@ def standard_surfaces(space: str) -> tuple[Surface, Surface]:
     return (points[0], triangles), (points[1], triangles)
 
 
+@functools.cache
 def standard_cortex(space: str) -> tuple[np.ndarray, np.ndarray]:
     """Cortex without the medial wall, (X,) bool for the left and the right hemisphere.
 

@@ -37,6 +37,7 @@ from data_tools.simulate.trees.forms import (
     write_table,
 )
 from data_tools.simulate.trees.fslr import grayordinates, to_grayordinates
+from data_tools.spaces.standard_maps import standard_cortex
 
 SETTLING = 1.15  # factor of the first frame, before the magnetisation has settled
 
@@ -177,7 +178,7 @@ def write_fmriprep_tables(directory: Path, study: Study) -> None:
 @functools.cache
 def _fsaverage5_axis() -> BrainModelAxis:
     """CIFTI leaves the medial wall out."""
-    return cortex_axis(np.split(cortex(), 2))
+    return cortex_axis(standard_cortex("fsaverage5"))
 
 
 def _write_description(directory: Path, kind: str, *more: str) -> None:

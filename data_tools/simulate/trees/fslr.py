@@ -22,16 +22,10 @@ _MNI_2MM = np.array([[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 
 
 
 @functools.cache
-def fslr_cortex() -> np.ndarray:
-    """(64984,) bool: 29,696 vertices of the left cortex and 29,716 of the right."""
-    return np.concatenate(standard_cortex("fsLR-32k"))
-
-
-@functools.cache
 def grayordinates() -> BrainModelAxis:
     """The CIFTI axis: left cortex, right cortex, and a few voxels of some structures below."""
     rows, columns = np.divmod(np.arange(len(_STRUCTURES) * _VOXELS), _VOXELS)
-    return cortex_axis(np.split(fslr_cortex(), 2)) + BrainModelAxis(
+    return cortex_axis(standard_cortex("fsLR-32k")) + BrainModelAxis(
         [f"CIFTI_STRUCTURE_{_STRUCTURES[row]}" for row in rows],
         voxel=np.stack([40 + columns, np.full_like(rows, 60), 30 + rows], axis=1),
         affine=_MNI_2MM,
@@ -44,6 +38,6 @@ def to_grayordinates(series_TxX: np.ndarray) -> np.ndarray:
 
     The voxels have the series of some vertices.
     """
-    cortex = nearest_fsaverage5()[fslr_cortex()]
+    cortex = nearest_fsaverage5()[np.concatenate(standard_cortex("fsLR-32k"))]
     deep = cortex[:: len(cortex) // (len(_STRUCTURES) * _VOXELS)][: len(_STRUCTURES) * _VOXELS]
     return series_TxX[:, np.concatenate([cortex, deep])]

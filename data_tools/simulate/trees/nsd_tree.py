@@ -16,8 +16,7 @@ import numpy as np
 from data_tools.simulate.runs import SimulatedRun, draw_run
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.forms import Form, run_units, save_gifti
-from data_tools.simulate.trees.fslr import fslr_cortex
-from data_tools.spaces.standard_maps import nearest_fsaverage5
+from data_tools.spaces.standard_maps import nearest_fsaverage5, standard_cortex
 
 TR = 1.0
 N_IMAGES = 73_000
@@ -48,8 +47,8 @@ def write_unit(
     root = directory / subject_name(index)
     folder = root / "32k_fs_LR" / "timeseries"
     folder.mkdir(parents=True, exist_ok=True)
-    halves = (np.split(values, 2) for values in (nearest_fsaverage5(), fslr_cortex()))
-    for side, (source, cortex) in enumerate(zip(*halves, strict=True)):
+    halves = zip(np.split(nearest_fsaverage5(), 2), standard_cortex("fsLR-32k"), strict=True)
+    for side, (source, cortex) in enumerate(halves):
         series = run.series[:, source]
         series[:, ~cortex] = 0
         save_gifti(folder / f"timeseries_{place}.{'lr'[side]}h.func.gii", series, side)

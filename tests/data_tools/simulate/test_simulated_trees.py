@@ -19,10 +19,9 @@ from data_tools.simulate.people import draw_person
 from data_tools.simulate.runs import draw_run, draw_site
 from data_tools.simulate.study import Study
 from data_tools.simulate.trees.bids_tree import SETTLING
-from data_tools.simulate.trees.fslr import fslr_cortex
 from data_tools.simulate.trees.hcp_tree import MERGED_RETINOTOPY, acquisition, write_tables
 from data_tools.simulate.write_study import simulate
-from data_tools.spaces.standard_maps import nearest_fsaverage5
+from data_tools.spaces.standard_maps import nearest_fsaverage5, standard_cortex
 from data_tools.store.reader import Store
 from tests.data_tools.simulate.simulated_trees import STUDY, simulated_tree, study_of
 
@@ -54,7 +53,7 @@ def read_dtseries(source) -> tuple[np.ndarray, float]:
 
 
 def on_fslr(run) -> np.ndarray:
-    return run.series[:, nearest_fsaverage5()[fslr_cortex()]]
+    return run.series[:, nearest_fsaverage5()[np.concatenate(standard_cortex("fsLR-32k"))]]
 
 
 def test_fmriprep_tree_is_a_raw_dataset_with_derivatives(tree):
@@ -180,8 +179,9 @@ def test_nsd_tree_has_pairs_and_designs(tree):
         [np.stack([frame.data for frame in half.darrays]) for half in halves], axis=1
     )
     assert series.shape == (32, 2 * 32492)
-    np.testing.assert_array_equal(series[:, fslr_cortex()], on_fslr(run))
-    assert not series[:, ~fslr_cortex()].any()
+    cortex = np.concatenate(standard_cortex("fsLR-32k"))
+    np.testing.assert_array_equal(series[:, cortex], on_fslr(run))
+    assert not series[:, ~cortex].any()
 
     images = np.array((designs / f"design_{places[2]}.tsv").read_text().split(), int)
     assert len(images) == 32 and images.max() <= 73_000
