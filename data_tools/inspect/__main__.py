@@ -29,7 +29,7 @@ from data_tools.inspect.facts import (
 from data_tools.inspect.typical import far_from_typical, is_typical, median_figures, typical_range
 from data_tools.reports import text_tables
 from data_tools.store.reader import Store
-from data_tools.timeseries.quality import FRAME_MEASURES, QC_MEASURES, frame_figures
+from data_tools.timeseries.quality import FRAME_MEASURES, QC_MEASURES, frame_figures, thinned
 from data_tools.wording import count
 
 _WIDTH = 15  # of the first column
@@ -113,8 +113,7 @@ def _qc_table(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _typical_table(store: Store) -> Iterator[str]:
-    n_runs = len(store.runs)
-    sampled = np.unique(np.linspace(0, n_runs - 1, min(n_runs, _SAMPLED_RUNS)).round().astype(int))
+    sampled = thinned(np.arange(len(store.runs)), _SAMPLED_RUNS)
     figures = median_figures([frame_figures(store, int(run)) for run in sampled])
     table = []
     for name, value in figures.items():

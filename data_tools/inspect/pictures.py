@@ -15,6 +15,7 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from data_tools.reports.figures import new_figure, to_png
 from data_tools.store.reader import Store
+from data_tools.timeseries.quality import thinned
 
 _RANGE = 2.5  # z-scored data: few values are beyond
 _GREY = "#cccccc"
@@ -91,8 +92,7 @@ def _scale_maps(store: Store) -> list[tuple]:
     """The same of mean and standard deviation; empty if they are not stored."""
     if not store.has_scale:
         return []
-    n_runs, maps = len(store.runs), []
-    sample = np.linspace(0, n_runs - 1, min(n_runs, _MOST_SCALES)).round().astype(int)
+    maps, sample = [], thinned(np.arange(len(store.runs)), _MOST_SCALES)
     scales = zip(*(store.scale(int(run)) for run in sample), strict=True)
     for name, arrays in zip(("mean", "standard deviation"), scales, strict=True):
         values = np.median(arrays, axis=0)
@@ -132,8 +132,7 @@ def _draw_run(store: Store, run: int, part, heights: tuple[float, float, float])
     for axes in (top, below):
         axes.set_yticks([])
         axes.tick_params(labelsize=7, colors=INK, length=2)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        axes.spines[:].set_visible(False)
     top.tick_params(labelbottom=False, length=0)
 
 
@@ -142,8 +141,7 @@ def _show(image_HxW: np.ndarray, axes, colours: str, low: float, high: float):
     axes.set_facecolor(_GREY)
     axes.set_xticks([])
     axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.spines[:].set_visible(False)
     height, width = image_HxW.shape
     return axes.imshow(
         image_HxW,
@@ -171,13 +169,12 @@ def _tidy_bar(bar) -> None:
 
 def _time_course(store: Store, run: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Global signal (t,), mean of each patch (N, t) and their times, of at most 1,500 frames."""
-    n_frames = store.runs[run]["n_frames"]
-    frames = np.unique(np.linspace(0, n_frames - 1, min(n_frames, _LONGEST_CARPET)).round())
+    frames = thinned(np.arange(store.runs[run]["n_frames"]), _LONGEST_CARPET)
     valid = store.valid(run)
     carpet = np.full((len(frames), len(valid)), np.nan, np.float32)
     n_valid = valid.sum(-1)
     some = n_valid > 0
-    for i, frame in enumerate(frames.astype(int)):
+    for i, frame in enumerate(frames):
         patches = store.read(run, int(frame), 1)[0]
         total = np.where(valid, patches, 0).sum(-1, dtype=np.float32)
         carpet[i, some] = total[some] / n_valid[some]

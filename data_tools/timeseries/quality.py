@@ -145,7 +145,7 @@ def _in_time(store: Store, run: int) -> dict[str, float]:
     # The middle of the run, at valid pixels spread over the whole frame.
     n_all = store.runs[run]["n_frames"]
     n_read = min(n_all, _MOST_FRAMES)
-    pixels = _spread(np.flatnonzero(store.valid(run)), _MOST_PIXELS)
+    pixels = thinned(np.flatnonzero(store.valid(run)), _MOST_PIXELS)
     frames = store.read(run, (n_all - n_read) // 2, n_read).reshape(n_read, -1)
     x_TxV = frames[:, pixels].astype(np.float32)
     figures = {"spread": float(np.sqrt(np.mean(x_TxV**2)))}
@@ -182,7 +182,7 @@ def _in_space(store: Store, run: int) -> dict[str, float]:
     if not geometry.pixel_size:
         return {}
     n_frames = store.runs[run]["n_frames"]
-    chosen = _spread(np.arange(n_frames), _MOST_IMAGES)
+    chosen = thinned(np.arange(n_frames), _MOST_IMAGES)
     images = np.concatenate([store.read(run, int(frame), 1) for frame in chosen])
     valid = geometry.to_frames(store.valid(run))
     images = geometry.to_frames(images.astype(np.float32))
@@ -217,8 +217,8 @@ def _correlation(
     return 1 - squares / n_pairs / (2 * variance) if n_pairs else None
 
 
-def _spread(values: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the values, evenly spread from the first to the last."""
+def thinned(values: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the values, evenly spread from the first to the last."""
     if len(values) <= most:
         return values
     return values[np.linspace(0, len(values) - 1, most).round().astype(int)]
