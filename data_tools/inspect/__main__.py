@@ -7,7 +7,6 @@ draws frames; `--report` writes a page with pictures and a table of all runs.
 `sys.path`.)
 """
 
-import argparse
 import collections
 import sys
 import textwrap
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.flags import command_parser
 from data_tools.inspect.facts import (
     as_text,
     facts,
@@ -160,9 +160,7 @@ def _fields(title: str, fields: dict[str, Any]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.inspect", description="What is in a store."
-    )
+    parser = command_parser("data_tools.inspect", "What is in a store.")
     parser.add_argument("store", metavar="STORE", help="directory of the store")
     parser.add_argument("--verify", action="store_true", help="read all, compare every checksum")
     parser.add_argument("--png", metavar="F", type=Path, help="draw frames of the first runs here")
