@@ -29,10 +29,10 @@ def as_text(rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
         yield "  ".join(x.ljust(w) if i < left else x.rjust(w) for i, (x, w) in enumerate(cells))
 
 
-def as_csv(rows: Iterable[Iterable[Any]]) -> str:
-    """Comma-separated values; None becomes an empty cell."""
+def as_csv(rows: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
+    """Values separated by commas, or by another delimiter; None becomes an empty cell."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

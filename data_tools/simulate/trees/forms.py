@@ -4,7 +4,6 @@ A form writes its tables once and then, unit by unit, the files of one or a few 
 written in any order by many processes. Letters in array names: T frames, X vertices.
 """
 
-import csv
 import dataclasses
 import functools
 import json
@@ -17,6 +16,7 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 
+from data_tools.reports.text_tables import as_csv
 from data_tools.simulate.study import Study
 
 _STRUCTURES = ("CortexLeft", "CortexRight")
@@ -92,10 +92,8 @@ def save_gifti(path: Path, series_TxX: np.ndarray, side: int, tr: float | None =
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], delimiter: str = "\t") -> None:
     """Writes rows, all with the keys of the first, under a header."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    text = as_csv([rows[0], *(row.values() for row in rows)], delimiter)
+    path.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
