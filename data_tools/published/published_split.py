@@ -245,17 +245,14 @@ def read_trait(name: str, folder: str) -> Trait:
     if name not in table["traits"]:
         raise unknown(f"{name} is no published trait", table["traits"])
     trait = table["traits"][name]
-    dataset = trait["folder"].split(".")[0]
-    if base_name(folder).split(".")[0] != dataset:
-        raise InputError(f"The trait {name} is of folders named {trait['folder']}, not {folder}.")
-    join = trait.get("join")
+    named = trait.pop("folder")
+    if base_name(folder).split(".")[0] != named.split(".")[0]:
+        raise InputError(f"The trait {name} is of folders named {named}, not {folder}.")
+    join = trait.pop("join", None)
     return Trait(
-        about=trait["about"],
-        target=trait["target"],
-        label=trait["label"],
+        **trait,
+        **table["resample"],
         join=join and _with_path(join, folder),
-        target_tr=table["resample"]["target_tr"],
-        kind=table["resample"]["kind"],
         splits=tuple(table["splits"]),
     )
 
