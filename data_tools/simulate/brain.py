@@ -198,13 +198,13 @@ def _draw_ongoing(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return smooth_fields(study.rng("networks"), N_NETWORKS, fwhm=42, bilateral=0.95), background
 
 
-def draw_traits(study: Study, index: int) -> Traits:
-    """The traits of the subject of a given index; cheap beside `draw_subject`."""
-    return _draw_traits(study, draw_person(study, index), subject_rng(study, index))
+def draw_traits(study: Study, index: int, rng: np.random.Generator | None = None) -> Traits:
+    """The traits of the subject of a given index; cheap beside `draw_subject`.
 
-
-def _draw_traits(study: Study, person: Person, rng: np.random.Generator) -> Traits:
-    group = draw_group(study)
+    `rng` is the subject's own, before its first number; it ends where `draw_subject` goes on.
+    """
+    group, person = draw_group(study), draw_person(study, index)
+    rng = rng or subject_rng(study, index)
     rng.integers(18, 81)  # the age, which `draw_person` has drawn
     effect, delay = float(np.exp(rng.normal(-0.03, 0.25))), float(rng.normal(0.0, 0.4))
     loadings = group.loadings + 0.35 * rng.standard_normal(group.loadings.shape)
@@ -220,8 +220,7 @@ def _draw_traits(study: Study, person: Person, rng: np.random.Generator) -> Trai
 def draw_subject(study: Study, index: int) -> Subject:
     """The subject of a given index, from 0."""
     group, rng = draw_group(study), subject_rng(study, index)
-    person = draw_person(study, index)
-    traits = _draw_traits(study, person, rng)
+    traits = draw_traits(study, index, rng)
     own = smooth_fields(rng, N_NETWORKS, fwhm=28, bilateral=0.7)
     # A stream for each condition: another condition more leaves those before it as they are.
     changes = [
@@ -229,7 +228,7 @@ def draw_subject(study: Study, index: int) -> Subject:
         for name in study.condition_names
     ]
     return Subject(
-        **vars(person),
+        **vars(draw_person(study, index)),
         **vars(traits),
         networks=network_maps(_blend(group.network_fields, own, 0.25)),
         patterns=activation_patterns(_blend(group.pattern_fields, np.concatenate(changes), 0.3)),
