@@ -1,6 +1,7 @@
 """The files of a store, here or in a bucket: small ones whole, arrays row by row."""
 
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,20 +129,13 @@ class Rows:
         blocks = range(first // per, -(-last // per))
         names = {block: f"{array}.{per}.{block}" for block in blocks}
         found = {block: cache.get(store, names[block]) for block in blocks}
-        for run in _consecutive([block for block in blocks if found[block] is None]):
+        lacking = [block for block in blocks if found[block] is None]
+        # Blocks follow one another, and are one request, where numbers rise as fast as places.
+        for _, group in itertools.groupby(enumerate(lacking), lambda pair: pair[1] - pair[0]):
+            run = [block for _, block in group]
             data = memoryview(self._fetch(run[0] * per, min((run[-1] + 1) * per, end)))
             size = per * self._row_bytes
             for i, block in enumerate(run):
                 found[block] = data[i * size : (i + 1) * size]
                 cache.put(store, names[block], found[block])
         return b"".join(found.values()), (first - blocks[0] * per) * self._row_bytes
-
-
-def _consecutive(numbers: list[int]) -> list[list[int]]:
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return runs
