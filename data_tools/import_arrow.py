@@ -21,7 +21,8 @@ from typing import Any
 from data_tools.convert.convert_command import check_restricted
 from data_tools.convert.skipped import print_store
 from data_tools.errors import InputError, kind_errors
-from data_tools.files.remote import base_name, is_url, n_bytes
+from data_tools.files.byte_ranges import RangedFile, Retries
+from data_tools.files.remote import base_name, is_url
 from data_tools.flags import parse, words
 from data_tools.published.arrow import Row, find_splits
 from data_tools.published.arrow_rows import (
@@ -89,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print_import_sizes(sources[name], job.geometry, output, args.jobs)
                 table[name] = [form.fields(row) for row in rows[name] if form.takes(row)]
                 continue
+            files = {source_name(name, x): RangedFile(x, Retries(0)).size() for x in places}
             provenance = {
                 "tool": _TOOL,
                 "input": folder,
                 "split": name,
-                "files": {source_name(name, place): n_bytes(place) for place in places},
+                "files": files,
                 "dataset": job.dataset,
             }
             table[name] = _import_split(

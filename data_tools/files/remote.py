@@ -111,20 +111,6 @@ def can_seek(place: str | os.PathLike) -> bool:
         return bool(files.info(path).get("partial"))
 
 
-def n_bytes(place: str | os.PathLike) -> int | None:
-    """The size of a file; None where a server does not tell.
-
-    Raises:
-      InputError: it is not there.
-    """
-    if not is_url(place):
-        with as_input_errors():
-            return Path(place).stat().st_size
-    with remote_errors(str(place)):
-        files, path = file_system(str(place))
-        return files.size(path)
-
-
 def s3_options() -> dict[str, Any]:
     """How to reach a bucket: its endpoint, and whether to ask without credentials."""
     from botocore.session import Session
