@@ -21,11 +21,11 @@ from data_tools.errors import InputError, kind_errors
 from data_tools.files.npy import as_bytes
 from data_tools.flags import command_parser
 from data_tools.store.checks import SET_BY_WRITER
+from data_tools.store.layout import PLACE
 from data_tools.store.reader import SKIPPED, Store, parse_json, scale_checksum
 from data_tools.store.writer import StoreWriter
 
 _TOOL = "data_tools.merge"
-_PLACE = ("shard", "first_frame")
 # Fields of a run's line that the writer sets again.
 _PLACED = SET_BY_WRITER | {"key", "missing"}
 
@@ -64,7 +64,7 @@ def merge_stores(
                 part = copy.copy(part)  # the files that it opens are closed with it
                 for run, line in enumerate(part.runs):
                     # What an earlier, killed merge has of a run may not be what its part holds now.
-                    there = begun.get(line["key"], {}) | {x: line[x] for x in _PLACE}
+                    there = begun.get(line["key"], {}) | {x: line[x] for x in PLACE}
                     if there != line or not writer.has(line["key"]):
                         _add(part, run, writer)
                     bar.update(line["n_frames"])

@@ -22,7 +22,7 @@ from data_tools.files.npy import as_bytes, open_array, publish_array
 from data_tools.store.parts import Parts, to_json
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_run_lines
 
-_PLACE = ("shard", "first_frame")
+PLACE = ("shard", "first_frame")
 
 
 def plan_runs(
@@ -146,7 +146,7 @@ class Layout:
                 continue
             for line in lines:
                 if self._parts.line(line["key"]) is None:
-                    bare = {name: line[name] for name in line if name not in _PLACE}
+                    bare = {name: line[name] for name in line if name not in PLACE}
                     self._parts.write(bare, self._frames(line), self._scale(line))
             path.unlink()
             fsync_directory(path.parent)
@@ -162,10 +162,8 @@ class Layout:
         if "scale_crc32" not in line:
             return None
         shape, row = (len(self.plan), *self._patches), self._row[line["key"]]
-        mean, std = (
-            open_array(self._stats_path(name), shape, SCALE_DTYPE)[row] for name in ("mean", "std")
-        )
-        return mean, std
+        paths = map(self._stats_path, ("mean", "std"))
+        return tuple(open_array(path, shape, SCALE_DTYPE)[row] for path in paths)
 
     def _shard_path(self, shard: int) -> Path:
         return self.directory / "shards" / f"bold-{shard:05d}.npy"
