@@ -86,7 +86,12 @@ def import_sources(
       InputError: a source or a run cannot be read, two runs have one key, runs differ in TR, or
         nothing is left. Without a source that is whole nothing stays at `output`.
     """
-    _check_names(sources)
+    names = [source.name for source in sources]
+    if again := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"{again[0]} is given twice, or two files have this name: give every file once, and "
+            "import those of one name apart."
+        )
     partial = output.with_name(f"{output.name}.partial")
     resumed = partial.exists()
     with StoreWriter(
@@ -97,7 +102,7 @@ def import_sources(
         **store_settings,
     ) as writer:
         begun = {line.get("source", "") for line in writer.begun().values()}
-        writer.refuse_others(begun - {source.name for source in sources}, "inputs")
+        writer.refuse_others(begun - set(names), "inputs")
         skipped, n_done = [], 0
         if not job.skip_damaged:
             left = [x for x in sources if x.is_local and not writer.has_source(x.name)]
@@ -211,15 +216,6 @@ def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:
             raise InputError(f"{name} has a {what} of the shape {array.shape}: get it again.")
         if array.shape[-1] != geometry.width:
             raise InputError(wrong_width(name, what, array.shape[-1], geometry))
-
-
-def _check_names(sources: Sequence[Source]) -> None:
-    names = [source.name for source in sources]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(
-            f"{twice[0]} is given twice, or two files have this name: give every file once, and "
-            "import those of one name apart."
-        )
 
 
 # Key, frames and columns of a run, or what is wrong with it.
