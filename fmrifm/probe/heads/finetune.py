@@ -81,11 +81,6 @@ class Finetuned:
     offset: np.ndarray | None
     scale: float | None
 
-    @property
-    def params(self) -> dict:
-        """The model's parameters with the encoder tuned, adapters merged in."""
-        return _assemble(self.files.params, self.trained.encoder, self.settings)
-
     def predict(self, sources: list[Source], samples: Samples) -> np.ndarray:
         """Probabilities (S, K) or values (S, E), float32."""
         forward = _Forward(self.files, self.settings, sources)

@@ -54,28 +54,6 @@ class Samples:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, index_S: np.ndarray) -> "Samples":
-        """Some samples with their clips, in the order of an index, which may name one twice.
-
-        Args:
-          index_S: integers, or a bool for each sample.
-        """
-        index_S = np.arange(len(self))[index_S]
-        first_S1 = np.concatenate([[0], np.cumsum(np.diff(self.first_S1)[index_S])])
-        shift_S = self.first_S1[index_S] - first_S1[:-1]
-        index_C = np.arange(first_S1[-1]) + np.repeat(shift_S, np.diff(first_S1))
-        return dataclasses.replace(
-            self,
-            clips=self.clips[index_C],
-            first_S1=first_S1,
-            labels=self.labels[index_S],
-            keys=self.keys[index_S],
-            starts=self.starts[index_S],
-            subjects=self.subjects[index_S],
-            n_frames_C=self.n_frames_C[index_C],
-            reversed_C=None if self.reversed_C is None else self.reversed_C[index_C],
-        )
-
 
 @dataclasses.dataclass
 class _Sample:

@@ -89,7 +89,6 @@ def test_arrow_of_time_has_each_clip_in_both_directions(sources):
     assert samples.reversed_C.tolist() == [False, True] * len(plain)
     assert np.array_equal(samples.starts, np.repeat(plain.starts, 2))
     assert samples.n_dropped_frames == plain.n_dropped_frames
-    assert samples.take(samples.labels == "reversed").reversed_C.all()
     with pytest.raises(InputError, match="task=classification"):
         make(sources, "time:arrow", "clip", task="regression")
 
@@ -161,9 +160,8 @@ def fake_sources(lengths):
     lengths=st.lists(st.integers(1, 40), min_size=2, max_size=12),
     num_frames=st.integers(1, 16),
     unit=st.sampled_from(UNITS),
-    seed=st.integers(0, 99),
 )
-def test_windows_tile_the_runs_and_samples_keep_their_clips(lengths, num_frames, unit, seed):
+def test_windows_tile_the_runs_and_samples_keep_their_clips(lengths, num_frames, unit):
     sources = fake_sources(lengths)
     samples = make_samples(sources, parse_target("run:kind"), unit=unit, num_frames=num_frames)
     covered = [np.zeros(n, int) for n in lengths]
@@ -178,13 +176,9 @@ def test_windows_tile_the_runs_and_samples_keep_their_clips(lengths, num_frames,
         assert frames.tolist() == [1] * (len(frames) - tail) + [0] * tail
     assert samples.n_dropped_frames == sum(tails)
 
-    index = np.random.default_rng(seed).integers(len(samples), size=5)
-    taken = samples.take(index)
-    assert len(taken.clips) == taken.first_S1[-1] == len(taken.n_frames_C)
-    for place, s in enumerate(index):
-        assert clips_of(taken, place) == clips_of(samples, s)
-        assert taken.starts[place] == clips_of(samples, s)[0][1]
-        for name in ("labels", "keys", "subjects"):
-            assert getattr(taken, name)[place] == getattr(samples, name)[s]
-        for run, _, _ in clips_of(taken, place):
-            assert taken.labels[place] == sources[0].store.runs[run]["kind"]
+    assert len(clips) == samples.first_S1[-1] == len(samples.n_frames_C)
+    for s in range(len(samples)):
+        own = clips_of(samples, s)
+        assert samples.starts[s] == own[0][1]
+        for run, _, _ in own:
+            assert samples.labels[s] == sources[0].store.runs[run]["kind"]
