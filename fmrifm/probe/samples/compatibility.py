@@ -54,56 +54,46 @@ def check_compatible(files: ModelFiles, sources: list[Source], strict: bool = Tr
       InputError: a store has another grid or space, or, if `strict`, another TR.
     """
     stores = {source.store.path: source.store for source in sources}
-    warnings = []
-    for store in stores.values():
-        told = [_lacking_pixels(files, store)]  # first: what fits no grid is no matter of taste
-        if problem := _other_tr(files, store):
+    warnings, tr = [], files.preprocessing.get("tr")
+    for path, store in stores.items():
+        # This comes first, since it refuses a store on another grid whatever `strict` is.
+        share = _shared_pixels(files, store)
+        if share < LEAST_OVERLAP:
+            warnings.append(
+                f"{path} has {share:.1%} of the pixels that the model was trained on: convert the "
+                f"runs with the surfaces and mask of '{files.geometry.space}', or expect lower "
+                "scores."
+            )
+        if is_number(tr) and not abs(store.tr - tr) <= TR_TOLERANCE * tr:
+            problem = (
+                f"{path} has a TR of {store.tr:g} s and the model was trained at {tr:g} s: convert "
+                f"the runs with --target-tr={tr:g}"
+            )
             if strict:
-                raise InputError(f"{problem.removesuffix('.')}, or set data.strict=False.")
-            told.append(problem)
-        told.append(_other_preprocessing(files, store))
-        warnings += filter(None, told)
+                raise InputError(f"{problem}, or set data.strict=False.")
+            warnings.append(f"{problem}.")
+        trained = files.preprocessing.get("stores")
+        trained = trained if isinstance(trained, list) else []
+        found = [_differences(store.preprocessing, x) for x in trained if isinstance(x, Mapping)]
+        # Those to the training store that is most like this one.
+        if differences := min(found, key=len, default=[]):
+            warnings.append(
+                f"{path} was preprocessed in another way than the model's training data "
+                f"({'; '.join(differences)}): convert the runs as those were, or expect lower "
+                "scores."
+            )
     return warnings
 
 
-def _lacking_pixels(files: ModelFiles, store: Store) -> str | None:
+def _shared_pixels(files: ModelFiles, store: Store) -> float:
+    """The share of the model's pixels that a store has."""
     model = files.geometry
     try:
         geometry = cut_geometry(store.geometry, model.patch_shape)
     except InputError:  # the sentence of `check_grid` names the store
         geometry = store.geometry
     check_grid(geometry, model, str(store.path), "the model")
-    share = (geometry.mask & model.mask).sum() / model.n_pixels
-    if share >= LEAST_OVERLAP:
-        return None
-    return (
-        f"{store.path} has {share:.1%} of the pixels that the model was trained on: convert the "
-        f"runs with the surfaces and mask of '{model.space}', or expect lower scores."
-    )
-
-
-def _other_tr(files: ModelFiles, store: Store) -> str | None:
-    tr = files.preprocessing.get("tr")
-    if not is_number(tr) or abs(store.tr - tr) <= TR_TOLERANCE * tr:
-        return None
-    return (
-        f"{store.path} has a TR of {store.tr:g} s and the model was trained at {tr:g} s: convert "
-        f"the runs with --target-tr={tr:g}."
-    )
-
-
-def _other_preprocessing(files: ModelFiles, store: Store) -> str | None:
-    """What differs from the training store that is most like this one."""
-    trained = files.preprocessing.get("stores")
-    trained = trained if isinstance(trained, list) else []
-    found = [_differences(store.preprocessing, x) for x in trained if isinstance(x, Mapping)]
-    differences = min(found, key=len, default=[])
-    if not differences:
-        return None
-    return (
-        f"{store.path} was preprocessed in another way than the model's training data "
-        f"({'; '.join(differences)}): convert the runs as those were, or expect lower scores."
-    )
+    return (geometry.mask & model.mask).sum() / model.n_pixels
 
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
