@@ -7,6 +7,7 @@ label.
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,9 +96,7 @@ def make_samples(
     runs = [run for source in sources for run in source.lines]
     of_events = target.is_of_events(runs)
     _check(target, unit, task, of_events)
-    if target.kind == "time":
-        candidates = _arrows(sources, num_frames, windows)
-    elif of_events:
+    if of_events:
         candidates = _events(sources, target, task, num_frames, hrf_delay)
     else:
         candidates = _groups(sources, target, task, unit, num_frames, windows)
@@ -153,21 +152,10 @@ def _events(
             yield _Sample(label, run["key"], _subject(run), [(s, r, int(start), num_frames)])
 
 
-def _arrows(sources: list[Source], num_frames: int, most: int) -> Iterator[_Sample]:
-    """Every window once in each direction."""
-    for s, r, run in _all_runs(sources):
-        windows, dropped = _windows(s, r, run, num_frames, most)
-        for i, window in enumerate(windows):
-            for backwards, label in enumerate(ARROW):
-                # The tail of a run is counted once.
-                mine = dropped if i == backwards == 0 else 0
-                yield _Sample(label, run["key"], _subject(run), [window], mine, bool(backwards))
-
-
 def _groups(
     sources: list[Source], target: Target, task: str, unit: str, num_frames: int, most: int
 ) -> Iterator[_Sample]:
-    """Clips, runs, sessions or subjects of a target of runs."""
+    """Clips, runs, sessions or subjects of a target of runs; of time each clip both ways."""
     groups = collections.defaultdict(list)
     for s, r, run in _all_runs(sources):
         groups[(s, r) if unit in ("clip", "run") else _name(run, unit)].append((s, r, run))
@@ -188,8 +176,10 @@ def _groups(
             windows += mine
             dropped += unused
         if unit == "clip":
-            for i, window in enumerate(windows):
-                yield _Sample(label, key, _subject(run), [window], 0 if i else dropped)
+            labels = ARROW if target.kind == "time" else (label,)
+            for window, (backwards, label) in itertools.product(windows, enumerate(labels)):
+                yield _Sample(label, key, _subject(run), [window], dropped, bool(backwards))
+                dropped = 0  # The tail of a run is counted once.
         else:
             yield _Sample(label, key, _subject(run), windows, dropped)
 
