@@ -20,9 +20,9 @@ from fmrifm.probe.cohort.cohort import COHORT, Cohort, describe, list_people, op
 from fmrifm.probe.cohort.cohort_report import write_report
 from fmrifm.probe.cohort.confound_removal import (
     MOTION,
-    Components,
-    Impute,
     as_columns,
+    components,
+    impute,
     make_removal,
 )
 from fmrifm.probe.cohort.cross_fit import (
@@ -105,7 +105,7 @@ def _find_rows(config: ConfigDict, files: ModelFiles, cohort: Cohort, cache: Pat
         yield Row(name, head, [encoded.take(name, head)[COHORT].x_SxD], removal, False)
     varying = [confound for confound in cohort.confounds if confound.varies]
     if "confounds" in chosen and varying:
-        yield Row("confounds", head, [as_columns(varying)], [Impute()], True)
+        yield Row("confounds", head, [as_columns(varying)], [impute], True)
     if "connectome" in chosen:
         parcels = open_parcels(config.data.parcels, splits)
         name, x_SxD = connectome_vectors(files, splits, parcels)
@@ -113,7 +113,7 @@ def _find_rows(config: ConfigDict, files: ModelFiles, cohort: Cohort, cache: Pat
     if {"pca", "input"} & {*chosen}:
         x_SxD = encoded.take("input", head)[COHORT].x_SxD
         if "pca" in chosen:
-            steps = [*removal, Components(files.options.embed_dim)]
+            steps = [*removal, functools.partial(components, files.options.embed_dim)]
             yield Row("pca", head, [x_SxD], steps, True)
         if "input" in chosen:
             yield Row("input", head, [x_SxD], removal, True)

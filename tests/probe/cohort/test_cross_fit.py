@@ -1,5 +1,7 @@
 """Cross-fitted heads: as scikit-learn's, and blind to what they are tested on."""
 
+import functools
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -9,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_tools.errors import InputError
-from fmrifm.probe.cohort.confound_removal import Components, Impute
+from fmrifm.probe.cohort.confound_removal import components, impute
 from fmrifm.probe.cohort.cross_fit import STRENGTHS, Row, cross_fit, permuted_scores
 from fmrifm.probe.cohort.folds import inner_folds, make_folds
 from fmrifm.probe.cohort.scores import Truth
@@ -85,7 +87,7 @@ def test_ridge_is_scikit_learns(width):
         assert strengths[k] == pytest.approx(ALPHA_GRID[::-1][int(np.round(scores, 9).argmax())])
 
 
-@pytest.mark.parametrize("prepare", [(), (Impute(), Components(5))])
+@pytest.mark.parametrize("prepare", [(), (impute, functools.partial(components, 5))])
 def test_nothing_is_learned_from_the_tested(prepare):
     """Other labels and features of a fold's test samples change none of its predictions."""
     x_SxD, labels = draw(50, 2)
