@@ -17,9 +17,9 @@ from data_tools.reports.text_tables import as_csv, as_markdown
 from fmrifm.probe.results.compare_figures import draw_intervals, draw_steps, find_lines
 from fmrifm.probe.results.compare_rows import (
     Row,
-    Section,
     describe_intervals,
     find_probes,
+    grouped,
     metrics_of,
     name_rows,
     read_predictions,
@@ -45,21 +45,19 @@ def compare(paths: Sequence[str | Path], output: Path) -> str:
     """
     probes = find_probes(paths)
     rows = name_rows([row for probe in probes for row in read_rows(probe)])
-    sections: dict[Section, list[Row]] = {}
-    for row in rows:
-        sections.setdefault(row.section, []).append(row)
+    sections = grouped(rows, lambda row: row.section)
     about = f"In brackets: {describe_intervals(rows)}.\n"
-    text = "\n".join([about, *map(_table, sections.values()), *_paired_table(rows)])
-    lines = {section: find_lines(some) for section, some in sections.items()}
-    earlier = {id(row) for some in lines.values() for line in some for row in line[:-1]}
-    last = [[row for row in some if id(row) not in earlier] for some in sections.values()]
+    text = "\n".join([about, *map(_table, sections), *_paired_table(rows)])
+    panels = [some for some in map(find_lines, sections) if some]
+    earlier = {id(row) for some in panels for line in some for row in line[:-1]}
+    last = [[row for row in some if id(row) not in earlier] for some in sections]
     files = {
         "table.csv": _rows_as_csv(rows).encode(),
         "table.md": text.encode(),
         "table.png": draw_intervals([_ranked(some) for some in last]),
     }
-    if any(lines.values()):
-        files["steps.png"] = draw_steps([some for some in lines.values() if some])
+    if panels:
+        files["steps.png"] = draw_steps(panels)
     output.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_bytes(output / name, content)
@@ -71,14 +69,9 @@ def compare(paths: Sequence[str | Path], output: Path) -> str:
 def _ranked(rows: list[Row]) -> list[Row]:
     """The best first, baselines last; a baseline that is the same in all runs stands once."""
     first = next(iter(metrics_of(rows)), "")
-    kept: list[Row] = []
-    baselines: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.baseline:
-            baselines.setdefault((row.representation, row.head), []).append(row)
-        else:
-            kept.append(row)
-    for some in baselines.values():
+    kept = [row for row in rows if not row.baseline]
+    baselines = [row for row in rows if row.baseline]
+    for some in grouped(baselines, lambda row: (row.representation, row.head)):
         kept += _once(some)
 
     def rank(row: Row):
@@ -92,11 +85,8 @@ def _once(rows: list[Row]) -> list[Row]:
     """One row where a baseline is the same in all runs, or one for each run where in its steps."""
     if _same(rows):
         return [dataclasses.replace(rows[0], series="all", step=None)]
-    runs: dict[str, list[Row]] = {}
-    for row in rows:
-        runs.setdefault(row.series, []).append(row)
     kept = []
-    for some in runs.values():
+    for some in grouped(rows, lambda row: row.series):
         kept += [dataclasses.replace(some[0], step=None)] if _same(some) else some
     return kept
 

@@ -4,20 +4,17 @@ import dataclasses
 from collections.abc import Iterable
 
 from data_tools.reports.figures import COLOURS, new_figure, open_axes, to_png
-from fmrifm.probe.results.compare_rows import Row, describe_intervals, metrics_of
+from fmrifm.probe.results.compare_rows import Row, describe_intervals, grouped, metrics_of
 
 _GREY, _INK = "0.55", "0.3"
 
 
 def find_lines(rows: list[Row]) -> list[list[Row]]:
     """Rows of a section that differ by their step only, in its order, where there are several."""
-    lines: dict[tuple, list[Row]] = {}
-    for row in rows:
-        if row.step is not None:
-            what = (row.baseline, row.series, row.representation, row.head)
-            lines.setdefault(what, []).append(row)
-    lines = dict(sorted(lines.items(), key=lambda item: item[0][0]))
-    some = [sorted(line, key=lambda row: row.step) for line in lines.values()]
+    steps = [row for row in rows if row.step is not None]
+    lines = grouped(steps, lambda row: (row.baseline, row.series, row.representation, row.head))
+    lines.sort(key=lambda line: line[0].baseline)
+    some = [sorted(line, key=lambda row: row.step) for line in lines]
     return [line for line in some if line[0].step < line[-1].step]
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,8 @@ def _figures(told: dict[str, Any]) -> dict[str, float]:
 def name_rows(rows: list[Row]) -> list[Row]:
     """The rows with names of their runs and models that are short and tell them apart."""
     runs = shorten_paths([str(row.probe.absolute()) for row in rows])
-    stems = [_stem(row) for row in rows]
+    # The models without their steps.
+    stems = [re.sub(rf"(/checkpoints)?{_step_ending(row)}", "", row.model) for row in rows]
     models = shorten_paths(stems)
     # Several probes of one model have its name alone only if they ask for different things.
     pairs = list(zip(rows, stems, strict=True))
@@ -166,14 +167,17 @@ def name_rows(rows: list[Row]) -> list[Row]:
     return named
 
 
-def _stem(row: Row) -> str:
-    """The model without its step."""
-    return re.sub(rf"(/checkpoints)?{_step_ending(row)}", "", row.model)
-
-
 def _step_ending(row: Row) -> str:
     """A pattern of how the paths of a row end that are of its step alone."""
     return "$^" if row.step is None else rf"/(step-)?0*{row.step}/?$"
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
+    """The rows with the same key together, in the order of their first rows."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
 
 
 def metrics_of(rows: Iterable[Row]) -> list[str]:
