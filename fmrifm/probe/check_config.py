@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_least
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.cohort.confound_removal import REMOVALS
 from fmrifm.probe.cohort.folds import SCHEMES
@@ -123,8 +123,7 @@ def _check_choices(
             raise InputError(f"{name} names one twice: leave it out once.")
     for name, least in at_least.items():
         *path, field = name.split(".")
-        if (config[path[0]] if path else config)[field] < least:
-            raise InputError(f"{name} must be {least} or more.")
+        check_least(name, (config[path[0]] if path else config)[field], least)
     if config.random_splits and config.task == "regression":
         raise InputError("random_splits are of logistic regression: set it to 0.")
     if not config.model:

@@ -7,10 +7,11 @@ targets.
 import dataclasses
 
 import numpy as np
-from sklearn.metrics import r2_score, recall_score
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler, normalize
 
 from data_tools.errors import InputError
+from fmrifm.probe.heads.logistic import balanced_accuracy
 from fmrifm.probe.heads.ridge import check_finite, check_regression
 
 K_GRID = (1, 3, 5, 10, 20, 50)
@@ -81,8 +82,7 @@ def fit_knn(train: tuple, val: tuple, task: str) -> tuple[Neighbors, dict]:
     def score(guess_VxK: np.ndarray) -> float:
         if not classification:
             return r2_score(val_V, guess_VxK)
-        present = np.unique(val_V)
-        return recall_score(val_V, guess_VxK.argmax(1), labels=present, average="macro")
+        return balanced_accuracy(val_V, guess_VxK.argmax(1))
 
     grid = [k for k in K_GRID if k <= len(x_FxD)]
     scaler = StandardScaler().fit(x_FxD)

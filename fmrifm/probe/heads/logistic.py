@@ -70,8 +70,7 @@ def _without_warnings() -> Iterator[None]:
 
     Filters belong to the process, so this must not be entered within a thread.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         yield
 
 
@@ -134,7 +133,7 @@ def random_splits(
     def scores(pool: np.ndarray, test: np.ndarray, split_seed: int) -> tuple[float, float]:
         fitted, _ = _fit_pool(x_SxD[pool], labels[pool], n_train, split_seed, jobs=1)
         guesses = fitted.model.predict(x_SxD[test])
-        return accuracy_score(labels[test], guesses), _balanced_accuracy(labels[test], guesses)
+        return accuracy_score(labels[test], guesses), balanced_accuracy(labels[test], guesses)
 
     splitter = StratifiedShuffleSplit(
         n, train_size=n_train + n_val, test_size=n_test, random_state=seed
@@ -181,7 +180,7 @@ def _fit_pool(
     def scores(fit: np.ndarray, test: np.ndarray) -> list[float]:
         z_SxR = coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
         models = (_logistic(z_SxR[fit], labels[fit], c) for c in C_GRID)
-        return [_balanced_accuracy(labels[test], model.predict(z_SxR[test])) for model in models]
+        return [balanced_accuracy(labels[test], model.predict(z_SxR[test])) for model in models]
 
     every = _in_threads((joblib.delayed(scores)(*split) for split in splits), jobs)
     # Equal scores are equal means only up to rounding.
@@ -231,7 +230,7 @@ def _fit_all_columns(x_SxD: np.ndarray, labels: np.ndarray, c: float) -> Pipelin
     model = _logistic(z_SxR, labels, c)
     if weights_SxR is not None:
         by_sample = model.coef_ @ weights_SxR.T
-        parts = [by_sample @ block for _, block in standard_blocks(x_SxD, every)]
+        parts = [by_sample @ block for block in standard_blocks(x_SxD, every)]
         model.coef_, model.n_features_in_ = np.concatenate(parts, 1), x_SxD.shape[1]
     return make_pipeline(StandardScaler().fit(x_SxD), model)
 
@@ -241,7 +240,7 @@ def _logistic(z_SxR: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegres
         return LogisticRegression(C=c, max_iter=_MOST_ITERATIONS).fit(z_SxR, labels)
 
 
-def _balanced_accuracy(labels: np.ndarray, guesses: np.ndarray) -> float:
+def balanced_accuracy(labels: np.ndarray, guesses: np.ndarray) -> float:
     """The mean recall of the classes that `labels` have."""
     return recall_score(labels, guesses, labels=np.unique(labels), average="macro")
 

@@ -66,7 +66,7 @@ def fit_ridge(train: tuple, val: tuple) -> tuple[Ridge, dict]:
     alpha = float(ALPHA_GRID[np.round(scores, 9).argmax()])
     weights = vectors @ (aims_RxE / (values + alpha))
     if wide:  # so far of samples
-        weights = np.concatenate([block.T @ weights for _, block in standard_blocks(x_FxD, every)])
+        weights = np.concatenate([block.T @ weights for block in standard_blocks(x_FxD, every)])
     return Ridge(scaler, weights, mean_E), {"alpha": alpha}
 
 
@@ -91,17 +91,16 @@ def check_finite(x_SxD: np.ndarray, name: str, what: str = "features") -> None:
         )
 
 
-def standard_blocks(x_SxD: np.ndarray, fit: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields columns, a block at a time, standardised in float64 by the rows `fit`.
+def standard_blocks(x_SxD: np.ndarray, fit: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields blocks of columns, standardised in float64 by the rows `fit`.
 
     Wide features are never copied as a whole.
     """
     for first in range(0, x_SxD.shape[1], _COLUMNS_AT_ONCE):
-        columns = slice(first, first + _COLUMNS_AT_ONCE)
-        block = x_SxD[:, columns].astype(np.float64)
-        yield columns, StandardScaler(copy=False).fit(block[fit]).transform(block)
+        block = x_SxD[:, first : first + _COLUMNS_AT_ONCE].astype(np.float64)
+        yield StandardScaler(copy=False).fit(block[fit]).transform(block)
 
 
 def gram(x_SxD: np.ndarray, fit: np.ndarray) -> np.ndarray:
     """(S, F) float64 products of all rows with the rows `fit`, which standardise them."""
-    return sum(block @ block[fit].T for _, block in standard_blocks(x_SxD, fit))
+    return sum(block @ block[fit].T for block in standard_blocks(x_SxD, fit))

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_choice
 
 LOSSES = ("cross_entropy", "mse", "cosine")
 _CHOICES = {
@@ -68,10 +68,7 @@ class FinetuneSettings:
 
     def __post_init__(self):
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} is unknown: choose {' or '.join(known)}."
-                )
+            check_choice(name, getattr(self, name), known)
         if self.head == "attn" and self.representation == "cls":
             raise InputError("head=attn attends to patch tokens: take representation=patch.")
         if self.mode == "lora" and self.freeze:

@@ -263,7 +263,7 @@ def test_dropout_acts_in_training(files, data):
 @pytest.mark.parametrize(
     "changes, told",
     [
-        ({"mode": "half"}, "mode='half' is unknown: choose full or lora"),
+        ({"mode": "half"}, "mode='half' is unknown: choose one of full, lora"),
         ({"head": "mlp"}, "choose attn or linear"),
         ({"representation": "reg"}, "choose patch or cls"),
         ({"representation": "cls"}, "take representation=patch"),
