@@ -77,8 +77,8 @@ def cross_fit(
     """
     values, chosen = np.full((len(x_SxD), truth.n_out), np.nan, np.float32), []
     fit = _fit_ridge if truth.classes is None else _fit_logistic
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of solvers that stop early on separable classes
+    # Solvers that stop early on separable classes warn.
+    with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
         for k, fold in enumerate(folds):
             z_SxD = x_SxD
             for step in prepare:

@@ -9,12 +9,11 @@ _SMALL = 25  # people of a class, below which a score says little
 _UNEVEN = 2.0  # times as many of one class as of another
 _FEW_SITES = 5
 FOUND, PARTLY, CONFOUNDED, CHANCE = "found", "partly", "confounded", "chance"
-_METRICS = {"balanced_accuracy": "balanced accuracy", "r2": "r2"}
 
 
 def metric_name(results: Results) -> str:
     """The main metric as people call it."""
-    return _METRICS[results["metric"]]
+    return results["metric"].replace("_", " ")
 
 
 def number(results: Results, value: float) -> str:
