@@ -41,9 +41,9 @@ from fmrifm.probe.results.results import (
 )
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.splits import Splits, open_splits
-from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score, score_regression
+from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score
 from fmrifm.probe.scores.metrics import regression
-from fmrifm.probe.scores.permutation import permutation_test, permutation_test_regression
+from fmrifm.probe.scores.permutation import permutation_test
 from fmrifm.published.open_model import open_model
 
 # Heads that a seed changes: weights and batches, or the splits that C is chosen by.
@@ -219,13 +219,11 @@ class _Table(Table):
         samples, classes = self.splits.samples[test], self.splits.classes
         subjects, seed, about = samples.subjects, self.config.seed, self.describe(samples)
         if classes is None:
-            metrics = score_regression(samples.labels, values, seed, subjects)
+            metrics = score(samples.labels, values, seed=seed, subjects=subjects)
             metric = "cosine" if "cosine" in metrics else "r2"  # the main one stands first
             if metric not in metrics:  # a target that does not vary has neither
                 return about | {"metrics": metrics, "chance": None}
-            chance = permutation_test_regression(
-                samples.labels, values, subjects, metric=metric, seed=seed
-            )
+            chance = permutation_test(samples.labels, values, None, subjects, metric, seed=seed)
             typical = np.broadcast_to(self.splits.samples["train"].labels.mean(0), values.shape)
             once = np.ones((len(samples), 1), np.int32)
             reached = regression(samples.labels, typical, (metric,))(once)[metric][0]

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from fmrifm.probe.cohort.folds import Fold
-from fmrifm.probe.scores.bootstrap import compare_paired, score, score_regression
+from fmrifm.probe.scores.bootstrap import compare_paired, score
 from fmrifm.probe.scores.metrics import classification, regression
 
 MAIN = {True: "balanced_accuracy", False: "r2"}  # by whether it is of classes
@@ -98,7 +98,11 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
       one), for which the predictions are what they are: so it is of numbers, too.
     """
     found = [[truth.measure(v) for v in of_seed] for of_seed in repeats.values]
-    scores, resampled = {}, _resampled(truth, repeats, seed)
+    scores, guesses, about = {}, repeats.mean, {}
+    if truth.classes is not None:
+        about = {"scores_SxK": guesses, "classes": np.arange(truth.n_out)}
+        guesses = guesses.argmax(1)
+    resampled = score(truth.labels, guesses, seed=seed, subjects=truth.subjects, **about)
     for name in (name for name, first in found[0][0].items() if np.isfinite(first)):
         value = float(np.nanmean([[one[name] for one in some] for some in found]))
         spread = fold_spread(*_fold_scores(truth, repeats, name))
@@ -250,10 +254,3 @@ def _fold_scores(truth: Truth, repeats: Repeats, name: str) -> tuple[np.ndarray,
             scores.append(np.mean(found))
             shares.append(len(fold.test) / len(fold.train))
     return np.array(scores), np.array(shares)
-
-
-def _resampled(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[str, float]]:
-    labels, values, subjects = truth.labels, repeats.mean, truth.subjects
-    if truth.classes is None:
-        return score_regression(labels, values, seed, subjects)
-    return score(labels, values.argmax(1), values, np.arange(truth.n_out), seed, subjects)

@@ -34,37 +34,29 @@ _CELLS_AT_ONCE = 2_000_000
 def score(
     labels: np.ndarray,
     predictions: np.ndarray,
-    scores_SxK: np.ndarray,
-    classes: np.ndarray,
+    scores_SxK: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
     seed: int = 0,
     subjects: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Scores of a classifier on a whole split.
+    """Scores of predictions on a whole split.
+
+    Args:
+      scores_SxK, classes: None in regression.
 
     Returns:
-      {metric: {"value", "std", "low", "high"}} for accuracy, balanced_accuracy, f1_macro (the
-      means over the classes of the split) and auroc (one against the rest, mean over classes): the
-      value, and the standard deviation and 95 % interval over stratified bootstrap resamples.
-      auroc is left out where a class is missing from the split. Where there are two subjects or
-      more and some have several samples, also "subject_std", "subject_low" and "subject_high" over
+      {metric: {"value", "std", "low", "high"}}: the value, and the standard deviation and 95 %
+      interval over bootstrap resamples, stratified by class. Where there are two subjects or more
+      and some have several samples, also "subject_std", "subject_low" and "subject_high" over
       resamples of whole subjects: a class missing from a resample is left out of its means, and the
       resample out of auroc's spread, which is left out where hardly any resample has all classes.
-    """
-    truth_S, guess_S = class_numbers(labels, classes), class_numbers(predictions, classes)
-    measure = classification(truth_S, guess_S, len(classes), scores_SxK)
-    return _with_spread(measure, truth_S, subjects, seed)
+      Of a classifier the metrics are
 
+      - accuracy, balanced_accuracy, f1_macro: the means over the classes of the split;
+      - auroc: one against the rest, mean over classes; left out where a class is missing from the
+        split.
 
-def score_regression(
-    targets_SxE: np.ndarray,
-    predictions_SxE: np.ndarray,
-    seed: int = 0,
-    subjects: np.ndarray | None = None,
-) -> dict[str, dict[str, float]]:
-    """Scores of predicted values on a whole split.
-
-    Returns:
-      {metric: {...}} as `score`, for
+      Of a regression they are
 
       - r2: mean over the columns that are not constant in the split (there is none: left out);
       - pearson: for E = 1 the correlation over samples (left out where targets are constant), for
@@ -74,11 +66,31 @@ def score_regression(
       - top1, top5 (E > 1): the share of samples whose own target is among the 1 or 5 nearest to the
         prediction by cosine, among all different targets of the split; ties go against it.
     """
-    targets_SxE, predictions_SxE = _columns(targets_SxE), _columns(predictions_SxE)
-    several = targets_SxE.shape[1] > 1
-    metrics = (*REGRESSION, "top1", "top5") if several else ("r2", "pearson")
-    measure = regression(targets_SxE, predictions_SxE, metrics)
-    return _with_spread(measure, np.zeros(len(targets_SxE), int), subjects, seed)
+    if classes is None:
+        targets_SxE, predictions_SxE = _columns(labels), _columns(predictions)
+        several = targets_SxE.shape[1] > 1
+        metrics = (*REGRESSION, "top1", "top5") if several else ("r2", "pearson")
+        measure = regression(targets_SxE, predictions_SxE, metrics)
+        stratum_S = np.zeros(len(labels), int)
+    else:
+        stratum_S, guess_S = (class_numbers(some, classes) for some in (labels, predictions))
+        measure = classification(stratum_S, guess_S, len(classes), scores_SxK)
+    found = measure(np.ones((len(stratum_S), 1), np.int32))
+    scores = {name: {"value": float(v[0])} for name, v in found.items() if not np.isnan(v[0])}
+    spreads = {"": _resampled(measure, np.arange(len(stratum_S)), stratum_S, seed, RESAMPLES)}
+    unit_S, stratum_U = _whole_subjects(subjects)
+    if unit_S is not None:
+        spreads["subject_"] = _resampled(measure, unit_S, stratum_U, seed, RESAMPLES)
+    for prefix, values in spreads.items():
+        for name, result in scores.items():
+            some = values[name][~np.isnan(values[name])]
+            # Of two subjects, all resamples with a value may be the one that has both.
+            enough = len(some) >= (RESAMPLES if prefix and len(stratum_U) <= 2 else _FEWEST)
+            if enough or not prefix:
+                low, high = np.percentile(some, [2.5, 97.5])
+                spread = {"std": some.std(), "low": low, "high": high}
+                result |= {prefix + key: float(v) for key, v in spread.items()}
+    return scores
 
 
 def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.ndarray) -> dict:
@@ -159,28 +171,6 @@ def _metric_of(metric: str, labels: np.ndarray, predictions: np.ndarray) -> Meas
 
 def _columns(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)
-
-
-def _with_spread(
-    measure: Measure, stratum_S: np.ndarray, subjects: np.ndarray | None, seed: int
-) -> dict[str, dict[str, float]]:
-    """Values on all samples, and the spread over resamples of samples and of subjects."""
-    found = measure(np.ones((len(stratum_S), 1), np.int32))
-    scores = {name: {"value": float(v[0])} for name, v in found.items() if not np.isnan(v[0])}
-    spreads = {"": _resampled(measure, np.arange(len(stratum_S)), stratum_S, seed, RESAMPLES)}
-    unit_S, stratum_U = _whole_subjects(subjects)
-    if unit_S is not None:
-        spreads["subject_"] = _resampled(measure, unit_S, stratum_U, seed, RESAMPLES)
-    for prefix, values in spreads.items():
-        for name, result in scores.items():
-            some = values[name][~np.isnan(values[name])]
-            # Of two subjects, all resamples with a value may be the one that has both.
-            enough = len(some) >= (RESAMPLES if prefix and len(stratum_U) <= 2 else _FEWEST)
-            if enough or not prefix:
-                low, high = np.percentile(some, [2.5, 97.5])
-                spread = {"std": some.std(), "low": low, "high": high}
-                result |= {prefix + key: float(v) for key, v in spread.items()}
-    return scores
 
 
 def _whole_subjects(subjects: np.ndarray | None) -> tuple:

@@ -133,7 +133,7 @@ def _auroc(truth_S: np.ndarray, scores_SxK: np.ndarray) -> Callable[[np.ndarray]
 def regression(
     targets_SxE: np.ndarray, predictions_SxE: np.ndarray, metrics: Collection[str]
 ) -> Measure:
-    """Some of r2, pearson, cosine, top1 and top5 (see `statistics.score_regression`)."""
+    """Some of r2, pearson, cosine, top1 and top5 (see `bootstrap.score`)."""
     check_finite(predictions_SxE)
     each = {}
     if "cosine" in metrics:

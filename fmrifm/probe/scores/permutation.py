@@ -8,6 +8,8 @@ Labels, predictions and subjects are as in bootstrap.py. Letters: N arrangements
 samples, G subjects, K classes, E columns of a regression.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from data_tools.errors import InputError
@@ -29,7 +31,7 @@ _ROUNDING = 1e-9
 def permutation_test(
     labels: np.ndarray,
     predictions: np.ndarray,
-    classes: np.ndarray,
+    classes: np.ndarray | None,
     subjects: np.ndarray,
     metric: str = "balanced_accuracy",
     n: int = 1000,
@@ -42,39 +44,37 @@ def permutation_test(
     exchange theirs, since that is how many independent labels there are.
 
     Args:
-      metric: accuracy, balanced_accuracy or f1_macro.
+      classes: None in regression.
+      metric: accuracy, balanced_accuracy or f1_macro; in regression r2, or cosine (E > 1).
 
     Returns:
       "metric"; "p" = (1 + how many arrangements score as well as the labels) / (1 + n), and 1 where
       the labels can be arranged in one way only; "kind", "within" or "across" subjects; "null_mean"
       and "null_high", mean and 95th percentile of the arrangements' scores.
     """
-    if metric not in CLASSIFICATION:
-        raise InputError(f"There is no metric '{metric}': choose of {', '.join(CLASSIFICATION)}.")
-    truth_S, guess_S = class_numbers(labels, classes), class_numbers(predictions, classes)
+    known = ("r2", "cosine") if classes is None else CLASSIFICATION
+    if metric not in known:
+        raise InputError(f"There is no metric '{metric}': choose of {', '.join(known)}.")
+    if classes is None:
+        values, label_S = _regression(labels, predictions, metric)
+    else:
+        label_S, guess_S = (class_numbers(some, classes) for some in (labels, predictions))
 
-    def values(truth_NxS: np.ndarray) -> np.ndarray:
-        return macro_scores(truth_NxS, guess_S[None], len(classes))[metric]
+        def values(label_NxS: np.ndarray) -> np.ndarray:
+            return macro_scores(label_NxS, guess_S[None], len(classes))[metric]
 
-    return {"metric": metric} | _test(values, truth_S, subjects, n, seed)
+    observed, kind = values(label_S[None])[0], exchange_kind(label_S, subjects)
+    rng, step = np.random.default_rng(seed), max(1, _CELLS_AT_ONCE // len(label_S))
+    blocks = [min(step, n - first) for first in range(0, n, step)]
+    null = np.concatenate([values(exchange(label_S, subjects, size, rng)) for size in blocks])
+    return {"metric": metric, **compare_with_null(observed, null), "kind": kind}
 
 
-def permutation_test_regression(
-    targets_SxE: np.ndarray,
-    predictions_SxE: np.ndarray,
-    subjects: np.ndarray,
-    metric: str = "r2",
-    n: int = 1000,
-    seed: int = 0,
-) -> dict[str, float | str]:
-    """Scores predicted values against targets that are exchanged, as `permutation_test` does.
-
-    Args:
-      metric: r2, or cosine (E > 1).
-    """
-    targets, guess = (x.reshape(len(x), -1) for x in (targets_SxE, predictions_SxE))
-    if metric not in ("r2", "cosine"):
-        raise InputError(f"There is no metric '{metric}': choose r2 or cosine.")
+def _regression(
+    targets: np.ndarray, predictions: np.ndarray, metric: str
+) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+    """The scores (N,) of arrangements (N, S) of numbers of targets, and (S,) these numbers."""
+    targets, guess = (x.reshape(len(x), -1) for x in (targets, predictions))
     if metric == "cosine" and targets.shape[1] == 1:
         raise InputError("cosine of single values is not defined: choose r2.")
     check_finite(guess)
@@ -90,19 +90,7 @@ def permutation_test_regression(
             return r2(different[place_S], guess, once)[0]
         return np.einsum("se,se->", different[place_S], guess) / len(guess)
 
-    def values(place_NxS: np.ndarray) -> np.ndarray:
-        return np.array([value(place_S) for place_S in place_NxS])
-
-    return {"metric": metric} | _test(values, place_S, subjects, n, seed)
-
-
-def _test(values, label_S: np.ndarray, subjects: np.ndarray, n: int, seed: int) -> dict:
-    """The test, of labels that are numbers; `values` scores arrangements (N, S)."""
-    observed, kind = values(label_S[None])[0], exchange_kind(label_S, subjects)
-    rng, step = np.random.default_rng(seed), max(1, _CELLS_AT_ONCE // len(label_S))
-    blocks = [min(step, n - first) for first in range(0, n, step)]
-    null = np.concatenate([values(exchange(label_S, subjects, size, rng)) for size in blocks])
-    return {**compare_with_null(observed, null), "kind": kind}
+    return lambda place_NxS: np.array([value(place_S) for place_S in place_NxS]), place_S
 
 
 def exchange_kind(label_S: np.ndarray, subjects: np.ndarray) -> str:

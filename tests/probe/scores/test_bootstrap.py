@@ -15,7 +15,7 @@ from sklearn.metrics import (
 
 from data_tools.errors import InputError
 from fmrifm.probe.scores import bootstrap as statistics
-from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score, score_regression
+from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score
 from fmrifm.probe.scores.metrics import classification
 
 CLASSES = np.array(["a", "b", "c", "d"])
@@ -228,7 +228,7 @@ def test_values_are_compared_too():
     targets = rng.normal(size=(100, 5))
     better, worse = (targets + s * rng.normal(size=(100, 5)) for s in (0.5, 0.9))
     for metric in ("r2", "pearson", "cosine"):
-        a, b = (score_regression(targets, x)[metric]["value"] for x in (better, worse))
+        a, b = (score(targets, x)[metric]["value"] for x in (better, worse))
         found = compare_paired(targets, better, worse, metric=metric)
         assert found["difference"] == pytest.approx(a - b)
         assert 0 < found["low"] < found["difference"] < found["high"] and found["p"] < 0.01
@@ -263,5 +263,5 @@ def test_two_subjects_that_agree_prove_nothing():
     assert compare_paired(labels, labels, wrong, many)["p"] == 2 / 2001
     # Only the resample of both has an r2, and it is always the same.
     ages = np.repeat([20.0, 30], 20)
-    found = score_regression(ages, ages + rng.normal(size=40), 0, subjects)
+    found = score(ages, ages + rng.normal(size=40), subjects=subjects)
     assert "low" in found["r2"] and "subject_low" not in found["r2"]

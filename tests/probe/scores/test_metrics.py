@@ -5,14 +5,14 @@ import pytest
 from sklearn.metrics import r2_score
 
 from data_tools.errors import InputError
-from fmrifm.probe.scores.bootstrap import score_regression
+from fmrifm.probe.scores.bootstrap import score
 
 
 def test_values_of_one_column_are_those_of_scikit_learn_and_numpy():
     rng = np.random.default_rng(0)
     targets = rng.normal(size=80).astype(np.float32) + 1000
     predictions = targets + rng.normal(size=80).astype(np.float32)
-    found = score_regression(targets, predictions)
+    found = score(targets, predictions)
     assert found.keys() == {"r2", "pearson"}
     assert found["r2"]["value"] == pytest.approx(r2_score(targets, predictions), abs=1e-6)
     expected = np.corrcoef(targets, predictions)[0, 1]
@@ -29,7 +29,7 @@ def test_values_of_several_columns_are_those_of_scikit_learn_and_numpy():
     predictions = targets + 2 * rng.normal(size=targets.shape)
     targets[:, 7] = 0.1  # constant: it has no r2
     subjects = np.repeat([f"s{i}" for i in range(8)], 5)
-    found = score_regression(targets, predictions, 0, subjects)
+    found = score(targets, predictions, subjects=subjects)
     vary = np.arange(300) != 7
     expected = r2_score(targets[:, vary], predictions[:, vary])
     assert found["r2"]["value"] == pytest.approx(expected, abs=1e-9)
@@ -44,25 +44,25 @@ def test_values_of_several_columns_are_those_of_scikit_learn_and_numpy():
 
 
 def test_what_has_no_value_is_left_out_or_zero():
-    found = score_regression(np.ones(5), np.arange(5.0))
+    found = score(np.ones(5), np.arange(5.0))
     assert found == {}
-    found = score_regression(np.arange(5.0), np.full(5, 0.1))
+    found = score(np.arange(5.0), np.full(5, 0.1))
     assert found["pearson"]["value"] == 0 and found["r2"]["value"] < 0
     targets = np.random.default_rng(0).normal(size=(20, 4))
-    found = score_regression(targets, np.zeros((20, 4)))
+    found = score(targets, np.zeros((20, 4)))
     assert {found[name]["value"] for name in ("pearson", "cosine", "top1", "top5")} == {0}
     # 0.1 differs from the mean of several 0.1 in the last digit.
     for n in range(6, 30):
-        assert score_regression(np.full(n, 0.1), np.arange(1.0 * n)) == {}
-        assert score_regression(np.arange(1.0 * n), np.full(n, 0.1))["pearson"]["value"] == 0
+        assert score(np.full(n, 0.1), np.arange(1.0 * n)) == {}
+        assert score(np.arange(1.0 * n), np.full(n, 0.1))["pearson"]["value"] == 0
         rows = np.random.default_rng(n).normal(size=(4, n))
-        assert score_regression(rows, np.full((4, n), 0.1))["pearson"]["value"] == 0
+        assert score(rows, np.full((4, n), 0.1))["pearson"]["value"] == 0
     # One resample in nine draws one sample only, three times: it has no r2, not one of -1e16.
     for seed in range(10):
-        found = score_regression(*np.random.default_rng(seed).normal(size=(2, 3)))
+        found = score(*np.random.default_rng(seed).normal(size=(2, 3)))
         assert found["r2"]["std"] < 1e8
     with pytest.raises(InputError, match="1 of 20 samples are not finite"):
-        score_regression(targets, np.where(np.arange(80).reshape(20, 4) == 5, np.nan, 0))
+        score(targets, np.where(np.arange(80).reshape(20, 4) == 5, np.nan, 0))
 
 
 def test_retrieval_is_among_different_targets(monkeypatch):
@@ -71,7 +71,7 @@ def test_retrieval_is_among_different_targets(monkeypatch):
     shown = rng.integers(30, size=90)
     predictions = images[shown] + 0.8 * rng.normal(size=(90, 6)).astype(np.float32)
     monkeypatch.setattr("fmrifm.probe.scores.metrics._CELLS_AT_ONCE", 70)  # in blocks
-    found = score_regression(images[shown], predictions)
+    found = score(images[shown], predictions)
     kept = np.unique(shown)
     for top in (1, 5):
         hits = []

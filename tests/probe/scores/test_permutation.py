@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, r
 
 from data_tools.errors import InputError
 from fmrifm.probe.scores import permutation
-from fmrifm.probe.scores.permutation import permutation_test, permutation_test_regression
+from fmrifm.probe.scores.permutation import permutation_test
 
 CLASSES = np.array(["a", "b", "c"])
 SUBJECTS = np.repeat([f"s{i:02}" for i in range(20)], 6)
@@ -100,12 +100,12 @@ def test_values_are_tested_too(kind, metric, columns):
         if kind == "across":
             targets = _traits(rng, targets[:20])
         guesses = _traits(rng, rng.normal(size=(20, columns))) + rng.normal(size=targets.shape)
-        found = permutation_test_regression(targets, guesses, SUBJECTS, metric, n=100)
+        found = permutation_test(targets, guesses, None, SUBJECTS, metric, n=100)
         p.append(found["p"])
     assert found["kind"] == kind
     assert sum(value > 0.05 for value in p) >= 17
     assert min(p) < 0.35 < 0.65 < max(p)
-    found = permutation_test_regression(targets, targets + 0.1 * guesses, SUBJECTS, metric, n=200)
+    found = permutation_test(targets, targets + 0.1 * guesses, None, SUBJECTS, metric, n=200)
     assert found["p"] == 1 / 201 and found["null_high"] < 0.9
 
 
@@ -113,11 +113,11 @@ def test_the_null_of_values_is_that_of_all_arrangements():
     rng = np.random.default_rng(0)
     targets, guesses = rng.normal(size=(2, 5, 2))
     scores = [r2_score(targets[[*order]], guesses) for order in permutations(range(5))]
-    found = permutation_test_regression(targets, guesses, np.full(5, "one"), n=4000)
+    found = permutation_test(targets, guesses, None, np.full(5, "one"), "r2", n=4000)
     assert found["null_mean"] == pytest.approx(np.mean(scores), abs=0.03)
     assert found["null_high"] == pytest.approx(np.percentile(scores, 95), abs=0.05)
     # Of one sample a subject whole subjects are exchanged, which is the same.
-    other = permutation_test_regression(targets, guesses, np.arange(5).astype(str), n=4000)
+    other = permutation_test(targets, guesses, None, np.arange(5).astype(str), "r2", n=4000)
     assert other["kind"] == "across"
     assert other["null_mean"] == pytest.approx(np.mean(scores), abs=0.03)
 
@@ -127,11 +127,11 @@ def test_what_cannot_be_tested_is_said():
     who = np.array(list("ppqq"))
     with pytest.raises(InputError, match="choose of accuracy"):
         permutation_test(one, one, np.ones(1), who, metric="auroc")
-    with pytest.raises(InputError, match="choose r2 or cosine"):
-        permutation_test_regression(two, two, who, metric="pearson")
+    with pytest.raises(InputError, match="choose of r2, cosine"):
+        permutation_test(two, two, None, who, metric="pearson")
     with pytest.raises(InputError, match="single values"):
-        permutation_test_regression(one, one, who, metric="cosine")
+        permutation_test(one, one, None, who, metric="cosine")
     with pytest.raises(InputError, match="all the same"):
-        permutation_test_regression(one, one, who)
+        permutation_test(one, one, None, who, "r2")
     with pytest.raises(InputError, match="not finite"):
-        permutation_test_regression(np.arange(4.0), np.full(4, np.nan), who)
+        permutation_test(np.arange(4.0), np.full(4, np.nan), None, who, "r2")
