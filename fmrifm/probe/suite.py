@@ -23,9 +23,9 @@ from fmrifm.probe.heads.grid import fit_grid
 from fmrifm.probe.heads.knn import fit_knn
 from fmrifm.probe.heads.logistic import (
     check_random_splits,
-    fit_constant,
     fit_logistic,
     random_splits,
+    typical_values,
 )
 from fmrifm.probe.heads.ridge import fit_ridge
 from fmrifm.probe.heads.settings import FinetuneSettings
@@ -179,8 +179,9 @@ class _Table(Table):
             features = {name: some.x_SxD for name, some in features.items()}
         train, val = ((features[name], splits.targets(name)) for name in ("train", "val"))
         if entry.head == "majority":
-            fitted, hparams = fit_constant(train), {}
-        elif entry.head == "knn":
+            typical_K, tests = typical_values(train[1]), splits.tests
+            return {name: np.tile(typical_K, (len(features[name]), 1)) for name in tests}, {}, 0
+        if entry.head == "knn":
             fitted, hparams = fit_knn(train, val, config.task)
         elif entry.head == "ridge":
             fitted, hparams = fit_ridge(train, val)

@@ -47,21 +47,11 @@ class Classifier:
         return self.model.predict_proba(x_SxD).astype(np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Constant:
-    """The same for every sample: the shares of the classes (K,), or mean targets (E,)."""
-
-    values: np.ndarray
-
-    def predict_values(self, x_SxD: np.ndarray) -> np.ndarray:
-        """(S, K or E) float32."""
-        return np.tile(self.values.astype(np.float32), (len(x_SxD), 1))
-
-
-def fit_constant(train: tuple) -> Constant:
-    """Always the commonest of the classes (S,) int, or the mean of the targets (S, E)."""
-    y = train[1]
-    return Constant(y.mean(0, dtype=np.float64) if y.ndim > 1 else np.bincount(y) / len(y))
+def typical_values(labels: np.ndarray) -> np.ndarray:
+    """(K,) float32 shares of the classes (S,) int, or the mean (E,) of the targets (S, E)."""
+    if labels.ndim > 1:
+        return labels.mean(0, dtype=np.float64).astype(np.float32)
+    return (np.bincount(labels) / len(labels)).astype(np.float32)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from data_tools.errors import InputError, check_choice
+from data_tools.errors import InputError, check_choice, check_least
 
 LOSSES = ("cross_entropy", "mse", "cosine")
 _CHOICES = {
@@ -37,10 +37,8 @@ class GridSettings:
     metric: str = "accuracy"  # that epoch and head are chosen by; regression takes the loss
 
     def __post_init__(self):
-        if min(self.epochs, self.updates, self.batch_size) < 1:
-            raise InputError(
-                "grid.epochs, grid.updates and grid.batch_size are 1 or more: raise them."
-            )
+        for name in ("epochs", "updates", "batch_size"):
+            check_least(f"grid.{name}", getattr(self, name), 1)
         _check_warmup("grid", self)
 
 
