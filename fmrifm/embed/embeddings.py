@@ -28,8 +28,7 @@ from fmrifm.probe.features.clip_encoder import ClipEncoder
 from fmrifm.probe.features.encode import DTYPES, encode
 from fmrifm.probe.features.representations import vector
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
-from fmrifm.probe.samples.labels import parse_target
-from fmrifm.probe.samples.samples import Samples, make_samples
+from fmrifm.probe.samples.samples import Samples, whole_runs
 from fmrifm.published.open_model import open_model
 from fmrifm.runs.provenance import record_start
 
@@ -175,9 +174,7 @@ def embed_runs(
       most_tokens: bytes of tokens that may lie in the cache unasked, for a probe of the same clips.
     """
     sources, num_frames = list(sources), clip_length(files)
-    samples = make_samples(
-        sources, parse_target("run:key"), unit="run", num_frames=num_frames, windows=windows
-    )
+    samples = whole_runs(sources, num_frames, windows)
     places_M = ClipEncoder(files, sources).objective.places
     kinds = {"cls", "avg_patch", "has_data"}
     size = len(samples.clips) * len(places_M) * files.options.embed_dim * _BYTES_OF_A_VALUE

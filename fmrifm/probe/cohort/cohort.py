@@ -18,8 +18,7 @@ from fmrifm.probe.cohort.cross_fit import settled_kind
 from fmrifm.probe.cohort.scores import Repeats, Truth
 from fmrifm.probe.features.encode import are_within
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
-from fmrifm.probe.samples.labels import parse_target
-from fmrifm.probe.samples.samples import Samples, make_samples
+from fmrifm.probe.samples.samples import Samples, whole_runs
 from fmrifm.probe.samples.splits import Splits, label_samples
 
 COHORT = "cohort"  # the one set of its `splits`
@@ -76,13 +75,7 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     groups = _groups(sources, some, config.splits.family)
     left_out = _left_out(sources, some, config.target)
     hidden = {field for source in sources for field in source.store.restricted}
-    whole = make_samples(
-        sources,
-        parse_target("run:key"),
-        unit="run",
-        num_frames=clip_length(files),
-        windows=config.data.windows,
-    )
+    whole = whole_runs(sources, clip_length(files), config.data.windows)
     # Without labels, unless those of the cohort start with events or have few of the clips.
     few = len(whole.clips) <= _MOST_UNUSED * len(some.clips) and are_within(whole, some)
     splits = Splits({COHORT: sources}, samples, classes, [], whole if few else None)

@@ -17,7 +17,7 @@ from data_tools.errors import InputError
 from data_tools.store.selection import field_names, is_known
 from fmrifm.input.clips import Clips, event_starts
 from fmrifm.input.sources import Source
-from fmrifm.probe.samples.labels import ARROW, Record, Target
+from fmrifm.probe.samples.labels import ARROW, Record, Target, parse_target
 
 UNITS = ("clip", "run", "session", "subject")
 TASKS = ("classification", "regression")
@@ -107,6 +107,12 @@ def make_samples(
     if target.kind == "run" and target.field == "subject" and task == "classification":
         _check_identities(found)
     return _pack(found, task, target.kind == "time", len(candidates) - len(found))
+
+
+def whole_runs(sources: list[Source], num_frames: int, windows: int = 0) -> Samples:
+    """Every run of some stores as a sample, with its key as its label; see `make_samples`."""
+    target = parse_target("run:key")
+    return make_samples(sources, target, unit="run", num_frames=num_frames, windows=windows)
 
 
 def _check(target: Target, unit: str, task: str, of_events: bool) -> None:
