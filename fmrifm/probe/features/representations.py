@@ -42,7 +42,7 @@ class Vectors:
         return len(self.x_SxD), 1, self.x_SxD.shape[1]
 
     def read(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See grid_batches.Tokens."""
+        """See grid.Tokens."""
         return self.x_SxD[index_B, None], np.ones((len(index_B), 1), bool)
 
 
@@ -76,7 +76,7 @@ class Sequences:
         return len(self.first_S1) - 1, n_clips * self.x_CxMxD.shape[1], self.x_CxMxD.shape[2]
 
     def read(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See grid_batches.Tokens."""
+        """See grid.Tokens."""
         _, length, width = self.shape
         n_tokens = self.x_CxMxD.shape[1]
         clip_BxW = self.first_S1[index_B][:, None] + np.arange(length // n_tokens)
