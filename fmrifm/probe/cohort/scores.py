@@ -16,7 +16,6 @@ from fmrifm.probe.cohort.folds import Fold
 from fmrifm.probe.scores.bootstrap import compare_paired, score
 from fmrifm.probe.scores.metrics import classification, regression
 
-MAIN = {True: "balanced_accuracy", False: "r2"}  # by whether it is of classes
 _FEWEST = 2  # folds that have a score
 _ROUNDING = 1e-9
 
@@ -56,7 +55,7 @@ class Truth:
     @property
     def metric(self) -> str:
         """The main one."""
-        return MAIN[self.classes is not None]
+        return "r2" if self.classes is None else "balanced_accuracy"
 
     def measure(self, values_SxK: np.ndarray, rows: np.ndarray | slice = slice(None)) -> dict:
         """{metric: value} of some samples, NaN where one has none."""

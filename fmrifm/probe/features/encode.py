@@ -144,11 +144,6 @@ class _Program:
         self.batches = functools.partial(ClipBatches, encoder, samples, self.batch_size)
         self.step = functools.partial(jax.jit(self._encode), encoder.files.params)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the arrays of all clips, by kind."""
-        shapes = jax.eval_shape(self.step, self.batches(0, 1)[0])
-        return {kind: (self.n_clips, *shape.shape[1:]) for kind, shape in shapes.items()}
-
     def _encode(self, params: dict, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         tokenizer, options = self._encoder.tokenizer, self._encoder.files.options
         values, valid = tokenizer(batch)
@@ -176,7 +171,9 @@ def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> No
     if host == 0 and not half.is_dir():
         new = half.with_name(f"{half.name}.new")  # appears with all arrays
         new.mkdir(parents=True, exist_ok=True)
-        for kind, shape in program.shapes().items():
+        batch = jax.eval_shape(program.step, program.batches(0, 1)[0])
+        for kind, array in batch.items():
+            shape = (program.n_clips, *array.shape[1:])
             np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
         os.replace(new, half)
     _sync("features made")
