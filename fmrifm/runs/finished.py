@@ -52,11 +52,10 @@ class Run:
 
     def losses(self) -> dict[str, float]:
         """Masked loss of each evaluation set."""
-        ends = ("eval/", "/loss")
         return {
-            key.removeprefix(ends[0]).removesuffix(ends[1]): value
+            key.removeprefix("eval/").removesuffix("/loss"): value
             for key, value in self.scores.items()
-            if key.startswith(ends[0]) and key.endswith(ends[1])
+            if key.startswith("eval/") and key.endswith("/loss")
         }
 
     def sizes(self) -> dict[str, Any]:

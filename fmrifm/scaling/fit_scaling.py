@@ -38,13 +38,12 @@ def fit_scaling(
     text = describe(found, title)
     output.mkdir(parents=True, exist_ok=True)
     fitted = [scaling for scaling in found if scaling.choice]
-    if fitted:
-        draw_scaling(output / "scaling.png", fitted, title)
     iso = [scaling for scaling in found if scaling.iso_flop]
-    if iso:
-        draw_iso_flop(output / "iso_flop.png", iso, title)
-    for name, drawn in (("scaling.png", fitted), ("iso_flop.png", iso)):
-        if not drawn:  # of an earlier analysis
+    pictures = ("scaling.png", draw_scaling, fitted), ("iso_flop.png", draw_iso_flop, iso)
+    for name, draw, shown in pictures:
+        if shown:
+            draw(output / name, shown, title)
+        else:  # An earlier analysis may have left one.
             (output / name).unlink(missing_ok=True)
     write_bytes(output / "table.md", text.encode())
     write_bytes(output / "fit.json", json.dumps(as_dict(points, found), indent=1).encode())

@@ -45,7 +45,11 @@ def _section(scaling: Scaling) -> str:
 
 def _table(choice: Choice, n: int) -> list[str]:
     header = ("law", "a", "b", "E", "held-out error", "best", "n")
-    body = [[*_cells(law, fit, choice), n] for law, fit in choice.fits.items()]
+    body = []
+    for law, fit in choice.fits.items():
+        found, error = describe_fit(fit), choice.errors[law]
+        told = ("-" if error is None else f"{error:.2g}", "yes" if law == choice.best else "")
+        body.append([_LAWS[law], *(found.get(x, "-") for x in ("a", "b", "E")), *told, n])
     lines = [as_markdown(header, body)]
     if FLOOR not in choice.fits:
         lines.append(f"Three levels of N are too few for a floor: {FEWEST[FLOOR]} are needed.\n")
@@ -55,13 +59,6 @@ def _table(choice: Choice, n: int) -> list[str]:
             "needed. The one without a floor stands.\n"
         )
     return lines
-
-
-def _cells(law: str, fit: Fit, choice: Choice) -> list[str]:
-    found = describe_fit(fit)
-    error = choice.errors[law]
-    told = ("-" if error is None else f"{error:.2g}", "yes" if law == choice.best else "")
-    return [_LAWS[law], *(found.get(x, "-") for x in ("a", "b", "E")), *told]
 
 
 def _budgets(iso_flop: IsoFlop) -> list[str]:

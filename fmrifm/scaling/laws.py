@@ -84,11 +84,7 @@ class Fit:
 
     def band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(X,) lower and (X,) upper ends of 95 % intervals of the law, not of single runs."""
-        losses = _losses(self.replicates, x, self.x0)
-        tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-        low, high = np.quantile(losses, tails, axis=0)
-        middle = self.predict(x)
-        return np.minimum(low, middle), np.maximum(high, middle)
+        return _interval(_losses(self.replicates, x, self.x0), self.predict(x))
 
     def _log_a(self, curves: np.ndarray) -> np.ndarray:
         c, b = curves[..., 1], curves[..., 2]
@@ -221,10 +217,10 @@ def _losses(curves: np.ndarray, x: np.ndarray, x0: float) -> np.ndarray:
     return E + np.exp(np.clip(c + b * np.log(np.asarray(x, float) / x0), -_LARGEST, _LARGEST))
 
 
-def _interval(values: np.ndarray, estimate: float) -> tuple[float, float]:
-    """Percentiles, with the estimate between them."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return min(float(low), float(estimate)), max(float(high), float(estimate))
+def _interval(values: np.ndarray, estimate: float | np.ndarray) -> tuple:
+    """Percentiles over the replicates, (R,) or (R, X), with the estimate between them."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return np.minimum(low, estimate), np.maximum(high, estimate)
 
 
 FEWEST = {POWER: 3, FLOOR: 4}  # levels of x for a fit
