@@ -26,7 +26,7 @@ from fmrifm.input.sources import parse_sources, union_geometry
 from fmrifm.model.flops import count_flops
 from fmrifm.plan.compiled_program import CompiledProgram
 from fmrifm.plan.feeding import plan_feeding
-from fmrifm.trainer.mesh import BATCH_AXES, make_mesh
+from fmrifm.trainer.mesh import BATCH_AXES, held_bytes, make_mesh
 from fmrifm.trainer.program import Program
 from fmrifm.trainer.throughput import Chip, find_chip
 
@@ -72,8 +72,8 @@ def make_plan(
         "batch_per_chip": config.batch_size / _rows(program.mesh),
         "accumulation": config.optim.accumulation,
         "state_bytes": {
-            "params": _held(program.shapes.params, program.shardings.params),
-            "optimizer": _held(program.shapes.opt_state, program.shardings.opt_state),
+            "params": held_bytes(program.shapes.params, program.shardings.params),
+            "optimizer": held_bytes(program.shapes.opt_state, program.shardings.opt_state),
         },
         "hbm_bytes": memory,
         "fits": bool(text) and (memory["limit"] is None or memory["peak"] <= memory["limit"]),
@@ -213,9 +213,3 @@ def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) 
         "host_bytes_per_second": float(clip_bytes * clips / longest / hosts),
         "feeding": plan_feeding(clips / longest, float(clip_bytes), frames, hosts, chips),
     }
-
-
-def _held(shapes, shardings) -> int:
-    """Bytes of a tree that each chip holds."""
-    both = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
-    return int(sum(np.prod(s.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, s in both))

@@ -87,16 +87,14 @@ class Ledger:
                 lines.append(json.dumps(line) + "\n")
             write_bytes(self.workdir / "sweep.jsonl", "".join(lines).encode())
 
-    @contextlib.contextmanager
-    def locked(self, name: str) -> Iterator[int | None]:
+    def locked(self, name: str) -> contextlib.AbstractContextManager[int | None]:
         """Holds the lock of a point, or gives None where another process has it.
 
         The file descriptor is for the processes that do the work: it is held as long as they live.
         """
         place = self.workdir / name
         place.mkdir(parents=True, exist_ok=True)
-        with _locked(place / _LOCK, wait=False) as handle:
-            yield handle
+        return _locked(place / _LOCK, wait=False)
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody runs the point."""
@@ -106,11 +104,9 @@ class Ledger:
         """Whether a launcher is at work here."""
         return _is_held(self.workdir / _LAUNCHER)
 
-    @contextlib.contextmanager
-    def reporting(self) -> Iterator[bool]:
-        """Whether to make reports, which one process at a time does."""
-        with _locked(self.workdir / ".report.lock", wait=False) as handle:
-            yield handle is not None
+    def reporting(self) -> contextlib.AbstractContextManager[int | None]:
+        """Holds the lock of reports, which one process at a time makes; see `locked`."""
+        return _locked(self.workdir / ".report.lock", wait=False)
 
 
 def _is_at_work(path: Path, state: dict[str, Any]) -> bool:

@@ -85,14 +85,15 @@ def submit(
         return []
     for name in names:
         ledger.note(name, status=PENDING, returncode=None, error=None)
+    given = {**DEFAULTS, **settings}
     try:
+        times = int(given.pop("max_num_timeout"))
         executor = submitit.AutoExecutor(
-            ledger.workdir / "slurm",
-            cluster=cluster,
-            slurm_max_num_timeout=int({**DEFAULTS, **settings}["max_num_timeout"]),
+            ledger.workdir / "slurm", cluster=cluster, slurm_max_num_timeout=times
         )
-        title = ledger.workdir.resolve().name
-        executor.update_parameters(**_parameters(settings, title, parallel or len(names)))
+        about = {"name": ledger.workdir.resolve().name}
+        about["slurm_array_parallelism"] = parallel or len(names)
+        executor.update_parameters(**_parameters(given) | about)
         with executor.batch():
             jobs = [executor.submit(Job(str(ledger.workdir.absolute()), name)) for name in names]
     except (RuntimeError, NameError, AssertionError, ValueError, OSError) as error:
@@ -122,12 +123,10 @@ def parse_settings(text: str) -> dict[str, str]:
     return settings
 
 
-def _parameters(settings: Mapping[str, str], name: str, parallel: int) -> dict[str, Any]:
+def _parameters(settings: Mapping[str, str | int]) -> dict[str, Any]:
     """As AutoExecutor wants them."""
-    given = {**DEFAULTS, **settings}
-    del given["max_num_timeout"]
-    parameters: dict[str, Any] = {"name": name}
-    for key, value in given.items():
+    parameters: dict[str, Any] = {}
+    for key, value in settings.items():
         if key not in _SHARED:
             parameters[f"slurm_{key}"] = value
             continue
@@ -135,7 +134,7 @@ def _parameters(settings: Mapping[str, str], name: str, parallel: int) -> dict[s
             parameters[key] = float(value) if key == "mem_gb" else int(value)
         except ValueError as error:
             raise ValueError(f"{key}={value} is no number") from error
-    return parameters | {"slurm_array_parallelism": parallel}
+    return parameters
 
 
 def _is_in_line(ledger: Ledger, name: str) -> bool:
@@ -145,10 +144,8 @@ def _is_in_line(ledger: Ledger, name: str) -> bool:
     status = ledger.state(name)["status"]
     if status == DONE:
         return False
-    try:
-        job = (ledger.workdir / name / _JOB).read_text()
-    except FileNotFoundError:
-        job = ""
+    file = ledger.workdir / name / _JOB
+    job = file.read_text() if file.exists() else ""
     if job.replace("_", "").isdecimal():
         try:
             found = submitit.SlurmJob(ledger.workdir / "slurm", job).state.split(" ")[0]

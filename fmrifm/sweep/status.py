@@ -116,8 +116,8 @@ def make_reports(ledger: Ledger) -> None:
         "table": lambda: write_table(make_table(read_runs(places)), ledger.workdir),
         "scaling": lambda: fit_scaling(places, ledger.workdir / "scaling"),
     }
-    with ledger.reporting() as mine:
-        for name in ledger.reports if mine else ():
+    with ledger.reporting() as lock:
+        for name in ledger.reports if lock is not None else ():
             try:
                 print(makers[name]())
             except (InputError, OSError) as error:

@@ -148,10 +148,13 @@ def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict
     return {name: place(rows) for name, rows in batch.items()}
 
 
+def held_bytes(shapes, shardings) -> int:
+    """Bytes of a tree that each device holds."""
+    both = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    return sum(math.prod(s.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, s in both)
+
+
 def sharded_share(shapes, shardings) -> float:
     """Share of the bytes of a tree that each device does not hold."""
-    total = held = 0
-    for array, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
-        total += math.prod(array.shape)
-        held += math.prod(sharding.shard_shape(array.shape))
-    return 1 - held / total
+    whole = jax.tree.map(lambda s: replicated(s.mesh), shardings)
+    return 1 - held_bytes(shapes, shardings) / held_bytes(shapes, whole)
