@@ -4,7 +4,6 @@ Letters: B clips, L tokens, S context tokens, D width, H heads, K width of a hea
 the residual stream are float32; matrix products run in the compute dtype.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -174,5 +173,5 @@ class Stack(nn.Module):
             unroll=self.depth if self.how.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        layers = functools.partial(scanned, self.heads, self.how, name="layers")
-        return layers()(x_BxLxD, context_BxSxC, valid_BxS, branches_Nx2xB)[0]
+        layers = scanned(self.heads, self.how, name="layers")
+        return layers(x_BxLxD, context_BxSxC, valid_BxS, branches_Nx2xB)[0]

@@ -1,5 +1,6 @@
 """AdamW or Muon with masked weight decay, and the learning-rate schedule of the recipe."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -115,15 +116,8 @@ def make_optimizer(optim: Mapping) -> optax.GradientTransformation:
     direction = optax.scale_by_adam(b1=optim["b1"], b2=optim["b2"], eps=1e-8)
     if optim["name"] == "muon":
         direction = optax.partition({"muon": scale_by_muon(), "adam": direction}, choose_directions)
-    return optax.chain(
-        direction,
-        optax.add_decayed_weights(
-            optim["weight_decay"],
-            mask=lambda params: jax.tree_util.tree_map_with_path(
-                lambda path, _: decays(path), params
-            ),
-        ),
-    )
+    mask = functools.partial(jax.tree_util.tree_map_with_path, lambda path, _: decays(path))
+    return optax.chain(direction, optax.add_decayed_weights(optim["weight_decay"], mask=mask))
 
 
 def choose_directions(params):
