@@ -15,7 +15,7 @@ are in TASKS: `sex`, `age`, `nsd`, `subject`, `arrow` (of time), ... `simulated`
 
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
+from data_tools.errors import unknown
 
 _MULTIPLIERS = tuple(0.02 * 2500 ** (i / 48) for i in range(49))  # log-spaced, 0.02 to 50
 _ATTENTIVE = {
@@ -71,9 +71,7 @@ TASKS = {
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a probe; `arg` is a task of TASKS, or "" for none."""
     if arg not in TASKS:
-        raise InputError(
-            f"{arg!r} is no task of this config: choose one of {', '.join(filter(None, TASKS))}."
-        )
+        raise unknown(f"{arg!r} is no task of this config", filter(None, TASKS))
     config = ConfigDict()
 
     config.seed = 0  # of weights, batches, resamples and randomised decompositions

@@ -10,7 +10,7 @@ argument may end in `,runlocal`.
 from ml_collections import ConfigDict
 
 from configs.pretrain import get_config as newer_default
-from data_tools.errors import InputError
+from data_tools.errors import unknown
 
 # The older release: 16 frames, patches of 16 x 16, tokens of t_patch frames.
 OLDER = {
@@ -39,7 +39,7 @@ def get_config(arg: str = "newer") -> ConfigDict:
     """The configuration of a recipe; `arg` is `RECIPE[,runlocal]`."""
     recipe, _, rest = arg.partition(",")
     if recipe not in RECIPES:
-        raise InputError(f"{recipe!r} is no published recipe: choose one of {', '.join(RECIPES)}.")
+        raise unknown(f"{recipe!r} is no published recipe", RECIPES)
     config = newer_default(rest)
     config.update_from_flattened_dict(RECIPES[recipe])
     if config.optim.base_lr is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError, check_choice
+from data_tools.errors import InputError, check_choice, check_least
 from fmrifm.input.sources import Source
 
 # Shares are met exactly over so many clips where clips are drawn from a list.
@@ -156,8 +156,7 @@ class RandomSampler:
           window: frames of a window, cut short where a run is shorter; 0 for num_frames.
           clips_per_window: clips of a batch that one window gives, rows side by side.
         """
-        if clips_per_window < 1:
-            raise InputError(f"data.clips_per_window={clips_per_window} must be 1 or more.")
+        check_least(f"data.clips_per_window={clips_per_window}", clips_per_window, 1)
         if window and (window < num_frames or clips_per_window == 1):
             raise InputError(
                 f"data.window={window} is for data.clips_per_window above 1, and holds a clip of "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_least
 
 # Without this, v4 has a device for each half of a chip.
 _OPTIONS = {"v4": {"chip_config_name": "megacore"}}
@@ -21,8 +21,7 @@ def open_topology(name: str, slices: int = 1) -> Sequence[jax.Device]:
         touches a device.
     """
     kind, _, shape = name.partition(":")
-    if slices < 1:
-        raise InputError(f"--slices={slices} must be 1 or more.")
+    check_least(f"--slices={slices}", slices, 1)
     jax.config.update("jax_platforms", "cpu")
     if kind == "cpu":
         if not shape.isdecimal() or int(shape) < 1 or slices > 1:

@@ -101,9 +101,6 @@ def read_recipe(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
         name: _typed(name, {**kwargs, **sizes}, default, where)
         for name, default in MODEL_DEFAULTS.items()
     }
-    for name in ("decoder_embed_dim", "decoder_num_heads"):
-        if values[name] is None:  # the encoder's
-            values[name] = values[name.removeprefix("decoder_")]
     alone = str(model).startswith("vit_") or model == ENCODER
     if alone or not any(name.startswith("encoder.") for name in names):
         values["decoding"] = "none"
@@ -217,9 +214,10 @@ def _sizes(model: Any, kwargs: Mapping[str, Any], where: str) -> dict[str, int]:
 def _typed(name: str, kwargs: Mapping[str, Any], default: Any, where: str) -> Any:
     """An option of the type of its default; null where that has a meaning."""
     value = kwargs.get(name, default)
+    if value is None and name in ("decoder_embed_dim", "decoder_num_heads"):  # the encoder's
+        name = name.removeprefix("decoder_")
+        return _typed(name, kwargs, MODEL_DEFAULTS[name], where)
     if value is None:
-        if name in ("decoder_embed_dim", "decoder_num_heads"):
-            return None
         value = NULL_MEANS.get(name)
     kinds = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):

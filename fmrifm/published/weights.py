@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import write_bytes
 from data_tools.published.maps import read_geometry
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
@@ -177,8 +177,7 @@ def _check_free(config_path: Path, text: str, weights: Path) -> None:
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Tensors and config of a file of weights; the config is {} where there is none."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: check the path.")
+    check_file(path)
     beside, config_path = None, path.with_name("config.json")
     if config_path.is_file():
         with _damage_named(config_path):
