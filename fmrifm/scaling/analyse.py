@@ -30,22 +30,24 @@ class Budget:
       flops: the geometric mean.
       params, losses: (m,) of its runs.
       parabola: coefficients in log(params), the square first; None for fewer than 3 sizes.
-      optimum: N_opt and L_opt; None where the sizes tried do not enclose a minimum.
+      optimal_params, optimal_loss: its minimum; None where the sizes tried do not enclose one.
     """
 
     flops: float
     params: np.ndarray
     losses: np.ndarray
-    parabola: np.ndarray | None
-    optimum: tuple[float, float] | None
+    parabola: np.ndarray | None = None
+    optimal_params: float | None = None
+    optimal_loss: float | None = None
 
     def describe(self) -> str:
         sizes = f"{self.flops:.3g} FLOPs, {len(self.params)} runs"
         if self.parabola is None:
             return f"{sizes}: fewer than three sizes"
-        if self.optimum is None:
+        if self.optimal_params is None:
             return f"{sizes}: no minimum within the sizes tried"
-        return f"{sizes}: {self.optimum[0]:.3g} encoder parameters, loss {self.optimum[1]:.4g}"
+        best = f"{self.optimal_params:.3g} encoder parameters, loss {self.optimal_loss:.4g}"
+        return f"{sizes}: {best}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +60,14 @@ class IsoFlop:
     @property
     def frontier(self) -> tuple[np.ndarray, np.ndarray]:
         """(k,) budgets that have a minimum, and (k,) their L_opt."""
-        found = [(x.flops, x.optimum[1]) for x in self.budgets if x.optimum]
+        found = [(x.flops, x.optimal_loss) for x in self.budgets if x.optimal_params]
         return tuple(np.array(found).reshape(-1, 2).T)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values."""
         budgets = [
-            {
-                "flops": x.flops,
-                "params": x.params.tolist(),
-                "losses": x.losses.tolist(),
-                "parabola": None if x.parabola is None else x.parabola.tolist(),
-                "optimal_params": x.optimum and x.optimum[0],
-                "optimal_loss": x.optimum and x.optimum[1],
-            }
-            for x in self.budgets
+            {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(budget).items()}
+            for budget in self.budgets
         ]
         if self.law is None:
             return {"budgets": budgets, "optimal_params": None}
@@ -89,7 +84,8 @@ def find_optima(
     budgets = [_fit_budget(points) for points in known]
     if not any(budget.parabola is not None for budget in budgets):
         return None
-    optima = np.array([(x.flops, x.optimum[0]) for x in budgets if x.optimum]).reshape(-1, 2)
+    found = [(x.flops, x.optimal_params) for x in budgets if x.optimal_params]
+    optima = np.array(found).reshape(-1, 2)
     enough = len(optima) >= FEWEST[POWER]
     return IsoFlop(budgets, fit_law(*optima.T, POWER, rng, replicates) if enough else None)
 
@@ -98,9 +94,8 @@ def _fit_budget(points: list) -> Budget:
     params = np.array([point.params for point in points], float)
     losses = np.array([point.loss for point in points])
     flops = float(np.exp(np.mean(np.log([point.flops for point in points]))))
-    parabola = optimum = None
     if count_levels(points, "params") < 3:
-        return Budget(flops, params, losses, parabola, optimum)
+        return Budget(flops, params, losses)
     logs = np.log(params)
     middle = logs.mean()  # for the precision of the fit
     square, slope, level = np.polyfit(logs - middle, losses, 2)
@@ -108,8 +103,9 @@ def _fit_budget(points: list) -> Budget:
         [square, slope - 2 * square * middle, level - slope * middle + square * middle**2]
     )
     if square > 0 and logs.min() <= (best := middle - slope / (2 * square)) <= logs.max():
-        optimum = float(np.exp(best)), float(level - slope**2 / (4 * square))
-    return Budget(flops, params, losses, parabola, optimum)
+        loss = float(level - slope**2 / (4 * square))
+        return Budget(flops, params, losses, parabola, float(np.exp(best)), loss)
+    return Budget(flops, params, losses, parabola)
 
 
 @dataclasses.dataclass(frozen=True)

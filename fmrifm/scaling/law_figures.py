@@ -169,8 +169,9 @@ def _draw_parabolas(axes: Axes, iso_flop: IsoFlop) -> None:
         if budget.parabola is not None:
             x = np.geomspace(budget.params.min(), budget.params.max(), 100)
             axes.plot(x, np.polyval(budget.parabola, np.log(x)), color=colour, linewidth=1.2)
-        if budget.optimum:
-            axes.plot(*budget.optimum, "*", color=colour, markersize=12, markeredgecolor=INK)
+        if budget.optimal_params:
+            place = budget.optimal_params, budget.optimal_loss
+            axes.plot(*place, "*", color=colour, markersize=12, markeredgecolor=INK)
     margin = 0.05 * (losses.max() - losses.min())
     scale_loss(axes, losses.min() - 2 * margin, losses.max() + margin)
     scale_size(axes, "params", np.array([params.min() / 1.2, params.max() * 1.2]))
@@ -181,8 +182,8 @@ def _draw_parabolas(axes: Axes, iso_flop: IsoFlop) -> None:
 
 def _draw_sizes(axes: Axes, iso_flop: IsoFlop) -> None:
     for budget, colour in zip(iso_flop.budgets, _colours(iso_flop), strict=True):
-        if budget.optimum:
-            place = budget.flops, budget.optimum[0]
+        if budget.optimal_params:
+            place = budget.flops, budget.optimal_params
             axes.plot(*place, "*", color=colour, markersize=12, markeredgecolor=INK, zorder=3)
     flops = np.array([budget.flops for budget in iso_flop.budgets])
     x = np.geomspace(flops.min() / 1.5, flops.max() * 4, 100)

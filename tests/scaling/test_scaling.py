@@ -126,7 +126,7 @@ def test_the_best_loss_of_each_budget_and_its_model_are_found():
 def test_a_minimum_outside_of_the_sizes_tried_is_not_used(tmp_path):
     (scaling,) = analyse(iso_flop_points(shift=10.0), replicates=2)
     assert scaling.choice is None and scaling.iso_flop.law is None
-    assert all(budget.optimum is None for budget in scaling.iso_flop.budgets)
+    assert all(budget.optimal_params is None for budget in scaling.iso_flop.budgets)
     assert as_dict([], [scaling])["fits"] == []
 
 
