@@ -65,6 +65,7 @@ class ClipReader:
         Raises:
           InputError: a store does not hold them.
         """
+        self._arguments = (sources, geometry, num_frames, with_scale, requests)
         self._sources, self.num_frames, self._with_scale = sources, num_frames, with_scale
         for source in sources:
             if with_scale and not source.store.has_scale:
@@ -80,17 +81,11 @@ class ClipReader:
         self._packed: dict[tuple[int, int], np.ndarray] = {}
         self._is_mapped = all(source.store.is_mapped for source in sources)
         self._requests = requests
-        self._start_pool()
-
-    def _start_pool(self) -> None:
         self._lock, self._pool = threading.Lock(), None
 
-    def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_pool")}
-
-    def __setstate__(self, state):
-        vars(self).update(state)
-        self._start_pool()
+    def __reduce__(self):
+        # A lock and threads stay in their process: another one makes a reader of its own.
+        return ClipReader, self._arguments
 
     def _valid_bits(self, source: int, run: int) -> np.ndarray:
         """Runs without missing pixels share their store's entry."""
