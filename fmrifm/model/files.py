@@ -151,14 +151,8 @@ def _fixed_tables(options: ModelOptions) -> dict[str, np.ndarray]:
 
 def save_model(directory: str | os.PathLike, model: ModelFiles) -> None:
     """Writes a model directory atomically, replacing an older one."""
-    config = {
-        "format_version": FORMAT_VERSION,
-        "model": dataclasses.asdict(model.options),
-        "preprocessing": model.preprocessing,
-        "subjects_seen": model.subjects_seen,
-        "sources": model.sources,
-        "step": model.step,
-    }
+    config = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(model.options)}
+    config |= {x: getattr(model, x) for x in ("preprocessing", "subjects_seen", "sources", "step")}
     with publish_directory(directory) as new:
         write_bytes(new / "config.json", json.dumps(config, indent=1, sort_keys=True).encode())
         weights = safetensors.numpy.save(to_reference(model.params, model.options))

@@ -59,7 +59,7 @@ class ClipFlops(NamedTuple):
     attention: float  # the part of it that grows with the square of the tokens
     off_cortex: float  # cost of tokens for patches without cortex, if there were any
     recompute: float  # done again in the backward pass, to save memory; not in the total
-    spent: float  # all of it, with products padded to a matrix unit
+    with_padding: float  # all of it, with products padded to a matrix unit
 
 
 def count_flops(
@@ -84,7 +84,7 @@ def count_flops(
         attention=3.0 * sum(p.flops for p in products if p.part in ("scores", "values")),
         off_cortex=float(whole - total),
         recompute=float(sum(p.flops for p in again)),
-        spent=float(
+        with_padding=float(
             3 * sum(p.padded(matrix_unit, form) for p in products)
             + sum(p.padded(matrix_unit, form) for p in again)
         ),

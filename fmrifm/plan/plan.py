@@ -156,16 +156,7 @@ def _operations(program: Program, chip: Chip | None) -> Plan:
     config.optim.name = "adamw"  # Muon's products belong to a step, whatever its clips
     plain = Program(config, program.geometry, jax.devices("cpu")[:1], unroll=True)
     cost = plain.lower_train_step().cost_analysis()
-    return {
-        "flops_per_clip": {
-            "total": found.total,
-            "attention": found.attention,
-            "off_cortex": found.off_cortex,
-            "recompute": found.recompute,
-            "with_padding": found.spent,
-        },
-        "xla_flops": cost["flops"],
-    }
+    return {"flops_per_clip": found._asdict(), "xla_flops": cost["flops"]}
 
 
 def _times(plan: Plan, program: Program, chip: Chip | None, text: str, devices) -> Plan:

@@ -57,8 +57,9 @@ def test_what_padding_and_kernels_cost(toy_config):
     program = Program(toy_config(), toy_geometry(cut_corner=True), jax.devices()[:1])
     options, n = program.options, program.task.objective.geometry.n_patches
     plain, padded = count_flops(options, n), count_flops(options, n, "splash", 128)
-    assert plain.spent == plain.total and plain.recompute == 0
-    assert padded.total == plain.total and padded.spent > 3 * padded.total  # width 64, not 128
+    assert plain.with_padding == plain.total and plain.recompute == 0
+    # The heads are 64 wide, not 128.
+    assert padded.total == plain.total and padded.with_padding > 3 * padded.total
     assert 0 < padded.recompute < padded.attention and plain.off_cortex > 0
     seen, decoded = clip_tokens(options, n)
     assert seen == 1 + options.visible_count * options.slots and decoded == 1 + n * options.slots
