@@ -107,7 +107,7 @@ def _runs_in(place: Path) -> list[Path]:
     if (place / "sweep.json").is_file():  # other runs may lie beside its points
         points = json.loads((place / "sweep.json").read_text())["points"]
         return [place / point["name"] for point in points]
-    return sorted(path for path in place.glob("*") if _is_run(path)) if place.is_dir() else []
+    return sorted(path for path in place.glob("*") if _is_run(path))
 
 
 def _is_run(path: Path) -> bool:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data_tools.errors import InputError
 from fmrifm.sweep.ledger import DONE, FAILED, PENDING, Ledger
 from fmrifm.sweep.run_point import PointRun
-from fmrifm.sweep.status import describe_score
+from fmrifm.sweep.status import describe_score, last_values
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _POLL = 0.5  # seconds
@@ -113,7 +113,8 @@ def _follow(futures: dict[Future, str], ledger: Ledger) -> None:
             for future in ended:
                 name, status = futures[future], future.result()
                 if status == DONE:
-                    _say(f"done    {name}  {describe_score(ledger, name)}".rstrip())
+                    score = describe_score(last_values(ledger.workdir / name))
+                    _say(f"done    {name}  {score}".rstrip())
                 elif status == FAILED:
                     _say(f"failed  {name} (exit {ledger.state(name)['returncode']})")
                 progress.update(status != PENDING)

@@ -34,7 +34,7 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
     """A line a point, and how many are in which state."""
     rows = [("point", "status", "step", "stage", "score")]
     for name, state in states.items():
-        last = _last_values(ledger.workdir / name)
+        last = last_values(ledger.workdir / name)
         stages = len(ledger.experiments[name].commands)
         code = f" ({state['returncode']})" if state["status"] == FAILED else ""
         rows.append(
@@ -43,7 +43,7 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
                 state["status"] + code,
                 f"{last['step']:,}" if last else "",
                 f"{len(state['done'])} of {stages}" if stages > 1 else "",
-                _score(last),
+                describe_score(last),
             )
         )
     found = [state["status"] for state in states.values()]
@@ -62,21 +62,17 @@ def describe_failures(ledger: Ledger) -> str:
     return "\n".join(parts)
 
 
-def describe_score(ledger: Ledger, name: str) -> str:
-    """The last evaluation of a point."""
-    return _score(_last_values(ledger.workdir / name))
-
-
 def all_done(ledger: Ledger) -> bool:
     return all(state["status"] == DONE for state in ledger.states().values())
 
 
-def _score(last: dict[str, float]) -> str:
+def describe_score(last: dict[str, float]) -> str:
+    """The last evaluation of a point, by its newest values."""
     losses = {k[5:-5]: v for k, v in last.items() if k.startswith("eval/") and k.endswith("/loss")}
     return "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
 
 
-def _last_values(workdir: Path) -> dict[str, float]:
+def last_values(workdir: Path) -> dict[str, float]:
     """The newest value of each metric, as far as the end of metrics.jsonl tells."""
     try:
         with open(workdir / "metrics.jsonl", "rb") as file:

@@ -112,8 +112,8 @@ def make_table(
     if not kept:
         raise InputError(f"Of {len(runs)} runs none has {where}: loosen --where.")
     _check_checkpoints(kept)
-    rows = _group(kept)
     names = [name for name in field_names(kept) if is_column(name)]
+    rows = _group(kept, names)
     fields = [x for x in names if len({repr(plain(row.fields[x])) for row in rows}) > 1]
     shown, left_out = _choose_metrics(kept, metrics)
     rows = _sort(rows, sort, names, fields, shown)
@@ -122,8 +122,7 @@ def make_table(
     return Table(rows, fields, shown, left_out, found, why, checkpoint)
 
 
-def _group(runs: Sequence[Run]) -> list[Row]:
-    names = [name for name in field_names(runs) if is_column(name)]
+def _group(runs: Sequence[Run], names: Sequence[str]) -> list[Row]:
     groups: dict[str, dict[str, Run]] = {}
     fields: dict[str, dict[str, Any]] = {}
     for run in runs:

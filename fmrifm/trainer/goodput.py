@@ -27,12 +27,6 @@ LOSSES = (
 )
 
 
-def steady_clock() -> Callable[[], float]:
-    """A clock of Unix seconds that never jumps within a process."""
-    offset = time.time() - time.perf_counter()
-    return lambda: offset + time.perf_counter()
-
-
 class Account:
     """Where the time of a run went, in seconds by cause, over all of its starts."""
 
@@ -40,9 +34,10 @@ class Account:
         """
         Args:
           began: Unix time at which this start began; now by default.
-          clock: gives Unix seconds.
+          clock: gives Unix seconds, by default such that never jump within a process.
         """
-        self.clock = clock or steady_clock()
+        offset = time.time() - time.perf_counter()
+        self.clock = clock or (lambda: offset + time.perf_counter())
         self.starts = 1
         self.done = False  # whether the run is complete
         self._cause, self._since = "start", self.clock() if began is None else began
