@@ -33,7 +33,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 # Files whose tests take minutes begin first, so that the two processes end together.
 LONG = (
     *("test_quickstart", "test_finetune", "test_loop", "test_processes", "test_recipes"),
-    *("test_sweep", "test_step", "test_units", "test_truth", "test_strategies"),
+    *("test_sweep", "test_step", "test_units", "test_truth", "test_run"),
 )
 
 

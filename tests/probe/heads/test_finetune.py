@@ -264,8 +264,8 @@ def test_dropout_acts_in_training(files, data):
     "changes, told",
     [
         ({"mode": "half"}, "mode='half' is unknown: choose one of full, lora"),
-        ({"head": "mlp"}, "choose attn or linear"),
-        ({"representation": "reg"}, "choose patch or cls"),
+        ({"head": "mlp"}, "choose one of attn, linear"),
+        ({"representation": "reg"}, "choose one of patch, cls"),
         ({"representation": "cls"}, "take representation=patch"),
         ({"mode": "lora", "freeze": "norm"}, "leave freeze empty"),
         ({"pattern": "attn"}, "set mode=lora"),
