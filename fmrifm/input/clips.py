@@ -119,7 +119,11 @@ def make_sampler(
     Args:
       num_frames: frames that are read for a clip, more than data.num_frames where the TR varies.
     """
-    check_choice("data.sampling", data.sampling, ("random", "sequential", "event"))
+    listed = {
+        "sequential": {"stride": data.stride or data.num_frames},
+        "event": {"hrf_delay": data.hrf_delay},
+    }
+    check_choice("data.sampling", data.sampling, ("random", *listed))
     if data.sampling == "random":
         return RandomSampler(sources, num_frames, seed, data.window, data.clips_per_window)
     if data.window or data.clips_per_window > 1:
@@ -127,10 +131,7 @@ def make_sampler(
             "data.window and data.clips_per_window are for data.sampling=random, not "
             f"{data.sampling}."
         )
-    if data.sampling == "sequential":
-        clips = list_clips(sources, num_frames, data.stride or data.num_frames)
-    else:
-        clips = list_clips(sources, num_frames, hrf_delay=data.hrf_delay)
+    clips = list_clips(sources, num_frames, **listed[data.sampling])
     return ListSampler(sources, clips, seed)
 
 
