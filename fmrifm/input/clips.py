@@ -119,10 +119,8 @@ def make_sampler(
     Args:
       num_frames: frames that are read for a clip, more than data.num_frames where the TR varies.
     """
-    listed = {
-        "sequential": {"stride": data.stride or data.num_frames},
-        "event": {"hrf_delay": data.hrf_delay},
-    }
+    stride = data.stride or data.num_frames
+    listed = {"sequential": {"stride": stride}, "event": {"hrf_delay": data.hrf_delay}}
     check_choice("data.sampling", data.sampling, ("random", *listed))
     if data.sampling == "random":
         return RandomSampler(sources, num_frames, seed, data.window, data.clips_per_window)
