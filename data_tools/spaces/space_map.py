@@ -4,6 +4,7 @@ Flat maps (`flat_map`), parcel averages (`parcels`) and the cortex of a volume (
 such maps. Letters in array names: T frames, X values of a run, V valid pixels of a geometry.
 """
 
+import abc
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ Sample = Callable[[np.ndarray], np.ndarray]
 _FRAME_BLOCK = 16
 
 
-class SpaceMap:
+class SpaceMap(abc.ABC):
     """The map from the X values of a run to the V valid pixels of a geometry.
 
     Attributes:
@@ -39,6 +40,7 @@ class SpaceMap:
     reading: Mapping[str, Any] = types.MappingProxyType({})
     default_chain: str = "pixel"
 
+    @abc.abstractmethod
     def without(self, lost_X: np.ndarray) -> tuple[Sample, np.ndarray]:
         """How to sample a run that lacks some values.
 
@@ -49,11 +51,10 @@ class SpaceMap:
           A function from (T, X) values to (T, V) at the pixels, and (V,) bool, the pixels that
           have no data.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def refusal(self, space: str) -> str:
         """The end of a sentence that begins with a run being on another space: what to do."""
-        raise NotImplementedError
 
 
 def sample_linear(weights_VxX: sparse.csr_matrix, series_TxX: np.ndarray) -> np.ndarray:
