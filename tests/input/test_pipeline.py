@@ -86,6 +86,7 @@ def test_evaluation_counts_every_clip_once(stores):
 
 
 def test_unknown_sampling_is_named(stores):
-    data = ConfigDict({"sampling": "shuffled", "window": 0, "clips_per_window": 1})
+    fields = {"num_frames": FRAMES, "stride": 0, "hrf_delay": 0.0, "window": 0}
+    data = ConfigDict({"sampling": "shuffled", "clips_per_window": 1, **fields})
     with pytest.raises(InputError, match="'shuffled'"):
         make_sampler(parse_sources(str(stores["train"])), FRAMES, 0, data)
