@@ -31,8 +31,8 @@ from data_tools.published.maps import FLAT_SPACE, read_geometry
 from data_tools.published.source import PublishedRun, Source
 from data_tools.published.torch_clips import clip_sources, find_clips
 from data_tools.published.webdataset import read_shard, scan_shard
-from data_tools.spaces.flat_map import STANDARD_GRID
 from data_tools.spaces.geometry import Geometry
+from data_tools.spaces.pixel_grid import STANDARD_GRID
 from data_tools.timeseries.recipe import Recipe
 from data_tools.timeseries.resampling import n_resampled
 

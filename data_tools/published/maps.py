@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.spaces.flat_map import STANDARD_GRID
 from data_tools.spaces.geometry import Geometry, load_geometry
+from data_tools.spaces.pixel_grid import STANDARD_GRID
 
 PACKAGE = "cortex_mae"
 FLAT_SPACE = "flat-fsLR-32k"

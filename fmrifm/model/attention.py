@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import PartitionSpec
 
 from data_tools.errors import InputError
@@ -145,6 +143,10 @@ def _attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS, interpret: bool) -> jax.
     The backward pass keeps this output, heads side by side. The kernels' own form, which JAX's
     function would keep, has a head of K values in the last place, and a TPU pads that to 128.
     """
+    # Imported here, as only TPUs need them and every other start would wait for them.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
     heads, length, width = q_BxHxLxK.shape[1:]
     sizes = length, k_BxHxSxK.shape[2]
     q_block, kv_block = map(_block, sizes)

@@ -13,8 +13,8 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.published import maps
 from data_tools.published.maps import FLAT_SPACE, PACKAGE, read_geometry
-from data_tools.spaces.flat_map import STANDARD_GRID
 from data_tools.spaces.geometry import Geometry
+from data_tools.spaces.pixel_grid import STANDARD_GRID
 
 
 def space_geometry(

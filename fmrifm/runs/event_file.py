@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
@@ -20,6 +19,9 @@ class EventFile:
     """
 
     def __init__(self, directory: Path):
+        # Imported here: it takes a second, and most commands write no events.
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter(open(directory / name, "ab"))  # noqa: SIM115
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
