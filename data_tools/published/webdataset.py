@@ -4,17 +4,14 @@
 KEY.meta.json  KEY.events.json  KEY.bold.npy  KEY.mask.npz       the older release: "older"
 KEY.meta.json  KEY.bold.npy  KEY.mean.npy  KEY.std.npy           the newer, of any space: "newer"
 ```
-Members of a run follow one another, in any order. They are streamed: nothing is extracted by name,
-and memory holds one run. A run is named by what stands before the first dot, without folders.
+Members of a run follow one another, in any order. A run is named by what stands before the first
+dot, without folders.
 Letters in array names: T frames, C columns, H x W pixels.
 """
 
 import io
 import json
-import re
-import shutil
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,9 @@ import numpy as np
 
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError
-from data_tools.files.remote import base_name, can_seek, open_binary
+from data_tools.files.remote import base_name, can_seek
 from data_tools.published.source import PublishedRun
+from data_tools.published.tar_members import Members, read_members
 from data_tools.readers.surface_run import told_tr
 from data_tools.store.checks import RESERVED
 
@@ -95,30 +93,7 @@ FORMS = {
     "older": ("meta.json", "events.json", "bold.npy", "mask.npz"),
     "newer": ("meta.json", "bold.npy", "mean.npy", "std.npy"),
 }
-_LARGEST_JSON = 2**26
 _LONGEST_TR = 3600
-_BLOCK = 2**20
-
-Members = dict[str, bytes]
-_Read = Callable[[io.BufferedIOBase], bytes]
-# Folders and key, suffix, and the bytes to be read before the next member is asked for.
-_Member = tuple[str, str, io.BufferedIOBase]
-
-
-class _Archive(tarfile.TarFile):
-    """Knows whether it came to the blocks that end a tar: tarfile does not mind if they are not."""
-
-    end_seen = False
-
-
-class _Header(tarfile.TarInfo):
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
-            archive.end_seen = True
-            raise
 
 
 def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]:
@@ -129,7 +104,7 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
     harm.
     """
     masks: dict[bytes, np.ndarray] = {}
-    for key, members in _runs(place, _whole):
+    for key, members in read_members(place):
         name = f"Run {key} of {base_name(place)}"
         try:
             yield _run(key, members, name, tr or 1.0, masks)
@@ -139,7 +114,7 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
 
 def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
     """Yields the key, frames and columns of each run of a shard, from headers alone."""
-    for key, members in _runs(place, lambda file: file.read(4096), seekable=can_seek(place)):
+    for key, members in read_members(place, lambda file: file.read(4096), can_seek(place)):
         name = f"Run {key} of {base_name(place)}"
         try:
             _check_members(members, name)
@@ -148,70 +123,6 @@ def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
             yield key, *shape
         except InputError as error:
             yield Outcome(key, Path(base_name(place)), str(error))
-
-
-def _runs(place: str, read: _Read, seekable: bool = False) -> Iterator[tuple[str, Members]]:
-    """Keys and members of the runs of a tar."""
-    name, empty = base_name(place), True
-    with open_binary(place, seekable) as file:
-        try:
-            mode = "r:*" if seekable else "r|*"
-            with _Archive.open(fileobj=file, mode=mode, tarinfo=_Header) as archive:
-                for run in _grouped(_members(archive, name), read):
-                    empty = False
-                    yield run
-        except (tarfile.TarError, EOFError) as error:
-            raise InputError(
-                f"{name} is no tar, or is damaged or truncated ({error}): get it again."
-            ) from error
-    if empty:
-        raise InputError(f"{name} holds no run: check the pattern, or get it again.")
-
-
-def _grouped(members: Iterator[_Member], read: _Read) -> Iterator[tuple[str, Members]]:
-    """Key and members of each run; what comes a second time is of another run of that key."""
-    path, run = "", {}
-    for member, suffix, file in members:
-        if run and (member != path or suffix in run):
-            yield path.rpartition("/")[-1], run
-            run = {}  # before anything of the next is read
-        path, run[suffix] = member, read(file)
-    if run:
-        yield path.rpartition("/")[-1], run
-
-
-def _members(archive: _Archive, name: str) -> Iterator[_Member]:
-    """Path and key, suffix and bytes of the members of an archive that belong to runs."""
-    for info in archive:
-        if re.match(r"[/\\]|[A-Za-z]:", info.name) or ".." in re.split(r"[/\\]", info.name):
-            raise InputError(
-                f"{name} holds a file named {info.name!r}, which leads out of it: get it from its "
-                "source again."
-            )
-        if info.isdir():
-            continue
-        if not info.isfile():
-            raise InputError(
-                f"{name} holds {info.name!r}, which is no file: get it from its source again."
-            )
-        folder, slash, last = info.name.rpartition("/")
-        key, dot, suffix = last.partition(".")
-        if not (key and dot):
-            continue
-        if suffix.endswith(".json") and info.size > _LARGEST_JSON:
-            raise InputError(f"{name} holds {info.size:,} bytes of {info.name}: get it again.")
-        yield folder + slash + key, suffix, archive.extractfile(info)
-        # tarfile remembers every member; of streams of many that is a leak.
-        archive.members = []
-    if not archive.end_seen:
-        raise tarfile.ReadError("its end is missing")
-
-
-def _whole(file: io.BufferedIOBase) -> bytes:
-    # Without a size, tarfile gathers all pieces before it joins them: twice the memory.
-    data = io.BytesIO()
-    shutil.copyfileobj(file, data, _BLOCK)
-    return data.getvalue()
 
 
 def _run(

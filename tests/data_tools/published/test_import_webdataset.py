@@ -1,7 +1,10 @@
 """Published shards become stores: both forms, clips, resuming, and what is wrong with them."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import re
 import tarfile
 
@@ -9,6 +12,8 @@ import numpy as np
 import pytest
 
 from data_tools import import_webdataset
+from data_tools.errors import InputError
+from data_tools.published.webdataset import read_shard, scan_shard
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.reader import Store
 from data_tools.store.writer import StoreWriter
@@ -187,6 +192,25 @@ def test_a_truncated_tar(tmp_path, capsys, cut):
     truncated(path, at)
     line = fails(capsys, tmp_path / "s", f"--input={path}")
     assert "a.tar" in line and "truncated" in line
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_shards_joined_to_one_file_are_read_to_its_last_byte(tmp_path, pack):
+    path, names = tmp_path / "a.tar", ("ab", "cd")
+    tars = [write_shard(path, {key: older(key) for key in some}).read_bytes() for some in names]
+    cut = tars[0][:1000], tars[0][1000:]  # members of a pack need not end where tars end
+    for parts, n_zeros in ((tars, 0), ((*cut, tars[1]), 700)):
+        path.write_bytes(b"".join(map(pack, parts)) + bytes(n_zeros))
+        runs = list(read_shard(str(path), None))
+        assert "".join(run.key for run in runs) == "abcd"
+        assert all(np.array_equal(run.bold_TxC, bold(run.key)) for run in runs)
+        assert [key for key, *_ in scan_shard(str(path))] == list("abcd")
+    for rest in (b"\n", b"x" * 1024, tars[1][:3000]):
+        for data in (pack(tars[0]) + rest, pack(tars[0] + rest)):
+            path.write_bytes(data)
+            for read in (scan_shard, lambda place: read_shard(place, None)):
+                with pytest.raises(InputError, match="a.tar is no tar, or is damaged"):
+                    list(read(str(path)))
 
 
 def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
