@@ -67,22 +67,22 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             pass  # Python's errors name the file, Arrow's do not
     with open_binary(place) if is_url(place) else pyarrow.memory_map(place) as source:
         try:
-            start = source.read(len(_FILE_FORMAT))
-            source.seek(0)
-            if start == _FILE_FORMAT:
-                reader = pyarrow.ipc.open_file(source)
-                _check_schema(reader.schema, name)
-                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
-            else:
+            is_file, size = source.read(len(_FILE_FORMAT)) == _FILE_FORMAT, source.seek(0, 2)
+            # A file is a stream between its mark, padded to 8 bytes, and a footer.
+            end = source.seek(8 if is_file else 0)
+            while end < size:
                 reader = pyarrow.ipc.open_stream(source)
                 _check_schema(reader.schema, name)
                 yield from reader
                 # Arrow takes a stream that was cut between two batches for whole.
-                source.seek(source.tell() - len(_STREAM_END))
+                end = source.seek(source.tell() - len(_STREAM_END)) + len(_STREAM_END)
                 if source.read(len(_STREAM_END)) != _STREAM_END:
                     raise InputError(
                         f"{name} is truncated, it ends without Arrow's mark: get it again."
                     )
+                if is_file:
+                    _check_footer(source, end, size, name)
+                    return
         except (pyarrow.ArrowException, OSError) as error:
             # Arrow says that a file is cut by an OSError, but one without a number.
             if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
@@ -91,6 +91,17 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             raise InputError(
                 f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
             ) from error
+
+
+def _check_footer(source: Any, end: int, size: int, name: str) -> None:
+    """Refuses a file with anything but its footer after its stream, such as one joined by `cat`."""
+    source.seek(size - 10)
+    length, mark = int.from_bytes(source.read(4), "little"), source.read(6)
+    if mark != _FILE_FORMAT or end + length + 10 != size:
+        raise InputError(
+            f"{name} is truncated, or something follows its end, such as another file: get it "
+            "again, or give the files one by one."
+        )
 
 
 def _check_schema(schema: Any, name: str) -> None:
@@ -136,9 +147,10 @@ def _plain_values(batch: Any) -> list[Row]:
             continue
         values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
         values = [x if isinstance(x, str | int | float | None) else str(x) for x in values]
-        if types.is_float32(kind):
+        if types.is_float32(kind) or types.is_float16(kind):
             # 0.72 is no float32; the shortest number that is the same one is meant.
-            values = [None if value is None else float(str(np.float32(value))) for value in values]
+            exact = kind.to_pandas_dtype()
+            values = [None if value is None else float(str(exact(value))) for value in values]
         if field.name in names:
             labels = dict(enumerate(names[field.name]))
             values = [labels.get(value) for value in values]
@@ -160,25 +172,17 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def _matrix(column: Any, row: int, what: str) -> np.ndarray:
-    """(T, C) of a row, a view of the file."""
-    lists = getattr(column, "storage", column)
-    first, last = _bounds(lists, row, row + 1)
-    if last == first:
+    """(T, C) of a row, a view of the file unless its frames are in another order there."""
+    import pyarrow.compute
+
+    frames = getattr(column, "storage", column)[row].values
+    if frames is None or not len(frames):
         raise InputError(f"{what} has no frame: get the file again.")
-    frames = lists.values
-    bounds = _bounds(frames, first, last)
-    values = frames.values.slice(bounds[0], bounds[-1] - bounds[0])
-    if values.null_count or len(set(np.diff(bounds))) > 1:
+    widths = set(pyarrow.compute.list_value_length(frames).to_pylist())
+    values = frames.flatten()
+    if values.null_count or len(widths) > 1 or None in widths:
         raise InputError(f"{what} is not frames x columns of numbers: get the file again.")
-    return values.to_numpy(zero_copy_only=True).reshape(last - first, -1)
-
-
-def _bounds(lists: Any, first: int, last: int) -> np.ndarray:
-    """Where the lists `first` to `last`, that one not included, begin, and where the last ends."""
-    size = getattr(lists.type, "list_size", None)
-    if size is not None:
-        return (lists.offset + np.arange(first, last + 1)) * size
-    return lists.offsets.slice(first, last - first + 1).to_numpy()
+    return values.to_numpy(zero_copy_only=True).reshape(len(frames), -1)
 
 
 def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[str]]:

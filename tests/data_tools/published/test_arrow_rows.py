@@ -86,11 +86,11 @@ def test_values_of_all_types_are_read(tmp_path):
     names = {"info": {"features": {"dx": {"names": ["control", "patient"], "_type": "ClassLabel"}}}}
     columns = RUN_COLUMNS | {
         "scanned": pa.date32(), "half": pa.float16(), "blob": pa.large_binary(),
-        "list": pa.list_(pa.int8()), "old": pa.bool_(),
+        "half_tr": pa.float16(), "list": pa.list_(pa.int8()), "old": pa.bool_(),
         "group": pa.dictionary(pa.int8(), pa.utf8()),
     }  # fmt: skip
     more = {"scanned": datetime.date(2020, 1, 2), "half": np.float16("nan"), "blob": b"x",
-            "list": [1], "old": True, "group": "g"}  # fmt: skip
+            "half_tr": np.float16(0.72), "list": [1], "old": True, "group": "g"}  # fmt: skip
     rows = [row | more for row in runs(range(2), tr=0.72)]
     metadata = {b"huggingface": json.dumps(names).encode()}
     path = write_arrow(tmp_path / "a.arrow", rows, columns, metadata)
@@ -100,6 +100,7 @@ def test_values_of_all_types_are_read(tmp_path):
     assert (row["tr"], row["age"], row["scanned"], row["old"], row["group"]) == (
         0.72, 20.1, "2020-01-02", True, "g",
     )  # fmt: skip
+    assert row["half_tr"] == 0.72
     assert not {"blob", "list", "bold"} & set(row) and "half" in RowForm().lacks(row)
     json.dumps(values)
 
@@ -114,18 +115,55 @@ def test_rows_without_a_scale_have_none(tmp_path):
         assert run.bold_TxC.tobytes() == row["bold"].tobytes()
 
 
-def test_frames_of_fixed_width_and_of_large_lists_are_read(tmp_path):
+def write_table(path, file_format=False, **columns):
+    table = pa.table(columns)
+    new = pa.ipc.new_file if file_format else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as sink, new(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return path.read_bytes()
+
+
+def read_bold(path):
+    return np.stack([arrays["bold"] for _, arrays in read_rows(str(path), path.name)])
+
+
+def test_frames_in_lists_of_every_kind_are_read(tmp_path):
     frames = np.arange(3 * 2 * 4, dtype=np.float16).reshape(3, 2, 4)
-    half = pa.float16()
+    half, path = pa.float16(), tmp_path / "a.arrow"
     types = (
         pa.list_(pa.list_(half, 4)),
         pa.list_(pa.list_(half, 4), 2),
         pa.large_list(pa.large_list(half)),
+        pa.list_view(pa.list_view(half)),
+        pa.large_list_view(pa.list_(half)),
     )
     for kind in types:
-        table = pa.table({"bold": pa.array(frames.tolist(), kind), "tr": [1.0] * 3})
-        with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink:
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table, max_chunksize=2)
-        read = [arrays["bold"] for _, arrays in read_rows(str(tmp_path / "a.arrow"), "a")]
-        np.testing.assert_array_equal(np.stack(read), frames)
+        write_table(path, bold=pa.array(frames.tolist(), kind), tr=[1.0] * 3)
+        np.testing.assert_array_equal(read_bold(path), frames)
+    # Views may stand in any order in the file.
+    sizes, places = pa.array([4] * 6, pa.int32()), pa.array([20, 16, 12, 8, 4, 0], pa.int32())
+    inner = pa.ListViewArray.from_arrays(places, sizes, pa.array(frames.reshape(-1), half))
+    ends, sizes = pa.array([4, 0, 2], pa.int32()), pa.array([2, 2, 2], pa.int32())
+    write_table(path, bold=pa.ListViewArray.from_arrays(ends, sizes, inner), tr=[1.0] * 3)
+    np.testing.assert_array_equal(read_bold(path), frames[::-1, ::-1][[2, 0, 1]])
+    for kind in types[:2]:
+        write_table(path, bold=pa.array([[[1, 2, 3, 4], None]], kind), tr=[1.0])
+        with pytest.raises(InputError, match="not frames x columns of numbers"):
+            read_bold(path)
+
+
+@pytest.mark.parametrize("file_format", [False, True])
+def test_what_follows_the_end_of_a_file_is_read_or_refused(tmp_path, file_format):
+    rows, path = np.arange(24, dtype=np.float16).reshape(6, 2, 2), tmp_path / "a.arrow"
+    kind = pa.list_(pa.list_(pa.float16()))
+    parts = [
+        write_table(path, file_format, bold=pa.array(some.tolist(), kind), tr=[1.0] * 3)
+        for some in (rows[:3], rows[3:])
+    ]
+    path.write_bytes(b"".join(parts))
+    if not file_format:
+        np.testing.assert_array_equal(read_bold(path), rows)
+    for rest in (b"x", parts[1][:-9], *(parts[1:] if file_format else ())):
+        path.write_bytes(parts[0] + rest)
+        with pytest.raises(InputError, match=r"a\.arrow is .*truncated"):
+            read_bold(path)
