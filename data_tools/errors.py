@@ -3,10 +3,15 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+# Separators of paths and lines, other control characters, and bytes that are not UTF-8.
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LONGEST_NAME = 200  # bytes, which leaves room for endings
 
 
 class InputError(Exception):
@@ -43,12 +48,25 @@ def check_file(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
+def check_file_name(name: str, what: str) -> None:
+    """Refuses a name from data, called `what`, that would lead elsewhere in the name of a file."""
+    if name in ("", ".", "..") or _NOT_IN_NAMES.search(name) or len(name.encode()) > _LONGEST_NAME:
+        raise InputError(
+            f"{what} {name!r} cannot name a file: rename it, without '/', '\\' and control "
+            f"characters, in at most {_LONGEST_NAME} bytes of UTF-8."
+        )
+
+
 @contextlib.contextmanager
 def kind_errors() -> Iterator[None]:
     """Wraps a main: an InputError or a file-system error becomes one line and exit code 1.
 
     Ctrl-C ends with 130, as shells do. Anything else is a bug in our code and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream of somebody else's
+            # Names of files need not be text, and printing one must not end the work.
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except InputError as error:

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 from scipy import sparse
 
-from data_tools.errors import InputError, kind_errors
+from data_tools.errors import InputError, check_file_name, kind_errors
 from data_tools.files.atomic import publish_directory
 from data_tools.flags import command_parser, positive
 from data_tools.published.webdataset import FIELDS, FORMS
@@ -131,13 +131,15 @@ def _check(selection: Selection, args: argparse.Namespace) -> None:
         raise InputError(
             f"{store.path} is no flat map, and the older form is of flat maps: give --form=newer."
         )
-    if args.prefix and "/" in args.prefix:
-        raise InputError(f"--prefix={args.prefix} is no name of a file: give it without '/'.")
-    keys = [store.runs[run]["key"] for run in selection.runs]
-    if names := sorted(key for key in keys if "/" in key or "." in key):
-        raise InputError(
-            f"The key {names[0]} holds '/' or '.', which names in shards cannot: rename the run."
-        )
+    if args.prefix:
+        check_file_name(args.prefix, "--prefix")
+    for run in selection.lines:
+        check_file_name(run["key"], "The run key")
+        if "." in run["key"]:
+            raise InputError(
+                f"The key {run['key']} holds '/' or '.', which names in shards cannot: rename the "
+                "run."
+            )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from data_tools.convert.skipped import (
     read_empty_shard,
     skipped_lines,
 )
-from data_tools.errors import InputError, as_input_errors
+from data_tools.errors import InputError, as_input_errors, check_file_name
 from data_tools.parallel import in_parallel
 from data_tools.spaces.space_map import SpaceMap
 from data_tools.store.reader import Store
@@ -152,7 +152,8 @@ def _outcomes(
 
 
 def check_single(key: str, times: int) -> None:
-    """Refuses a run whose key others have too: nobody knows which of them is meant."""
+    """Refuses a run whose key cannot name files, or is that of others: which one is meant?"""
+    check_file_name(key, "The run key")
     if times > 1:
         raise InputError(
             f"{times} runs have the name {key}: rename them, or give only one of them."

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError, as_input_errors, unknown
+from data_tools.errors import InputError, as_input_errors, check_file_name, unknown
 from data_tools.files.remote import base_name, is_url, list_directory, open_binary
 from data_tools.store.reader import parse_json
 
@@ -29,7 +29,7 @@ def read_values(place: str, name: str) -> Iterator[Row]:
     The file is a path or URL; messages call it by `name`.
     """
     for batch in _batches(place, name):
-        yield from _plain_values(batch)
+        yield from _plain_values(batch, name)
 
 
 def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
@@ -39,7 +39,7 @@ def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray
     """
     for batch in _batches(place, name):
         columns = {array: batch.column(array) for array in ARRAYS if array in batch.schema.names}
-        for i, values in enumerate(_plain_values(batch)):
+        for i, values in enumerate(_plain_values(batch, name)):
             yield (
                 values,
                 {
@@ -53,7 +53,7 @@ def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray
 def read_sizes(place: str, name: str) -> Iterator[tuple[Row, tuple[int, int]]]:
     """Yields plain values and (T, C) of each row of a file, as `read_values` does."""
     for batch in _batches(place, name):
-        for i, values in enumerate(_plain_values(batch)):
+        for i, values in enumerate(_plain_values(batch, name)):
             yield values, _matrix(batch.column("bold"), i, f"Row {i} of {name}").shape
 
 
@@ -136,7 +136,7 @@ def _storage(kind: Any) -> Any:
     return getattr(kind, "storage_type", kind)
 
 
-def _plain_values(batch: Any) -> list[Row]:
+def _plain_values(batch: Any, name: str) -> list[Row]:
     """The values of every row of a batch, but for lists and bytes; dates and the like as text."""
     import pyarrow.types as types
 
@@ -145,7 +145,12 @@ def _plain_values(batch: Any) -> list[Row]:
         kind = _storage(field.type)
         if field.name in ARRAYS or types.is_nested(kind) or "binary" in str(kind):
             continue
-        values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
+        try:
+            values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"The column '{field.name}' of {name} is not UTF-8 ({error}): save it as UTF-8."
+            ) from error
         values = [x if isinstance(x, str | int | float | None) else str(x) for x in values]
         if types.is_float32(kind) or types.is_float16(kind):
             # 0.72 is no float32; the shortest number that is the same one is meant.
@@ -198,6 +203,8 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
         saved = _read_json(folder, "dataset_dict.json")
         names = saved.get("splits") or [base_name(place) for place in list_directory(folder, "*")]
         found = {str(name): _files(f"{folder}/{name}") for name in names}
+        for name in found:
+            check_file_name(name, f"In {folder} the split")
         empty = [name for name, files in found.items() if not files]
         if saved and empty:
             raise InputError(f"{folder} lacks the files of its split '{empty[0]}': get them again.")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.convert.skipped import Outcome, collect_skipped, finish_store, skipped_lines
-from data_tools.errors import InputError, as_input_errors
+from data_tools.errors import InputError, as_input_errors, check_file_name
 from data_tools.parallel import in_parallel
 from data_tools.published.source import PublishedRun, Source
 from data_tools.spaces.geometry import Geometry
@@ -164,6 +164,7 @@ def _try_add(
 
 def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter) -> None:
     """Adds a run, unless this source has added it in an earlier, killed job."""
+    check_file_name(run.key, f"In {source.name} the run key")
     name = f"Run {run.key} of {source.name}"
     begun = writer.line(run.key)
     if begun is not None and begun.get("source") != source.name:
@@ -245,9 +246,15 @@ def _scan(source: Source, geometry: Geometry) -> list[_Scanned]:
     try:
         with as_input_errors():
             for run in source.scan():
-                if not isinstance(run, Outcome) and run[2] != geometry.width:
-                    reason = wrong_width(f"Run {run[0]} of {source.name}", "bold", run[2], geometry)
-                    run = Outcome(run[0], place, reason)
+                if not isinstance(run, Outcome):
+                    key, _, width = run
+                    try:
+                        check_file_name(key, f"In {source.name} the run key")
+                        if width != geometry.width:
+                            name = f"Run {key} of {source.name}"
+                            raise InputError(wrong_width(name, "bold", width, geometry))
+                    except InputError as error:
+                        run = Outcome(key, place, str(error))
                 found.append(run)
     except InputError as error:
         found.append(Outcome(source.name, place, str(error)))

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import InputError, unknown
+from data_tools.errors import InputError, check_file_name, unknown
 from data_tools.files.remote import base_name, is_url
 from data_tools.store.selection import is_known
 
@@ -173,6 +173,8 @@ def _check(split: PublishedSplit) -> None:
     """Raises a ValueError, or what comes of another type, where a split is not of its form."""
     if not split.splits or not {"frames", "tr"} <= split.clip.keys() or not split.field:
         raise ValueError("no splits, no clip, or no target")
+    for name in split.splits:
+        check_file_name(name, "The split")
     several = [c if isinstance(c, list) else [c] for c in split.splits.values()]
     for conditions in [split.runs, split.complete, *(one for some in several for one in some)]:
         for field, values in conditions.items():

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file_name
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.parts import to_json
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE
@@ -55,11 +55,12 @@ def checked_line(
     """The metadata of run `key`, as far as they do not depend on its frames and place.
 
     `missing` holds offsets into a flat N * P frame, in any order, and `tr` is that of the store,
-    for runs without one of their own. Refuses a run without a key, fields that the writer sets,
-    wrong offsets, and values that JSON cannot hold.
+    for runs without one of their own. Refuses a run without a key that can name files, fields that
+    the writer sets, wrong offsets, and values that JSON cannot hold.
     """
     if not isinstance(key, str) or not key.strip():
         raise InputError(f"{key!r} cannot be the key of a run: give it a name.")
+    check_file_name(key, "The run key")
     if taken := sorted(set(fields) & SET_BY_WRITER):
         raise InputError(f"Run {key} has the field '{taken[0]}', which the store itself sets.")
     line = dict.fromkeys(_ALWAYS_THERE, "") | fields | {"key": key}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data_tools.convert import __main__ as conversion
 from data_tools.convert.releases.bids import find_runs
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file_name
 from data_tools.files.atomic import publish_file, write_bytes
 from data_tools.inspect.facts import shown_runs
 from data_tools.inspect.typical import far_from_typical, median_figures
@@ -97,6 +97,8 @@ def make_table(
     if output.is_file():
         raise InputError(f"{output} is a file: give a directory.")
     sources = _open(inputs, output, files, list(convert))
+    if with_tokens:
+        _check_keys(sources)
     for remark in remarks(files, sources):
         print(f"NOTE: {remark}")
     asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
@@ -225,6 +227,18 @@ def remarks(files: ModelFiles, sources: Sequence[Source]) -> list[str]:
         figures = [frame_figures(source.store, int(run)) for run in source.runs[::step]]
         told += far_from_typical(median_figures(figures), source.store.tr)
     return told
+
+
+def _check_keys(sources: Sequence[Source]) -> None:
+    """Refuses keys that cannot name tokens/KEY.npz, before anything is computed."""
+    seen = set()
+    for key in (run["key"] for source in sources for run in source.lines):
+        check_file_name(key, "--tokens names files by run, and the key")
+        if key in seen:
+            raise InputError(
+                f"Run {key} is in two inputs, and --tokens names files by run: embed them apart."
+            )
+        seen.add(key)
 
 
 def _known(sources: list[Source], samples: Samples) -> list[dict[str, Any]]:

@@ -115,6 +115,19 @@ def test_of_a_store_with_tokens_on_the_command_line(tmp_path):
     assert embedded.tokens is None and embedded.runs[0]["subject"] == "03"
 
 
+def test_no_key_leads_tokens_out_of_the_output(flat_model, tmp_path, monkeypatch):
+    # Stores of other programs may have such keys; our writer refuses them.
+    monkeypatch.setattr("data_tools.store.checks.check_file_name", lambda *_: None)
+    stores = [
+        str(write_small_store(tmp_path / f"{i}", {key: {}}).path)
+        for i, key in enumerate(("../../evil", "a/b", "ok", "ok"))
+    ]
+    for some, words in ((stores[:1], "cannot name"), (stores[1:2], "cannot"), (stores[2:], "two")):
+        with pytest.raises(InputError, match=words):
+            make_table(str(flat_model), some, tmp_path / "x/y/out", with_tokens=True)
+    assert not (tmp_path / "x").exists()
+
+
 def test_flat_maps_as_an_array(tmp_path):
     model = fmrifm.from_pretrained(write_model(tmp_path / "model"))
     geometry, rng = toy_geometry(), np.random.default_rng(0)

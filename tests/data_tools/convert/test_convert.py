@@ -199,13 +199,17 @@ def test_bad_runs_are_skipped_with_a_reason(tmp_path, capsys):
     write_gifti(folder / "sub-03_task-rest_hemi-R_bold.func.gii", right, 1000.0)
     write_pair(folder, (left[:9], right[:9]), "sub-04_task-rest", 1000.0)
     reasons = ("constant in time everywhere", "put sub-03_task-rest_hemi-L", "has 9 frames")
+    reasons += ("cannot name a file",)
     output = tmp_path / "store"
     assert reasons[0] in fails(capsys, output, f"--input={folder}", "--strict")
+    write_pair(folder, (left, right), "sub-05\\\n\udcff", 1000.0)
+    convert(f"--input={folder}", f"--output={output}", "--dry-run")
+    assert "Runs that cannot be converted: 3" in capsys.readouterr().out
     convert(f"--input={folder}", f"--output={output}")
     assert [run["key"] for run in Store(output).runs] == ["sub-01_task-rest"]
     skipped = (output / "skipped.jsonl").read_text().splitlines()
     skipped = [json.loads(line) for line in skipped]
-    assert [line["key"][:6] for line in skipped] == ["sub-02", "sub-03", "sub-04"]
+    assert [line["key"][:6] for line in skipped] == ["sub-02", "sub-03", "sub-04", "sub-05"]
     for line, reason in zip(skipped, reasons, strict=True):
         assert reason in line["reason"] and str(folder) not in line["reason"] + line["path"]
     # A clean conversion leaves no old list standing.

@@ -362,6 +362,27 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
     texts = pa.table({"bold": ragged["bold"], "tr": ["2 s"]})
     assert "not seconds" in told(lambda s: write(s, texts))
 
+    for key in ("../evil", "a/b", "..", "a\x1bb"):
+        rows = [runs([1])[0] | {"key": key}]
+        named = write_arrow_folder(
+            tmp_path / f"key{len(list(tmp_path.iterdir()))}",
+            {"train": rows},
+            RUN_COLUMNS | {"key": pa.string()},
+            n_files=1,
+        )
+        line = fails(capsys, tmp_path / "out", f"--input={named}", geometry)
+        assert f"the run key {key!r} cannot name a file" in line
+    (named / "dataset_dict.json").write_text(json.dumps({"splits": ["../key/train"]}))
+    line = fails(capsys, tmp_path / "out", f"--input={named}", geometry)
+    assert "the split '../key/train' cannot name a file" in line
+    latin = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
+    )
+    one = {"bold": pa.array([[[1.0] * 40]], ragged["bold"].type), "tr": [2.0], "key": latin}
+    assert "column 'key' of train/data-00000-of-00002.arrow is not UTF-8" in told(
+        lambda s: write(s, pa.table(one))
+    )
+
     twice = write_arrow_folder(tmp_path / "twice", {"train": runs([1, 1])}, RUN_COLUMNS)
     line = fails(capsys, tmp_path / "out", f"--input={twice}", geometry)
     assert "sub-001_ses-1" in line

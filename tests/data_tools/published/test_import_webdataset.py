@@ -255,6 +255,8 @@ def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
     assert "mask of Run a" in told({"a": good | {"mask.npz": b"PK no"}})
     assert "holds no run" in told({})
     assert "is zero everywhere" in told({"a": good | {"bold.npy": npy(0 * bold("a"))}})
+    for key in ("a\\b", "a\nb", "a\udcff", "k" * 201):  # bytes that are not UTF-8 are escaped
+        assert f"In a.tar the run key {key!r} cannot name a file" in told({key: good})
     path.write_bytes(b"not a tar" * 200)
     assert "no tar" in fails(capsys, tmp_path / "s", f"--input={path}")
     assert "does not exist" in fails(capsys, tmp_path / "s", f"--input={tmp_path}/none.tar")
