@@ -43,12 +43,17 @@ from data_tools.published.import_command import (
     import_parser,
     print_import_sizes,
 )
-from data_tools.published.importing import ImportJob, first_problem, import_sources
+from data_tools.published.importing import (
+    WRONG_TR,
+    ImportJob,
+    first_problem,
+    import_sources,
+)
 from data_tools.published.published_split import read_trait
 from data_tools.published.source import Source
 from data_tools.readers.surface_run import told_tr
 from data_tools.store.reader import Store
-from data_tools.timeseries.recipe import Recipe
+from data_tools.timeseries.recipe import Recipe, check_tr
 
 _TOOL = "data_tools.import_arrow"
 _SHOWN_LABELS = 4
@@ -138,6 +143,8 @@ def _common_tr(rows: Sequence[Row], split: str, args: argparse.Namespace) -> flo
             f"The TR is missing in {trs.count(None):,} of {len(rows):,} rows of the split "
             f"'{split}': get its files again."
         )
+    for tr in () if args.skip_damaged else told:
+        check_tr(tr, f"A TR of the split '{split}'", WRONG_TR)
     if len(told) > 1 and not args.target_tr:
         raise InputError(
             f"The rows of '{split}' have TRs of {told[0]:g} to {told[-1]:g} s: give --target-tr "

@@ -33,7 +33,7 @@ from data_tools.published.torch_clips import clip_sources, find_clips
 from data_tools.published.webdataset import read_shard, scan_shard
 from data_tools.spaces.geometry import Geometry
 from data_tools.spaces.pixel_grid import STANDARD_GRID
-from data_tools.timeseries.recipe import Recipe
+from data_tools.timeseries.recipe import Recipe, check_tr
 from data_tools.timeseries.resampling import n_resampled
 
 _TOOL = "data_tools.import_webdataset"
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--patch-size", type=positive, help=f"side of a patch in pixels ({_PATCH_SIZE})")
     args = parse(parser, argv)
     with kind_errors():
+        if args.tr is not None:
+            check_tr(args.tr, "--tr")
         places = expand(args.input)
         clips = find_clips(places)
         if clips:

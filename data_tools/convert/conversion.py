@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_tools.convert.beside import place_events
 from data_tools.convert.raw_run import RunFiles, sidecar_tr
 from data_tools.convert.skipped import (
     Outcome,
@@ -29,7 +30,7 @@ from data_tools.spaces.space_map import SpaceMap
 from data_tools.store.reader import Store
 from data_tools.store.writer import StoreWriter
 from data_tools.timeseries.confounds import frame_figures, read_confounds
-from data_tools.timeseries.process_run import Frames, process_run
+from data_tools.timeseries.process_run import process_run
 from data_tools.timeseries.recipe import Recipe, resolve_tr
 
 
@@ -193,7 +194,13 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
     qc, remark = frames.qc, None
     if events is not None:
-        fields["events"], n_outside = _placed(events, frames, name)
+        fields["events"], n_outside = place_events(
+            events,
+            frames.scanned_seconds,
+            name,
+            first=frames.first_second,
+            last=frames.first_second + len(frames.frames) * frames.tr,
+        )
         if n_outside:
             qc = qc | {"events_outside": n_outside}
             remark = f"left out {n_outside} of {len(events)} events, which are outside of the run"
@@ -209,30 +216,6 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
         **fields,
     )
     return remark
-
-
-def _placed(
-    events: list[dict[str, Any]], frames: Frames, name: str
-) -> tuple[list[dict[str, Any]], int]:
-    """Events counted from the first frame that was kept, and how many were outside of the scan.
-
-    Of a part of a run, those that begin in it stay.
-    """
-    inside = [event for event in events if 0 <= event["onset"] < frames.scanned_seconds]
-    n_outside = len(events) - len(inside)
-    if 2 * n_outside > len(events):
-        worst = max((event["onset"] for event in events), key=abs)
-        raise InputError(
-            f"{name} lasts {frames.scanned_seconds:g} s and {n_outside} of its {len(events)} "
-            f"events are outside of it, such as one at {worst:g} s: give the events of this run, "
-            "with onsets in seconds."
-        )
-    first, last = frames.first_second, frames.first_second + len(frames.frames) * frames.tr
-    return [
-        event | {"onset": round(event["onset"] - first, 6)}
-        for event in inside
-        if first <= event["onset"] < last
-    ], n_outside
 
 
 def _own_tr(runs: Sequence[RunFiles], recipe: Recipe) -> float:

@@ -10,11 +10,11 @@ from data_tools.convert.dry_run import print_sizes
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError, as_input_errors
 from data_tools.flags import command_parser
-from data_tools.published.importing import ImportJob, scan_sources
+from data_tools.published.importing import WRONG_TR, ImportJob, scan_sources
 from data_tools.published.maps import geometry_of_width, read_geometry
 from data_tools.published.source import PublishedRun, Source
 from data_tools.spaces.geometry import Geometry
-from data_tools.timeseries.recipe import MISSING
+from data_tools.timeseries.recipe import MISSING, check_tr
 from data_tools.timeseries.resampling import KINDS
 
 
@@ -34,6 +34,8 @@ def import_parser(tool: str, description: str) -> argparse.ArgumentParser:
 
 def import_job(args: argparse.Namespace, geometry: Geometry, dataset: str = "") -> ImportJob:
     """The job that the flags of `import_parser` ask for."""
+    if args.target_tr:
+        check_tr(args.target_tr, "--target-tr", "give it in seconds with --target-tr")
     names = ("missing", "target_tr", "kind", "skip_damaged")
     given = {name: getattr(args, name) for name in names}
     return ImportJob(geometry, args.dataset or dataset, **given)
@@ -47,6 +49,7 @@ def first_run(sources: Sequence[Source], skip_damaged: bool) -> PublishedRun:
             with as_input_errors():
                 for run in source.read():
                     if isinstance(run, PublishedRun):
+                        check_tr(run.tr, f"The TR of run {run.key} of {source.name}", WRONG_TR)
                         # The whole would stay in memory as long as the import lasts.
                         return dataclasses.replace(run, bold_TxC=run.bold_TxC[:1].copy())
                     if not skip_damaged:

@@ -18,15 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.convert.beside import place_events
 from data_tools.convert.skipped import Outcome, collect_skipped, finish_store, skipped_lines
 from data_tools.errors import InputError, as_input_errors, check_file_name
 from data_tools.parallel import in_parallel
 from data_tools.published.source import PublishedRun, Source
 from data_tools.spaces.geometry import Geometry
+from data_tools.store.checks import check_onsets
 from data_tools.store.reader import Store
 from data_tools.store.writer import StoreWriter
+from data_tools.timeseries.recipe import check_tr
 from data_tools.timeseries.resampling import resample
 from data_tools.timeseries.zscore import to_float16
+from data_tools.wording import count
+
+WRONG_TR = "correct it at its source, to seconds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +137,12 @@ def _import_source(source: Source, job: ImportJob, writer: StoreWriter) -> list[
     done = Outcome(source.name, Path(source.name))
     if writer.has_source(source.name):
         return [done]
-    keys, problems = [], []
+    keys, problems, lost = [], [], {}
     try:
         with as_input_errors():
             for run in source.read():
                 if isinstance(run, PublishedRun):
-                    run = _try_add(run, keys, source, job, writer)
+                    run = _try_add(run, keys, lost, source, job, writer)
                 if run is not None:
                     problems.append(run)
                     if not job.skip_damaged:
@@ -145,32 +151,50 @@ def _import_source(source: Source, job: ImportJob, writer: StoreWriter) -> list[
         problems.append(dataclasses.replace(done, reason=str(error)))
     if not problems:
         writer.finish_source(source.name, keys)
-    return problems or [done]
+        problems = [done]
+    if lost:
+        remark = (
+            f"left out {count(sum(lost.values()), 'event')}, without an onset or outside of their "
+            f"run, such as of {min(lost)}"
+        )
+        problems[0] = dataclasses.replace(problems[0], remark=remark)
+    return problems
 
 
 def _try_add(
-    run: PublishedRun, keys: list[str], source: Source, job: ImportJob, writer: StoreWriter
+    run: PublishedRun,
+    keys: list[str],
+    lost: dict[str, int],
+    source: Source,
+    job: ImportJob,
+    writer: StoreWriter,
 ) -> Outcome | None:
-    """Adds a run, and its key to those of the source; why not, if it is no good."""
+    """Adds a run, its key and the number of events left out; why not, if it is no good."""
     try:
         if run.key in keys:
             raise InputError(twice(run.key, source.name, source.name))
-        _add(run, source, job, writer)
+        if n_lost := _add(run, source, job, writer):
+            lost[run.key] = n_lost
     except InputError as error:
         return Outcome(run.key, Path(source.name), str(error))
     keys.append(run.key)
     return None
 
 
-def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter) -> None:
-    """Adds a run, unless this source has added it in an earlier, killed job."""
+def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter) -> int:
+    """Adds a run, unless this source has added it in an earlier, killed job.
+
+    Returns:
+      The number of events that were left out.
+    """
     check_file_name(run.key, f"In {source.name} the run key")
     name = f"Run {run.key} of {source.name}"
     begun = writer.line(run.key)
     if begun is not None and begun.get("source") != source.name:
         raise InputError(twice(run.key, source.name, str(begun.get("source"))))
     if begun is not None and writer.has(run.key):
-        return
+        return 0
+    check_tr(run.tr, f"The TR of {name}", WRONG_TR)
     _check_columns(run, job.geometry, name)
     if job.has_scale not in (None, run.mean_C is not None):
         raise InputError(
@@ -189,6 +213,11 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
             f"{name} has a TR of {tr:g} s and the store one of {writer.tr:g} s: give --target-tr "
             "to resample all runs to one."
         )
+    fields, n_lost = {"dataset": job.dataset} | run.fields, 0
+    if run.events is not None:
+        fields["events"], n_lost = _placed(run, name)
+        if n_lost:
+            fields["qc"] = (fields.get("qc") or {}) | {"events_outside": n_lost}
     to_patches, missing = job.geometry.from_columns, None
     if job.missing == "record" and empty.any():
         missing = np.flatnonzero(to_patches(empty))
@@ -198,9 +227,19 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
         mean=None if run.mean_C is None else to_patches(np.asarray(run.mean_C, np.float32)),
         std=None if run.std_C is None else to_patches(np.asarray(run.std_C, np.float32)),
         missing=missing,
-        **{"dataset": job.dataset} | run.fields | {"tr": tr, "source": source.name},
-        **({} if run.events is None else {"events": run.events}),
+        **fields | {"tr": tr, "source": source.name},
     )
+    return n_lost
+
+
+def _placed(run: PublishedRun, name: str) -> tuple[list[dict[str, Any]], int]:
+    """The events that begin in a run, as they were published, and how many others there are."""
+    events = [event for event in run.events if event.get("onset", "missing") is not None]
+    check_onsets(events, name)
+    seconds = len(run.bold_TxC) * run.tr
+    place_events(events, seconds, name)  # most of them must be of this run
+    inside = [event for event in events if 0 <= event["onset"] < seconds]
+    return inside, len(run.events) - len(inside)
 
 
 def _check_columns(run: PublishedRun, geometry: Geometry, name: str) -> None:

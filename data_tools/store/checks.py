@@ -1,11 +1,12 @@
 """What a run must be to enter a store; every message names the run."""
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError, check_file_name
+from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.parts import to_json
 from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE
@@ -55,12 +56,11 @@ def checked_line(
     """The metadata of run `key`, as far as they do not depend on its frames and place.
 
     `missing` holds offsets into a flat N * P frame, in any order, and `tr` is that of the store,
-    for runs without one of their own. Refuses a run without a key that can name files, fields that
-    the writer sets, wrong offsets, and values that JSON cannot hold.
+    for runs without one of their own. Refuses a run without a key, fields that the writer sets,
+    wrong offsets, and values that JSON cannot hold.
     """
     if not isinstance(key, str) or not key.strip():
         raise InputError(f"{key!r} cannot be the key of a run: give it a name.")
-    check_file_name(key, "The run key")
     if taken := sorted(set(fields) & SET_BY_WRITER):
         raise InputError(f"Run {key} has the field '{taken[0]}', which the store itself sets.")
     line = dict.fromkeys(_ALWAYS_THERE, "") | fields | {"key": key}
@@ -70,6 +70,7 @@ def checked_line(
     events = line.get("events")
     if not isinstance(events, list | None) or not all(isinstance(e, dict) for e in events or []):
         raise InputError(f"Run {key} has events that are not a list of dicts.")
+    check_onsets(events or [], f"Run {key}")
     if missing is not None and np.size(missing):
         offsets, size = np.unique(missing), geometry.patch_mask.size
         if offsets.dtype.kind not in "iu" or offsets[0] < 0 or offsets[-1] >= size:
@@ -81,6 +82,17 @@ def checked_line(
         line["missing"] = offsets.tolist()
     to_json(line, f"Run {key}")
     return line
+
+
+def check_onsets(events: list[dict[str, Any]], name: str) -> None:
+    """Refuses events of a run that do not say when they begin."""
+    for event in events:
+        onset = event.get("onset")
+        if not isinstance(onset, numbers.Real) or type(onset) is bool or not math.isfinite(onset):
+            raise InputError(
+                f"{name} has an event whose onset is {onset!r}, not a number of seconds: mend its "
+                "events."
+            )
 
 
 def checked_scale(

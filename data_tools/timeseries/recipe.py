@@ -57,7 +57,7 @@ class Recipe:
         if self.tr is not None:
             check_tr(self.tr, "--tr")
         if self.target_tr:
-            check_tr(self.target_tr, "--target-tr", "--target-tr")
+            check_tr(self.target_tr, "--target-tr", "give it in seconds with --target-tr")
         if not 0 <= self.max_missing <= 1:
             raise InputError(f"--max-missing={self.max_missing:g} is no share: give 0 to 1.")
         if not 0 <= self.seconds[0] < self.seconds[1]:
@@ -122,11 +122,8 @@ def resolve_tr(
     return tr
 
 
-def check_tr(tr: float, name: str, flag: str = "--tr") -> None:
+def check_tr(tr: float, name: str, remedy: str = "give it in seconds with --tr") -> None:
     """Refuses a TR that cannot be one in seconds."""
     low, high = _TR_RANGE
     if not low <= tr <= high:
-        raise InputError(
-            f"{name} is {tr:g} s, where {low:g} to {high:g} s is possible: give it in seconds "
-            f"with {flag}."
-        )
+        raise InputError(f"{name} is {tr:g} s, where {low:g} to {high:g} s is possible: {remedy}.")

@@ -391,6 +391,12 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, geometry, capsys):
     )
     line = fails(capsys, tmp_path / "out", f"--input={mixed}", geometry)
     assert "TRs of 2 to 3 s" in line and "--target-tr" in line
+    slow = write_arrow_folder(
+        tmp_path / "slow", {"train": runs([1], 2.0) + runs([2], 720.0)}, RUN_COLUMNS
+    )
+    for more in ((), ("--target-tr=1",), ("--dry-run", "--target-tr=1")):
+        line = fails(capsys, tmp_path / "out", f"--input={slow}", geometry, *more)
+        assert "TR of the split 'train' is 720 s, where 0.05 to 20 s is possible" in line
     assert "no split 'dev': choose one of train" in fails(
         capsys, tmp_path / "out", f"--input={good}", "--splits=dev"
     )

@@ -194,6 +194,19 @@ def test_a_truncated_tar(tmp_path, capsys, cut):
     assert "a.tar" in line and "truncated" in line
 
 
+def test_events_outside_of_their_run_or_without_an_onset_are_counted(tmp_path, capsys):
+    onsets = [3, 20.0, None, float("nan"), 19.9999999, 0]
+    events = json.dumps([{"onset": onset, "duration": None} for onset in onsets]).encode()
+    runs = {"a": older("a") | {"events.json": events}, "b": older("b")}
+    write_shard(tmp_path / "a.tar", runs)
+    run(f"--input={tmp_path}/a.tar", f"--output={tmp_path / 's'}")
+    remark = "a.tar: left out 3 events, without an onset or outside of their run, such as of a\n"
+    assert remark in capsys.readouterr().err
+    first, second = Store(tmp_path / "s").runs
+    assert [event["onset"] for event in first["events"]] == [3, 19.9999999, 0]
+    assert first["qc"] == {"events_outside": 3} and "qc" not in second
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 def test_shards_joined_to_one_file_are_read_to_its_last_byte(tmp_path, pack):
     path, names = tmp_path / "a.tar", ("ab", "cd")
@@ -257,6 +270,20 @@ def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
     assert "is zero everywhere" in told({"a": good | {"bold.npy": npy(0 * bold("a"))}})
     for key in ("a\\b", "a\nb", "a\udcff", "k" * 201):  # bytes that are not UTF-8 are escaped
         assert f"In a.tar the run key {key!r} cannot name a file" in told({key: good})
+    for more in ((), ("--target-tr=1",), ("--dry-run",)):
+        line = told({"a": older("a", tr=720)}, *more)
+        assert "is 720 s, where 0.05 to 20 s is possible: correct it at its source" in line
+    assert "run b of a.tar is 720 s" in told({"a": good, "b": older("b", tr=720)}).lower()
+    for flag in ("--tr", "--target-tr"):
+        assert f"{flag} is 1400 s, where 0.05" in told({"a": good}, f"{flag}=1400")
+    for event in ({"duration": 3}, {"onset": "2.5"}, {"onset": True}):
+        line = told({"a": good | {"events.json": json.dumps([event]).encode()}})
+        assert "Run a of a.tar has an event whose onset is" in line
+    late = json.dumps(
+        [{"onset": 2500, "duration": 3}, {"onset": 0, "duration": 1}] * 2 + [{"onset": -1}]
+    )
+    line = told({"a": good | {"events.json": late.encode()}})
+    assert "lasts 20 s and 3 of its 5 events are outside of it, such as one at 2500 s" in line
     path.write_bytes(b"not a tar" * 200)
     assert "no tar" in fails(capsys, tmp_path / "s", f"--input={path}")
     assert "does not exist" in fails(capsys, tmp_path / "s", f"--input={tmp_path}/none.tar")
