@@ -107,6 +107,10 @@ def told_tr(tr: float | None) -> float | None:
     return round(tr, 6) if tr and np.isfinite(tr) else None
 
 
+# Of files that somebody here can read, and of archives of them.
+_ENDINGS = (".nii", ".nii.gz", ".gii", ".gii.gz", ".mgz", ".mgh", ".annot", ".zip")
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turns any error while a file is read into one sentence."""
@@ -121,6 +125,11 @@ def readable(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(describe_os_error(error)) from error
     except Exception as error:
+        if not path.name.lower().endswith(_ENDINGS):
+            raise InputError(
+                f"{path} is of a kind that is not read here: give NIfTI or CIFTI (.nii), GIFTI "
+                "(.gii) or FreeSurfer's .mgz, or .annot for parcels."
+            ) from error
         # Parsers of half a dozen formats meet truncated files with as many exceptions.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(

@@ -169,6 +169,11 @@ def _check_space(image: object, path: Path) -> None:
             f"{path} is in the space {told[1]}, not in MNI152: run fMRIPrep with "
             "--output-spaces MNI152NLin6Asym:res-2."
         )
+    if not (image.header["sform_code"] or image.header["qform_code"]):
+        raise InputError(
+            f"{path} does not say where its voxels lie (its sform and qform codes are 0): copy the "
+            "header of the volume that it was made from, as fslcpgeom does."
+        )
 
 
 def _tr(image: Nifti1Pair) -> float | None:

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from nibabel import cifti2, gifti
+from nibabel.freesurfer import write_annot
 
 from data_tools.convert import __main__ as convert
 from data_tools.errors import InputError
@@ -108,6 +109,75 @@ def test_hemispheres_as_gifti_are_the_same_parcels(tmp_path):
     assert own.names == ("L_parcel 1", "L_parcel 2", "L_parcel 3", "R_x", "R_y", "R_z")
     np.testing.assert_array_equal(own.labels, together.labels)
     assert own.sha256 != together.sha256  # other names, other order: not the same space
+
+
+def test_a_parcel_that_is_empty_on_the_mesh_is_a_missing_column(tmp_path):
+    keys = np.concatenate([stripes(5), 5 * (stripes(5) > 0) + stripes(5)])
+    keys[(keys == 3) | (keys == 10)] = 0
+    names = {0: "???"} | {i: f"p{i}" for i in range(1, 11)}
+    parcels = read_parcellation([write_dlabel(tmp_path / "a.dlabel.nii", keys, names)])
+    assert parcels.names == tuple(names.values())[1:]
+    both = np.concatenate([series(0), series(1)], 1)
+    write_cifti(tmp_path / "run.dtseries.nii", both[:, :N], both[:, N:])
+    run = read_surface_run(tmp_path / "run.dtseries.nii")
+    frames = process_run(run, ParcelMap(parcels), PIXEL)
+    assert frames.missing.tolist() == [2, 9]
+    np.testing.assert_allclose(frames.mean[3, 0], both[:, keys == 4].mean(), atol=1e-5)
+
+    # The same as files of both sides: numbered together, and each alone.
+    left, right = np.split(keys, 2)
+    for number, first in (("together", 0), ("alone", 5)):
+        pair = [
+            write_labels(tmp_path / f"{number}.{side}.label.gii", half, table)
+            for side, half, table in (
+                ("L", left, names if number == "together" else dict(list(names.items())[:6])),
+                ("R", right - first * (right > 0), {k - first: v for k, v in names.items()}),
+            )
+        ]
+        np.testing.assert_array_equal(read_parcellation(pair).labels, parcels.labels)
+        assert len(read_parcellation(pair).names) == 10
+
+
+def test_labels_of_no_cortex_are_no_parcels(tmp_path):
+    walls = ("???", "Background+FreeSurfer_Defined_Medial_Wall", "L_Medial_wall", "MEDIAL.WALL")
+    walls += ("unknown", "lh_corpuscallosum", "ctx-lh-unknown", "None")
+    names = dict(enumerate(["one", *walls, "Medial_wall_nearby", "two"], 1))
+    keys = np.concatenate([stripes(len(names))] * 2)
+    parcels = read_parcellation([write_dlabel(tmp_path / "a.dlabel.nii", keys, names)])
+    assert parcels.names == ("one", "Medial_wall_nearby", "two")
+    np.testing.assert_array_equal(parcels.labels == 1, keys == 1)
+    np.testing.assert_array_equal(parcels.labels == 3, keys == len(names))
+
+
+def test_annotations_of_freesurfer(tmp_path):
+    names = ["Unknown", "one", "Medial_wall", "small", "two"]
+    colours = np.column_stack([np.arange(1, 6), np.zeros((5, 4), int)])
+    pair, labels = [tmp_path / "lh.x.annot", tmp_path / "rh.x.annot"], np.arange(N) % 5
+    labels[labels == 3] = -1  # in no parcel; the fourth is too small for the mesh
+    for path in pair:
+        write_annot(path, labels, colours, names)
+    parcels = read_parcellation(pair)
+    assert parcels.names == ("L_one", "L_small", "L_two", "R_one", "R_small", "R_two")
+    assert parcels.n_vertices == (N, N) and parcels.name == "lh.x"
+    expected = np.where(labels == 1, 1, np.where(labels == 4, 3, 0))
+    np.testing.assert_array_equal(parcels.labels[:N], expected)
+    np.testing.assert_array_equal(parcels.labels[N:], expected + 3 * (expected > 0))
+
+    # Without a label of that kind the first one is a parcel.
+    write_annot(pair[0], labels, colours, ["zero", *names[1:]])
+    assert read_parcellation(pair).names[0] == "L_zero"
+    write_annot(pair[0], labels, colours // 5, names)  # black, but for the last
+    with pytest.raises(InputError, match="lh.x.annot has one colour for no parcel and one"):
+        read_parcellation(pair)
+    with pytest.raises(InputError, match="give one or two files"):
+        read_parcellation(pair[1:])
+    pair[0].write_bytes(b"damaged")
+    with pytest.raises(InputError, match="lh.x.annot cannot be read, it is damaged"):
+        read_parcellation(pair)
+    for name in ("a.npy", "a.txt", "lh.inflated"):
+        (tmp_path / name).write_bytes(b"whole")
+        with pytest.raises(InputError, match=f"{name} is of a kind that is not read here"):
+            read_parcellation([tmp_path / name])
 
 
 def test_grayordinates_and_vertices_are_not_mixed_up(tmp_path):

@@ -186,7 +186,7 @@ def test_convert_hcp_takes_volumes(tmp_path, labels, capsys):
     assert store.runs[0]["source_tr"] == 0.72 and store.tr == 1.0
 
 
-@pytest.mark.parametrize("what", ["3-D", "space", "no volume", "surface", "truncated"])
+@pytest.mark.parametrize("what", ["3-D", "space", "no volume", "surface", "truncated", "place"])
 def test_bad_volumes_are_told_in_one_sentence(tmp_path, labels, what, capsys):
     path = tmp_path / "sub-01_space-MNI152NLin6Asym_bold.nii.gz"
     frames = np.zeros((1, *CORTEX.shape), np.float32)
@@ -194,6 +194,8 @@ def test_bad_volumes_are_told_in_one_sentence(tmp_path, labels, what, capsys):
         Nifti1Image(frames[0].T, MNI_AFFINE).to_filename(path)
     elif what == "space":
         path = write_run(tmp_path / "sub-01_space-T1w_bold.nii.gz", frames)
+    elif what == "place":
+        Nifti1Image(frames.T, None).to_filename(path)
     elif what == "no volume":
         path = tmp_path
     elif what == "surface":
@@ -211,6 +213,7 @@ def test_bad_volumes_are_told_in_one_sentence(tmp_path, labels, what, capsys):
         "no volume": "no volume in MNI152",
     }
     told |= {"surface": "--cortex is for volumes", "truncated": "damaged or incomplete"}
+    told["place"] = "does not say where its voxels lie"
     assert error.startswith("error: ") and told[what] in error
     assert not list(tmp_path.glob("store*"))
 
@@ -219,6 +222,9 @@ def test_an_empty_cortex_is_refused(tmp_path):
     path = tmp_path / "mask.nii.gz"
     Nifti1Image(np.zeros(MNI_SHAPE, np.float32), MNI_AFFINE).to_filename(path)
     with pytest.raises(InputError, match="no voxel above 0"):
+        read_cortex(path)
+    Nifti1Image(np.ones(MNI_SHAPE, np.float32), None).to_filename(path)
+    with pytest.raises(InputError, match="sform and qform codes are 0"):
         read_cortex(path)
     thin = np.zeros_like(CORTEX)
     thin[0, 0, 0] = True
