@@ -202,7 +202,12 @@ def _add(run: PublishedRun, source: Source, job: ImportJob, writer: StoreWriter)
             "the first run: import shards of one form at a time."
         )
     bold, tr = run.bold_TxC, run.tr
-    empty = ~bold.any(0) if run.missing_C is None else run.missing_C
+    nan = np.isnan(bold[0])
+    if nan.any():
+        # z-scoring makes NaN of a constant column: it has no data.
+        nan[nan] = np.isnan(bold[:, nan]).all(0)
+        bold = np.where(nan, 0, bold)
+    empty = ~bold.any(0) if run.missing_C is None else run.missing_C | nan
     if empty.all():
         raise InputError(f"{name} is zero everywhere: leave it out.")
     if job.target_tr and job.target_tr != tr:

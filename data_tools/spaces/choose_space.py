@@ -25,12 +25,7 @@ def add_space_flags(parser: argparse.ArgumentParser) -> None:
     pair = {"nargs": 2, "metavar": ("LEFT", "RIGHT")}
     add("--surfaces", **pair, help="flat surfaces, GIFTI (default: those that ship with us)")
     add("--roi", **pair, help="vertices to keep: GIFTI or MGZ, values above 0")
-    add(
-        "--parcels",
-        nargs="+",
-        metavar="FILE",
-        help="parcels: .dlabel.nii, or LEFT RIGHT, .gii or .annot",
-    )
+    add("--parcels", nargs="+", metavar="FILE", help=".dlabel.nii, or LEFT RIGHT (.gii, .annot)")
     add("--cortex", metavar="FILE", help="take volumes: labels or mask of the cortex in MNI152")
     add("--patch-size", type=positive, default=16, help="side of a patch in pixels (%(default)s)")
 

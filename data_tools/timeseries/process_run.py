@@ -88,8 +88,10 @@ def process_run(
     series = run.series(window)
     # What the map does not use can neither spoil a run nor slow it down.
     series[:, ~space_map.kept] = 0
-    n_bad = int((~np.isfinite(series).all(0)).sum())
-    if n_bad:
+    bad = np.flatnonzero(~np.isfinite(series).all(0))
+    empty = bad[np.isnan(series[:, bad]).all(0)]
+    series[:, empty] = 0  # missing, as every constant one is
+    if n_bad := len(bad) - len(empty):
         raise InputError(
             f"{name} holds NaN or infinite values at {n_bad:,} vertices: clean it, or leave it out."
         )

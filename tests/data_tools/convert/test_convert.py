@@ -165,6 +165,12 @@ def test_missing_vertices():
         process_run(run, flat_map, Recipe(max_missing=0.01))
     with pytest.raises(InputError, match="no data in 4.*, where 25.0% is allowed"):
         process_run(SurfaceRun(left * 0, right, 1.0), flat_map, Recipe())
+    # NaN in every frame says so, too.
+    left[:, 3000:3400] = np.nan
+    again = process_run(SurfaceRun(left, right, 1.0), flat_map, Recipe())
+    np.testing.assert_array_equal(again.missing, frames.missing)
+    np.testing.assert_array_equal(again.frames, frames.frames)
+    left[:, 3000:3400] = 7.0
     # NaN where the map has no vertex is nobody's loss.
     run.left[:, ~flat_map.kept[:N]] = np.nan
     again = process_run(run, flat_map, Recipe())

@@ -194,6 +194,19 @@ def test_a_truncated_tar(tmp_path, capsys, cut):
     assert "a.tar" in line and "truncated" in line
 
 
+def test_columns_of_nan_in_every_frame_are_missing(tmp_path):
+    values = bold("a")
+    values[:, 7] = np.nan
+    write_shard(tmp_path / "a.tar", {"a": older("a") | {"bold.npy": npy(values)}})
+    run(f"--input={tmp_path}/a.tar", f"--output={tmp_path / 's'}")
+    store = Store(tmp_path / "s")
+    lost = store.geometry.from_columns(np.isin(np.arange(N_COLUMNS), (0, 7)))
+    np.testing.assert_array_equal(store.missing(0), np.flatnonzero(lost))
+    values[:, 7] = 0
+    pixels = store.geometry.patches_to_pixels(store.read(0, 0, 20))
+    np.testing.assert_array_equal(pixels, values)
+
+
 def test_events_outside_of_their_run_or_without_an_onset_are_counted(tmp_path, capsys):
     onsets = [3, 20.0, None, float("nan"), 19.9999999, 0]
     events = json.dumps([{"onset": onset, "duration": None} for onset in onsets]).encode()
