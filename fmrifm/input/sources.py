@@ -18,6 +18,8 @@ from data_tools.files.block_cache import BlockCache
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.selection import Selection, open_selection, split_name
 
+_LEAST_OVERLAP = 0.9
+
 
 @dataclasses.dataclass(frozen=True)
 class Source(Selection):
@@ -102,3 +104,20 @@ def check_grid(found: Geometry, expected: Geometry, name: str, expected_name: st
             f"{name} has a grid of {size}, {expected_name} one of {expected_size}: convert the "
             "runs to the same grid."
         )
+
+
+def mask_problem(found: Geometry, model: Geometry, name: str) -> str | None:
+    """A warning about data, called `name`, on other pixels of the grid than a model; None if not.
+
+    Pixels beyond the model's mask matter where they are places: of a flat map they show cortex that
+    the model never saw there.
+    """
+    share = (found.mask & model.mask).sum() / model.n_pixels
+    overlap = found.overlap(model)
+    if share >= _LEAST_OVERLAP and not (model.is_image and overlap < _LEAST_OVERLAP):
+        return None
+    return (
+        f"{name} has {share:.1%} of the pixels that the model was trained on, and their masks "
+        f"overlap by {overlap:.1%}: convert the runs with the surfaces and mask of "
+        f"'{model.space}', or expect lower scores."
+    )

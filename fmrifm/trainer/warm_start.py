@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from data_tools.errors import InputError
-from fmrifm.input.sources import check_grid
+from fmrifm.input.sources import check_grid, mask_problem
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.open_model import open_model
@@ -48,6 +48,8 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
     if jax.process_index() == 0:
         overlap = geometry.overlap(program.cut)
         print(f"Starting from {path}: its mask and that of the data overlap by {overlap:.1%}.")
+        if problem := mask_problem(program.cut, geometry, "The training data"):
+            print(f"NOTE: {problem}")
         here = vars(program.options)
         changes = [f"{n} {x} -> {here[n]}" for n, x in vars(options).items() if x != here[n]]
         if changes:

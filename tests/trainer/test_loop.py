@@ -355,6 +355,7 @@ def test_warm_start(make_config, finished, part, capsys):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
     told = capsys.readouterr().out
     assert "overlap by" in told and "100" not in told  # another mask on the same grid
+    assert "NOTE: The training data has 87.5% of the pixels that the model was trained on" in told
 
 
 @pytest.mark.parametrize("part", ["model", "."])

@@ -9,13 +9,13 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.inspect.facts import as_text, is_number
+from data_tools.spaces.geometry import Geometry
 from data_tools.store.reader import Store
 from fmrifm.input.preprocess import cut_geometry
-from fmrifm.input.sources import Source, check_grid
+from fmrifm.input.sources import Source, check_grid, mask_problem
 from fmrifm.model.files import ModelFiles
 
 TR_TOLERANCE = 0.01
-LEAST_OVERLAP = 0.9
 # Fields of a store's preprocessing that change what frames look like, in the order of being told.
 _FIELDS = {
     "chain": "chain",
@@ -57,13 +57,8 @@ def check_compatible(files: ModelFiles, sources: list[Source], strict: bool = Tr
     warnings, tr = [], files.preprocessing.get("tr")
     for path, store in stores.items():
         # This comes first, since it refuses a store on another grid whatever `strict` is.
-        share = _shared_pixels(files, store)
-        if share < LEAST_OVERLAP:
-            warnings.append(
-                f"{path} has {share:.1%} of the pixels that the model was trained on: convert the "
-                f"runs with the surfaces and mask of '{files.geometry.space}', or expect lower "
-                "scores."
-            )
+        if problem := mask_problem(_cut(files, store), files.geometry, str(path)):
+            warnings.append(problem)
         if is_number(tr) and not abs(store.tr - tr) <= TR_TOLERANCE * tr:
             problem = (
                 f"{path} has a TR of {store.tr:g} s and the model was trained at {tr:g} s: convert "
@@ -85,15 +80,15 @@ def check_compatible(files: ModelFiles, sources: list[Source], strict: bool = Tr
     return warnings
 
 
-def _shared_pixels(files: ModelFiles, store: Store) -> float:
-    """The share of the model's pixels that a store has."""
+def _cut(files: ModelFiles, store: Store) -> Geometry:
+    """The geometry of a store in patches of the model, whose grid it must have."""
     model = files.geometry
     try:
         geometry = cut_geometry(store.geometry, model.patch_shape)
     except InputError:  # the sentence of `check_grid` names the store
         geometry = store.geometry
     check_grid(geometry, model, str(store.path), "the model")
-    return (geometry.mask & model.mask).sum() / model.n_pixels
+    return geometry
 
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

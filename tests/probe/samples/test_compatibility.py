@@ -115,6 +115,19 @@ def test_a_store_that_lacks_pixels_is_told(store, columns, n_warnings):
         assert "store has 85.7% of the pixels" in warnings[0]
 
 
+def test_a_flat_map_that_shows_other_cortex_is_told(store):
+    """The mask of the model lies within that of the store, which holds a third more."""
+    geometry = dataclasses.replace(small_geometry(), pixel_size=1.2)
+    mask = geometry.mask.copy()
+    mask[0] = mask[7, :2] = True
+    (warning,) = check_compatible(
+        model(geometry), store(geometry=dataclasses.replace(geometry, mask=mask))
+    )
+    assert "has 100.0% of the pixels" in warning and "masks overlap by 75.0%" in warning
+    mask[0, 2:], mask[7, :2] = False, False
+    assert check_compatible(model(geometry), store("o", geometry=geometry)) == []
+
+
 def test_a_model_of_images_takes_no_clips():
     assert clip_length(SimpleNamespace(options=SimpleNamespace(num_frames=16, in_chans=1))) == 16
     for num_frames, in_chans in ((None, 1), (16, 3)):
