@@ -203,12 +203,12 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
         saved = _read_json(folder, "dataset_dict.json")
         names = saved.get("splits") or [base_name(place) for place in list_directory(folder, "*")]
         found = {str(name): _files(f"{folder}/{name}") for name in names}
-        for name in found:
-            check_file_name(name, f"In {folder} the split")
         empty = [name for name, files in found.items() if not files]
         if saved and empty:
             raise InputError(f"{folder} lacks the files of its split '{empty[0]}': get them again.")
         splits = {name: files for name, files in sorted(found.items()) if files}
+        for name in splits:
+            check_file_name(name, f"In {folder} the split")
     if not splits:
         raise InputError(f"{folder} holds no Arrow file and no folder of them: check the path.")
     if not wanted:

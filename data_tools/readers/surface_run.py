@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from data_tools.errors import InputError, check_file, describe_os_error
 
@@ -107,8 +108,8 @@ def told_tr(tr: float | None) -> float | None:
     return round(tr, 6) if tr and np.isfinite(tr) else None
 
 
-# Of files that somebody here can read, and of archives of them.
-_ENDINGS = (".nii", ".nii.gz", ".gii", ".gii.gz", ".mgz", ".mgh", ".annot", ".zip")
+# Of images; nibabel says of damaged ones, and of other files, that it does not know them.
+_ENDINGS = (".nii", ".nii.gz", ".gii", ".gii.gz", ".mgz", ".mgh")
 
 
 @contextlib.contextmanager
@@ -125,7 +126,7 @@ def readable(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(describe_os_error(error)) from error
     except Exception as error:
-        if not path.name.lower().endswith(_ENDINGS):
+        if isinstance(error, ImageFileError) and not path.name.lower().endswith(_ENDINGS):
             raise InputError(
                 f"{path} is of a kind that is not read here: give NIfTI or CIFTI (.nii), GIFTI "
                 "(.gii) or FreeSurfer's .mgz, or .annot for parcels."

@@ -89,9 +89,9 @@ def check_onsets(events: list[dict[str, Any]], name: str) -> None:
     for event in events:
         onset = event.get("onset")
         if not isinstance(onset, numbers.Real) or type(onset) is bool or not math.isfinite(onset):
+            what = f"the onset {onset!r}" if "onset" in event else "no onset"
             raise InputError(
-                f"{name} has an event whose onset is {onset!r}, not a number of seconds: mend its "
-                "events."
+                f"{name} has an event with {what}: mend its events, onsets are numbers of seconds."
             )
 
 

@@ -101,6 +101,14 @@ def test_a_name_without_a_side_has_no_other_side():
         other_side("sub-01_bold.func.gii")
 
 
+def test_files_of_other_kinds_are_not_called_damaged(tmp_path):
+    for name in ("lh.cortex.label", "lh.x.annot", "a.npy"):
+        (tmp_path / name).write_bytes(b"whole")
+        for read in (read_roi, read_flat_surface):
+            with pytest.raises(InputError, match=f"{name} is of a kind that is not read here"):
+                read(tmp_path / name)
+
+
 def test_what_is_wrong_is_one_sentence(tmp_path):
     lone = tmp_path / "a.lh.mgz"
     write_mgz(lone, series())
