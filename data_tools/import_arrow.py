@@ -43,14 +43,9 @@ from data_tools.published.import_command import (
     import_parser,
     print_import_sizes,
 )
-from data_tools.published.importing import (
-    WRONG_TR,
-    ImportJob,
-    first_problem,
-    import_sources,
-)
+from data_tools.published.importing import ImportJob, first_problem, import_sources
 from data_tools.published.published_split import read_trait
-from data_tools.published.source import Source
+from data_tools.published.source import WRONG_TR, Source
 from data_tools.readers.surface_run import told_tr
 from data_tools.store.reader import Store
 from data_tools.timeseries.recipe import Recipe, check_tr

@@ -10,9 +10,9 @@ from data_tools.convert.dry_run import print_sizes
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError, as_input_errors
 from data_tools.flags import command_parser
-from data_tools.published.importing import WRONG_TR, ImportJob, scan_sources
+from data_tools.published.importing import ImportJob, scan_sources
 from data_tools.published.maps import geometry_of_width, read_geometry
-from data_tools.published.source import PublishedRun, Source
+from data_tools.published.source import WRONG_TR, PublishedRun, Source
 from data_tools.spaces.geometry import Geometry
 from data_tools.timeseries.recipe import MISSING, check_tr
 from data_tools.timeseries.resampling import KINDS

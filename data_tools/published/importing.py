@@ -22,7 +22,7 @@ from data_tools.convert.beside import place_events
 from data_tools.convert.skipped import Outcome, collect_skipped, finish_store, skipped_lines
 from data_tools.errors import InputError, as_input_errors, check_file_name
 from data_tools.parallel import in_parallel
-from data_tools.published.source import PublishedRun, Source
+from data_tools.published.source import WRONG_TR, PublishedRun, Source
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.checks import check_onsets
 from data_tools.store.reader import Store
@@ -31,8 +31,6 @@ from data_tools.timeseries.recipe import check_tr
 from data_tools.timeseries.resampling import resample
 from data_tools.timeseries.zscore import to_float16
 from data_tools.wording import count
-
-WRONG_TR = "correct it at its source, to seconds"
 
 
 @dataclasses.dataclass(frozen=True)

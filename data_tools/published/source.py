@@ -13,6 +13,9 @@ import numpy as np
 
 from data_tools.convert.skipped import Outcome
 
+# What to do about a TR that cannot be one in seconds, see `recipe.check_tr`.
+WRONG_TR = "correct it at its source, to seconds"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PublishedRun:

@@ -32,7 +32,7 @@ _UNPACKERS = {
 }
 
 Members = dict[str, bytes]
-_Read = Callable[[io.BufferedIOBase], bytes]
+_Read = Callable[[str, io.BufferedIOBase], bytes]
 # Folders and key, suffix, and the bytes to be read before the next member is asked for.
 _Member = tuple[str, str, io.BufferedIOBase]
 
@@ -67,13 +67,11 @@ class _Header(tarfile.TarInfo):
                 raise
 
 
-def read_members(
-    place: str, read: _Read | None = None, seekable: bool = False
-) -> Iterator[tuple[str, Members]]:
+def read_members(place: str, read: _Read, seekable: bool = False) -> Iterator[tuple[str, Members]]:
     """Yields key and members (suffix -> bytes) of each run of a tar, a path or URL.
 
     Args:
-      read: what is kept of a member, by default all of it.
+      read: gives the bytes to keep of a member, by its suffix and file.
       seekable: whether to jump over what is not read, where the tar is not packed.
 
     Raises:
@@ -92,7 +90,7 @@ def read_members(
         mode, stream = ("r:", file) if seekable and not unpackers else ("r|", stream)
         try:
             with _Archive.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive:
-                for run in _grouped(_members(archive, name), read or _whole):
+                for run in _grouped(_members(archive, name), read):
                     empty = False
                     yield run
         except (tarfile.TarError, EOFError) as error:
@@ -127,7 +125,7 @@ def _grouped(members: Iterator[_Member], read: _Read) -> Iterator[tuple[str, Mem
         if run and (member != path or suffix in run):
             yield path.rpartition("/")[-1], run
             run = {}  # before anything of the next is read
-        path, run[suffix] = member, read(file)
+        path, run[suffix] = member, read(suffix, file)
     if run:
         yield path.rpartition("/")[-1], run
 
@@ -159,7 +157,8 @@ def _members(archive: _Archive, name: str) -> Iterator[_Member]:
         raise tarfile.ReadError("its end is missing, or no tar follows it")
 
 
-def _whole(file: io.BufferedIOBase) -> bytes:
+def read_whole(suffix: str, file: io.BufferedIOBase) -> bytes:
+    """The bytes of a member."""
     # Without a size, tarfile gathers all pieces before it joins them: twice the memory.
     data = io.BytesIO()
     shutil.copyfileobj(file, data, _BLOCK)

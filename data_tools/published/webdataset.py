@@ -20,10 +20,11 @@ import numpy as np
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError
 from data_tools.files.remote import base_name, can_seek
-from data_tools.published.source import PublishedRun
-from data_tools.published.tar_members import Members, read_members
+from data_tools.published.source import WRONG_TR, PublishedRun
+from data_tools.published.tar_members import Members, read_members, read_whole
 from data_tools.readers.surface_run import told_tr
 from data_tools.store.checks import RESERVED
+from data_tools.timeseries.recipe import check_tr
 
 # Far more pixels than a map of the cortex has; a mask lists row, column and value of each.
 _LARGEST_MASK = 2**22
@@ -104,7 +105,7 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
     harm.
     """
     masks: dict[bytes, np.ndarray] = {}
-    for key, members in read_members(place):
+    for key, members in read_members(place, read_whole):
         name = f"Run {key} of {base_name(place)}"
         try:
             yield _run(key, members, name, tr or 1.0, masks)
@@ -114,15 +115,22 @@ def read_shard(place: str, tr: float | None) -> Iterator[PublishedRun | Outcome]
 
 def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
     """Yields the key, frames and columns of each run of a shard, from headers alone."""
-    for key, members in read_members(place, lambda file: file.read(4096), can_seek(place)):
+    for key, members in read_members(place, _read_header, can_seek(place)):
         name = f"Run {key} of {base_name(place)}"
         try:
             _check_members(members, name)
             shape, dtype, _ = read_npy_header(members["bold.npy"], f"The bold of {name}")
             _check_bold(shape, dtype, name)
+            meta = read_json(members["meta.json"], dict, f"The metadata of {name}")
+            if tr := _own_tr(meta.get("tr"), name):
+                check_tr(tr, f"The TR of {name}", WRONG_TR)
             yield key, *shape
         except InputError as error:
             yield Outcome(key, Path(base_name(place)), str(error))
+
+
+def _read_header(suffix: str, file: io.BufferedIOBase) -> bytes:
+    return read_whole(suffix, file) if suffix == "meta.json" else file.read(4096)
 
 
 def _run(

@@ -287,6 +287,8 @@ def test_what_else_is_wrong_is_told_in_one_sentence(tmp_path, capsys, geometry):
         line = told({"a": older("a", tr=720)}, *more)
         assert "is 720 s, where 0.05 to 20 s is possible: correct it at its source" in line
     assert "run b of a.tar is 720 s" in told({"a": good, "b": older("b", tr=720)}).lower()
+    run(f"--input={path}", f"--output={tmp_path / 's'}", "--dry-run")
+    assert "b  cannot be imported: The TR of Run b of a.tar is 720 s" in capsys.readouterr().out
     for flag in ("--tr", "--target-tr"):
         assert f"{flag} is 1400 s, where 0.05" in told({"a": good}, f"{flag}=1400")
     for event in ({"duration": 3}, {"onset": "2.5"}, {"onset": True}):
