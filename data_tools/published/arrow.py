@@ -69,8 +69,9 @@ def _batches(place: str, name: str) -> Iterator[Any]:
         try:
             is_file, size = source.read(len(_FILE_FORMAT)) == _FILE_FORMAT, source.seek(0, 2)
             # A file is a stream between its mark, padded to 8 bytes, and a footer.
-            end = source.seek(8 if is_file else 0)
-            while end < size:
+            source.seek(8 if is_file else 0)
+            end = None
+            while end != size:
                 reader = pyarrow.ipc.open_stream(source)
                 _check_schema(reader.schema, name)
                 yield from reader

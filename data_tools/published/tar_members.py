@@ -21,9 +21,9 @@ from data_tools.errors import InputError
 from data_tools.files.remote import base_name, open_binary
 
 _LARGEST_JSON = 2**26
-_BLOCK = 2**20
+_BLOCK = 2**17
 # Few bytes are unpacked at a time, since they may become a thousand times as many.
-_PACKED_BLOCK = 2**13
+_PACKED_BLOCK = 2**14
 # Packed files by how they begin; 31 lets zlib read the headers of gzip.
 _UNPACKERS = {
     rb"\x1f\x8b\x08": functools.partial(zlib.decompressobj, 31),
@@ -80,8 +80,9 @@ def read_members(place: str, read: _Read, seekable: bool = False) -> Iterator[tu
     name, empty = base_name(place), True
     with open_binary(place, seekable) as file:
         begin = file.read(10)
-        blocks = itertools.chain([begin], iter(lambda: file.read(_PACKED_BLOCK), b""))
         unpackers = [new for magic, new in _UNPACKERS.items() if re.match(magic, begin)]
+        size = _PACKED_BLOCK if unpackers else _BLOCK
+        blocks = itertools.chain([begin], iter(lambda: file.read(size), b""))
         if unpackers:
             blocks = filter(None, _unpack(blocks, *unpackers))
         elif seekable:

@@ -163,7 +163,8 @@ def test_what_follows_the_end_of_a_file_is_read_or_refused(tmp_path, file_format
     path.write_bytes(b"".join(parts))
     if not file_format:
         np.testing.assert_array_equal(read_bold(path), rows)
-    for rest in (b"x", parts[1][:-9], *(parts[1:] if file_format else ())):
-        path.write_bytes(parts[0] + rest)
+    joined = [parts[0] + rest for rest in (b"x", parts[1][:-9])] + [b"", parts[0][:6], parts[0][:8]]
+    for data in [*joined, *([b"".join(parts)] if file_format else [])]:
+        path.write_bytes(data)
         with pytest.raises(InputError, match=r"a\.arrow is .*truncated"):
             read_bold(path)
