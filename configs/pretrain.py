@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.keep_best = placeholder(str)  # name of an eval set: its best checkpoint stays
     config.figures = 1  # reconstructions drawn per eval set and evaluation
     config.compute_dtype = "bfloat16"  # of matrix products: bfloat16 or float32
-    config.attention = "auto"  # its form: auto, xla, blocked, splash (TPU) or cudnn (NVIDIA)
+    config.attention = "auto"  # its form: auto, xla, heads, blocked, splash (TPU), cudnn (NVIDIA)
     config.init_from = placeholder(str)  # warm start: a model directory, workdir or checkpoint
     config.wandb_project = placeholder(str)  # Weights & Biases project; needs the extra `wandb`
 

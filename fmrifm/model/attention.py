@@ -19,6 +19,7 @@ from data_tools.errors import InputError
 
 SAVED = "attention"  # Recomputation policies find under this name what is to be kept.
 _BLOCK = 256  # queries whose scores `blocked` holds at once
+_SMALL = 2**15  # scores of a head: `heads` loses more by its loop than it saves below
 _LANES = 128  # sequences come in multiples of a TPU's vector width
 _LARGEST_BLOCK = 512  # scores of a block by a block lie in a chip's fast memory
 
@@ -34,8 +35,9 @@ def attention(
 
     Args:
       key_valid_BxS: bool; keys that are not valid count as absent. A clip without any is finite.
-      form: of FORMS: `xla` on all platforms; `blocked` on all, a few queries at a time; `splash`
-        on TPU, Pallas kernels of JAX; `cudnn` on NVIDIA, 16-bit only.
+      form: of FORMS: `xla` on all platforms; `heads` on all, head by head, for CPUs; `blocked` on
+        all, a few queries at a time; `splash` on TPU, Pallas kernels of JAX; `cudnn` on NVIDIA,
+        16-bit only.
 
     Returns:
       (B, L, H, K) in the dtype of v.
@@ -50,12 +52,12 @@ def choose_form(form: str, platform: str) -> str:
       InputError: there is no such form, or not on that platform.
     """
     if form == "auto":
-        return "splash" if platform == "tpu" else "xla"
+        return {"tpu": "splash", "cpu": "heads"}.get(platform, "xla")
     if form not in FORMS:
         raise InputError(f"attention={form!r} is unknown: choose auto, {', '.join(FORMS)}.")
     home = {"splash": "tpu", "cudnn": "gpu"}.get(form, platform)
     if home != platform:
-        raise InputError(f"attention={form} runs on {home} only: choose auto, xla or blocked.")
+        raise InputError(f"attention={form} runs on {home} only: choose auto, xla, heads or blocked.")
     return form
 
 
@@ -83,6 +85,67 @@ def _blocked(q_BxLxHxK, k_BxSxHxK, v_BxSxHxK, key_valid_BxS):
 
     out = jnp.moveaxis(jax.lax.map(block, blocks), 0, 1).reshape(batch, -1, *rest)[:, :length]
     return checkpoint_name(out, SAVED)
+
+
+def _heads(q_BxLxHxK, k_BxSxHxK, v_BxSxHxK, key_valid_BxS):
+    if q_BxLxHxK.shape[1] * k_BxSxHxK.shape[1] < _SMALL:
+        return _xla(q_BxLxHxK, k_BxSxHxK, v_BxSxHxK, key_valid_BxS)
+    q = jnp.swapaxes(q_BxLxHxK * q_BxLxHxK.shape[-1] ** -0.5, 1, 2)
+    k, v = jnp.swapaxes(k_BxSxHxK, 1, 2), jnp.swapaxes(v_BxSxHxK, 1, 2)
+    out_BxLxD = _on_each_device(_attend_by_head, q, k, v, key_valid_BxS)
+    return out_BxLxD.reshape(q_BxLxHxK.shape)
+
+
+def _attend_by_head(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS) -> jax.Array:
+    """(B, L, H K): attention on one device, whose matrices fit a processor's cache.
+
+    The backward pass computes the scores again: reading them from memory takes longer.
+    """
+    batch, heads, length, width = q_BxHxLxK.shape
+
+    def scores(q_LxK, k_SxK, valid_S):
+        s_LxS = jnp.matmul(q_LxK, k_SxK.T, preferred_element_type=jnp.float32)
+        return jnp.where(valid_S, s_LxS, jnp.finfo(jnp.float32).min)
+
+    def one(inputs):
+        q, k, v, valid = inputs
+        s_LxS = scores(q, k, valid)
+        top_Lx1 = s_LxS.max(-1, keepdims=True)
+        p_LxS = jnp.exp(s_LxS - top_Lx1)
+        total_Lx1 = p_LxS.sum(-1, keepdims=True)
+        out_LxK = jnp.matmul(p_LxS.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (out_LxK / total_Lx1).astype(v.dtype), top_Lx1 + jnp.log(total_Lx1)
+
+    def one_back(inputs):
+        q, k, v, valid, out, normaliser_Lx1, d = inputs
+        p_LxS = jnp.exp(scores(q, k, valid) - normaliser_Lx1)
+        delta_Lx1 = (d * out).sum(-1, keepdims=True, dtype=jnp.float32)
+        dp_LxS = jnp.matmul(d, v.T, preferred_element_type=jnp.float32) - delta_Lx1
+        ds_LxS = jnp.where(valid, p_LxS * dp_LxS, 0).astype(q.dtype)
+        return ds_LxS @ k, ds_LxS.T @ q, p_LxS.astype(d.dtype).T @ d
+
+    def flat(x):
+        return x.reshape(batch * heads, *x.shape[2:])
+
+    def split(x_BxLxD):
+        return flat(jnp.swapaxes(x_BxLxD.reshape(batch, length, heads, width), 1, 2))
+
+    def forward(q, k, v, valid):
+        kept = *map(flat, (q, k, v)), jnp.repeat(valid, heads, axis=0)
+        out, normaliser = jax.lax.map(one, kept)
+        out_BxLxD = jnp.swapaxes(out.reshape(q.shape), 1, 2).reshape(batch, length, -1)
+        saved = checkpoint_name((out_BxLxD, normaliser), SAVED)
+        return saved[0], (*kept, *saved)
+
+    def backward(kept, d_BxLxD):
+        *inputs, out_BxLxD, normaliser = kept
+        grads = jax.lax.map(one_back, (*inputs, split(out_BxLxD), normaliser, split(d_BxLxD)))
+        shapes = (x.shape for x in (q_BxHxLxK, k_BxHxSxK, v_BxHxSxK))
+        return *(g.reshape(shape) for g, shape in zip(grads, shapes, strict=True)), None
+
+    attend = jax.custom_vjp(lambda *arrays: forward(*arrays)[0])
+    attend.defvjp(forward, backward)
+    return attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS)
 
 
 def _cudnn(q_BxLxHxK, k_BxSxHxK, v_BxSxHxK, key_valid_BxS, implementation: str = "cudnn"):
@@ -117,8 +180,17 @@ def splash_attention(
     k, v = _padded(k_BxSxHxK), _padded(v_BxSxHxK)
     valid = jnp.pad(key_valid_BxS, [(0, 0), (0, k.shape[2] - key_valid_BxS.shape[1])])
     attend = functools.partial(_attend, interpret=interpret)
-    if not jax.sharding.get_abstract_mesh().empty:  # kernels cannot be split by the compiler
-        batch, heads = map(_dividing, nn.logical_to_mesh_axes(("batch", "heads")), q.shape)
+    out_BxLxD = _on_each_device(attend, q, k, v, valid)[:, : q_BxLxHxK.shape[1]]
+    return out_BxLxD.reshape(q_BxLxHxK.shape)
+
+
+def _on_each_device(attend: Callable, q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS) -> jax.Array:
+    """(B, L, H K): each device computes the clips and heads that it holds.
+
+    The compiler cannot split kernels, nor a loop over heads.
+    """
+    if not jax.sharding.get_abstract_mesh().empty:
+        batch, heads = map(_dividing, nn.logical_to_mesh_axes(("batch", "heads")), q_BxHxLxK.shape)
         split = PartitionSpec(batch, heads, None, None)
         attend = jax.shard_map(
             attend,
@@ -126,8 +198,7 @@ def splash_attention(
             out_specs=PartitionSpec(batch, None, heads),
             check_vma=False,
         )
-    out_BxLxD = attend(q, k, v, valid)[:, : q_BxLxHxK.shape[1]]
-    return out_BxLxD.reshape(q_BxLxHxK.shape)
+    return attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS)
 
 
 def _dividing(axes: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
@@ -213,6 +284,7 @@ def _block(length: int) -> int:
 
 FORMS: dict[str, Callable[..., jax.Array]] = {
     "xla": _xla,
+    "heads": _heads,
     "blocked": _blocked,
     "splash": splash_attention,
     "cudnn": _cudnn,

@@ -15,6 +15,7 @@ from fmrifm.trainer.mesh import RULES, make_mesh
 # What a CPU can run of each: the kernels' Python, and the same call without the library.
 RUNNABLE = {
     "xla": FORMS["xla"],
+    "heads": FORMS["heads"],
     "blocked": FORMS["blocked"],
     "splash": functools.partial(splash_attention, interpret=True),
     "cudnn": functools.partial(_cudnn, implementation="xla"),
@@ -79,7 +80,7 @@ def test_memory_of_blocks_does_not_grow_with_queries_times_keys():
 
 
 def test_forms_are_chosen_by_platform():
-    assert [choose_form("auto", x) for x in ("cpu", "gpu", "tpu")] == ["xla", "xla", "splash"]
+    assert [choose_form("auto", x) for x in ("cpu", "gpu", "tpu")] == ["heads", "xla", "splash"]
     assert choose_form("blocked", "tpu") == "blocked"
     for form, message in {"splash": "runs on tpu only", "flash": "choose auto"}.items():
         with pytest.raises(InputError, match=message):
@@ -90,17 +91,18 @@ def test_sequences_are_cut_into_whole_blocks():
     assert [_block(n) for n in (1, 128, 197, 512, 513, 1457)] == [128, 128, 256, 512, 384, 512]
 
 
-def test_kernels_on_a_mesh():
+@pytest.mark.parametrize("form, length, keys", [("splash", 20, 30), ("heads", 200, 200)])
+def test_forms_on_a_mesh(form, length, keys):
     """Each device takes its clips and heads; nothing is lost between them."""
     mesh = make_mesh({"data": 2, "tensor": 2}, jax.devices()[:4])
-    arguments = arrays(20, 30, heads=4, batch=4)
+    arguments = arrays(length, keys, heads=4, batch=4)
 
     def loss(attend, q, k, v, valid):
         return (attend(q, k, v, valid) ** 2).sum()
 
     expected = jax.grad(functools.partial(loss, FORMS["xla"]), (0, 1, 2))(*arguments)
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
-        grad = jax.jit(jax.grad(functools.partial(loss, RUNNABLE["splash"]), (0, 1, 2)))
+        grad = jax.jit(jax.grad(functools.partial(loss, RUNNABLE[form]), (0, 1, 2)))
         found = grad(*arguments)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)

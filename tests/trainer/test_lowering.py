@@ -11,6 +11,7 @@ from fmrifm.trainer.program import Program
 # cuDNN attention lowers only where the CUDA plugin is: it is left to machines with a GPU.
 CASES = [
     ("cpu", "xla"),
+    ("cpu", "heads"),
     ("cpu", "blocked"),
     ("cuda", "xla"),
     ("cuda", "blocked"),
