@@ -3,10 +3,15 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+# What stands in place of a file whose content git-annex or Git LFS has not fetched yet.
+_ANNEX = re.compile(rb"([.]{1,2}[/\\])*([.]git)?[/\\]?annex[/\\]objects[/\\]")
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class InputError(Exception):
@@ -37,10 +42,35 @@ def check_least(name: str, value: float, least: float) -> None:
 
 
 def check_file(path: str | os.PathLike) -> Path:
-    """The path of a file, if there is such a file; InputError otherwise."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist: check the path.")
-    return Path(path)
+    """The path of a file, if there is such a file with its content; InputError otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(describe_absence(path))
+    with as_input_errors(), open(path, "rb") as file:
+        head = file.read(len(_LFS) + 10)
+    for found, tool, command in (
+        (_ANNEX.match(head), "git-annex", "datalad get"),
+        (head.startswith(_LFS), "Git LFS", "git lfs pull --include"),
+    ):
+        if found:
+            raise InputError(
+                f"{path} is a pointer of {tool}, whose content was not fetched: {command} {path}."
+            )
+    return path
+
+
+def describe_absence(path: str | os.PathLike) -> str:
+    """One sentence on a file that is not there, with the fix."""
+    path = Path(path)
+    for link in (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            return (
+                f"{path} does not exist, since {link} is a link to nothing: fetch its content with "
+                f"datalad get {link}, or mend the link."
+            )
+    if path.is_dir():
+        return f"{path} is a directory: give a file."
+    return f"{path} does not exist: check the path."
 
 
 @contextlib.contextmanager
@@ -85,5 +115,5 @@ def describe_os_error(error: OSError) -> str:
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{where} cannot be made, a file is in the way: choose another path."
     if error.errno == errno.ENOENT:
-        return f"{where} does not exist: check the path."
+        return describe_absence(where)
     return f"{where}: {error.strerror or error}."

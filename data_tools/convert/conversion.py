@@ -192,10 +192,15 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
     qc, remark = frames.qc, None
     if events is not None:
-        fields["events"], n_outside = _placed(events, frames, name)
-        if n_outside:
-            qc = qc | {"events_outside": n_outside}
-            remark = f"left out {n_outside} of {len(events)} events, which are outside of the run"
+        timed = [event for event in events if event["onset"] is not None]
+        fields["events"], n_outside = _placed(timed, frames, name)
+        lost = {"events_outside": n_outside, "events_without_onset": len(events) - len(timed)}
+        qc = qc | {reason: n for reason, n in lost.items() if n}
+        if any(lost.values()):
+            remark = (
+                f"left out {sum(lost.values())} of {len(events)} events, which are outside of the "
+                "run or have no onset"
+            )
     if confounds is not None:
         fields["confounds"] = frame_figures(confounds)
     writer.add(

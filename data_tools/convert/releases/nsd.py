@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.convert.raw_run import RunFiles, nothing_found, open_root
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.nsd_volume import SIDES, transforms
 from data_tools.readers.surfaces import read_surface_header
 from data_tools.store.selection import chooser
@@ -98,9 +98,9 @@ def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict
       Events as BIDS has them, each with the onset and duration in seconds, trial_type "nsd", and
       nsd_id, the number of the image from 0.
     """
-    lines = Path(path).read_text(errors="replace").split()
+    lines = check_file(path).read_text(errors="replace").split()
     for number, line in enumerate(lines, 1):
-        if not line.isdecimal() or int(line) > N_IMAGES:
+        if not re.fullmatch("[0-9]{1,9}", line) or int(line) > N_IMAGES:
             raise InputError(
                 f"Line {number} of {path} is no number of an image, 0 to {N_IMAGES:,}: copy the "
                 "design of the release again."
@@ -147,7 +147,7 @@ def _run_files(
     design = designs.get(f"design_session{session:02d}_run{run:02d}.tsv")
     if design:
         # In ten or more sessions a subject rested in the first and the last of 14 runs.
-        is_rest = set(design.read_bytes().split()) <= {b"0"}
+        is_rest = set(check_file(design).read_bytes().split()) <= {b"0"}
         fields["task"] = "rest" if is_rest else "nsdcore"
     return RunFiles(
         key=f"sub-{subject}_ses-{session}_run-{run}",

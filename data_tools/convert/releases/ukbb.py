@@ -109,7 +109,7 @@ def find_ukbb_runs(
     archives = [
         (path, match)
         for path in sorted(root.rglob("*_32136_*.zip"))
-        if (match := _NAME.fullmatch(path.name)) and take(match["subject"]) and path.is_file()
+        if (match := _NAME.fullmatch(path.name)) and take(match["subject"]) and not path.is_dir()
     ]
     runs, without = [], collections.Counter()
     with ThreadPoolExecutor(_READERS) as pool:

@@ -175,7 +175,7 @@ def test_tables_that_cannot_be_used_keep_their_secrets(root, tmp_path, capsys):
         assert not (tmp_path / "store").exists()
 
     write_csv(table, [("Subject", "Age"), ("100000", secret)])
-    fails("lacks the column Subject, or one of Pedigree_ID", f"--restricted-csv={table}")
+    fails("no column 'Pedigree_ID' or 'Family_ID'", f"--restricted-csv={table}")
     rows = [("Subject", "Pedigree_ID"), ("100000", secret), ("100001", 2), ("100000", 3)]
     write_csv(table, rows)
     fails("Lines 2 and 4 of", f"--restricted-csv={table}")
