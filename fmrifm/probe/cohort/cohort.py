@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.inspect.facts import skipped_runs
+from data_tools.overlap import refuse_copies
+from data_tools.store.identity import name_people
 from data_tools.store.selection import group_subjects
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
@@ -89,11 +91,13 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
 
 
 def _groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
-    """(S,) str: "dataset/subject", or the first of those that a family keeps together."""
+    """(S,) str: "dataset/subject", the first of those of one person, or of one family."""
+    runs, group = [run for x in sources for run in x.lines], {}
+    refuse_copies(sources)
     if not family:
-        return samples.subjects
-    group = {}
-    for members in group_subjects((run for x in sources for run in x.lines), family):
+        for (dataset, label), name in sorted(name_people(runs).items()):
+            group[f"{dataset}/{label}"] = group.setdefault((dataset, name), f"{dataset}/{label}")
+    for members in group_subjects(runs, family) if family else ():
         names = [f"{dataset}/{subject}" for dataset, subject in members]
         group |= dict.fromkeys(names, names[0])
     return np.array([group[subject] for subject in samples.subjects.tolist()])
