@@ -165,7 +165,7 @@ def _try_run(run: RunFiles, job: Job, writer: StoreWriter, begun: bool) -> Outco
         remark = None if begun and writer.has(run.key) else _add_run(run, job, writer)
     except InputError as error:
         return Outcome(run.key, run.shown_path, run.shown(str(error)))
-    return Outcome(run.key, run.shown_path, remark=remark)
+    return Outcome(run.key, run.shown_path, remark=remark and run.shown(remark))
 
 
 def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:

@@ -122,7 +122,7 @@ def run_command(
     _check_fields(hidden, runs)
     pseudonyms = read_salt(args.pseudonymise) if args.pseudonymise else None
     if pseudonyms:
-        runs = [pseudonyms.run(run) for run in runs]
+        runs = pseudonyms.runs(runs)
     job = Job(files.space_map, recipe, args.dataset or dataset)
     if args.dry_run:
         sizes = estimate_sizes(runs, job, args.shard, args.jobs)

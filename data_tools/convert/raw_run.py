@@ -39,6 +39,7 @@ class RunFiles:
       confounds: its table of confounds, as fMRIPrep writes it, or None.
       sidecar_tr: seconds between frames as something beside it says: a number, or JSON sidecars of
         which the first that tells counts; None if nothing does.
+      people: labels of the table of participants that the run belongs to.
       scrub: takes what names a person out of a message, for runs under pseudonyms: then only the
         paths to their files do. None for other runs.
     """
@@ -51,6 +52,7 @@ class RunFiles:
     read_events: Callable[[], list[dict[str, Any]]] | None = None
     confounds: Path | None = None
     sidecar_tr: float | tuple[Path, ...] | None = None
+    people: frozenset[str] = frozenset()
     scrub: Callable[[str], str] | None = None
 
     def shown(self, message: str) -> str:

@@ -4,8 +4,9 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tqdm
 
@@ -21,6 +22,7 @@ from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 from data_tools.readers.volume_run import is_volume
 from data_tools.store.checks import RESERVED
+from data_tools.store.identity import persons, twins_but_for_case
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
@@ -82,7 +84,8 @@ def find_runs(
         if not found:
             raise InputError(_nothing_in(Path(item), volumes))
         paths = found | paths
-    people = functools.cache(read_participants)
+    labels = {entities["sub"] for path in paths if "sub" in (entities := parse_entities(path.name))}
+    people = functools.cache(functools.partial(_read_people, labels, participants is not None))
     runs = [_run_files(path, around, participants, people) for path, around in paths.items()]
     return sorted(runs, key=lambda run: (run.key, str(run.path)))
 
@@ -196,9 +199,10 @@ def _run_files(
 ) -> RunFiles:
     entities = parse_entities(path.name)
     fields = {_FIELDS[name]: value for name, value in entities.items() if name in _FIELDS}
-    table = participants or around.participants(path)
+    table, known = participants or around.participants(path), frozenset()
     if table is not None:
-        told = people(table).get(str(fields.get("subject")), {})
+        told, known = people(table)
+        told = told.get(fields.get("subject"), {})
         # A column with the name of a field of ours must not take its place.
         fields |= {f"participant_{k}" if k in _RESERVED else k: v for k, v in told.items()}
     events = around.files(path, "_events.tsv")
@@ -215,4 +219,28 @@ def _run_files(
         read_events=functools.partial(read_events, events[0]) if events else None,
         confounds=confounds[0] if confounds else None,
         sidecar_tr=tuple(around.files(path, "_bold.json")),
+        people=known,
     )
+
+
+def _read_people(
+    labels: Collection[str], given: bool, table: str | os.PathLike
+) -> tuple[dict[str, dict[str, Any]], frozenset[str]]:
+    """What a table of participants says of these subjects, and whom else it lists.
+
+    A subject is found however the table writes it. InputError if most are not in a table that was
+    `given` for them.
+    """
+    rows = read_participants(table)
+    names = persons(labels, rows)
+    places = {names[label]: label for label in rows}
+    told = {label: rows[places[names[label]]] for label in labels if names[label] in places}
+    lost = [label for label in labels if label not in told]
+    if lost:
+        twins = len(twins_but_for_case({names[label] for label in lost}, places))
+        case = f", {twins} of which differ from a row in case only" if twins else ""
+        said = f"Subjects without a row in {table}: {len(lost)} of {len(labels)}{case}"
+        if given and 2 * len(lost) > len(labels):
+            raise InputError(f"{said}: write them there as in the names of the files.")
+        print(f"{said}.")
+    return told, frozenset(rows)

@@ -13,6 +13,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.readers.tables import UNKNOWN, read_rows, to_number, typed_rows
+from data_tools.store.identity import persons
 
 # DATASET/derivatives/fmriprep/sub-01/ses-01/func/FILE
 _LEVELS = 6
@@ -114,12 +115,13 @@ def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
 def read_participants(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads a `participants.tsv`: the other columns by participant, with "sub-" left out."""
     rows = read_rows(path, "participant_id")
-    table = {}
-    for (number, row), values in zip(rows, typed_rows(rows), strict=True):
-        del values["participant_id"]
-        name = row["participant_id"].strip().removeprefix("sub-")
-        if name in table:
+    labels = [row["participant_id"].strip().removeprefix("sub-") for _, row in rows]
+    names, table, listed = persons(labels), {}, set()
+    for label, (number, _), values in zip(labels, rows, typed_rows(rows), strict=True):
+        if names[label] in listed:
             # Without the name, which may have to stay in this table.
             raise InputError(f"Line {number} of {path} is of somebody listed before: leave one.")
-        table[name] = values
+        listed.add(names[label])
+        del values["participant_id"]
+        table[label] = values
     return table
