@@ -56,9 +56,14 @@ def open_selection(text: str, cache: BlockCache | None = None) -> Selection:
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
-    path, _, query = text.partition("?")
+    path, _, query = (text, "", "") if is_store(text) else text.partition("?")
     store = Store(path, cache)
     return Selection(store, select_runs(store, query))
+
+
+def is_store(path: str | os.PathLike) -> bool:
+    """Whether a path as it stands is that of a local store, whatever its name looks like."""
+    return os.path.isfile(os.path.join(path, "store.json"))
 
 
 def select_runs(store: Store, query: str) -> np.ndarray:
@@ -139,7 +144,7 @@ def field_names(records: Iterable[dict[str, Any]]) -> list[str]:
 
 def split_name(text: str) -> tuple[str | None, str]:
     """("train", "hcp?task=REST1") of "train=hcp?task=REST1"; None where there is no name."""
-    match = re.fullmatch(r"([\w.-]+)=(.*)", text)
+    match = None if is_store(text) else re.fullmatch(r"([\w.-]+)=(.*)", text)
     return (match[1], match[2]) if match else (None, text)
 
 

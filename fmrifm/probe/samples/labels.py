@@ -275,11 +275,12 @@ def join_people(
     Prints how many have no row. InputError if more than the share `most_lost` have none, or if a
     row, which knows no dataset, could mean either of two people. Names are shown if `show`.
     """
-    people = {(person_of(run)[0], str(run["dataset"])) for run in runs if is_known(run["subject"])}
+    people = [(person_of(run)[0], str(run["dataset"])) for run in runs if is_known(run["subject"])]
+    people = list(dict.fromkeys(people))
     known = {subject for subject, *_ in target.table}
     names = persons({subject for subject, _ in people}, known)
     rows, datasets = {names[label]: label for label in known}, {}
-    for subject, dataset in sorted(people):
+    for subject, dataset in people:
         other = datasets.setdefault(names[subject], dataset)
         if names[subject] in rows and other != dataset:
             raise InputError(

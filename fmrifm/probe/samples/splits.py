@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from data_tools.errors import InputError
 from data_tools.overlap import Overlap, check_overlap, describe_twins
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.selection import field_names
+from data_tools.store.selection import field_names, split_name
 from fmrifm.input.sources import Source, parse_named_sources, parse_sources, union_geometry
 from fmrifm.probe.samples.labels import Binning, Target, join_people, parse_target
 from fmrifm.probe.samples.samples import Samples, make_samples
@@ -137,6 +137,7 @@ def label_samples(
 def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
     """The sources of "train", "val" and the test splits, as the config or a folder names them."""
     train, val, test = data.train, data.val, data.test
+    others = []
     if data.folder:
         folder = Path(data.folder)
         names = sorted(path.parent.name for path in folder.glob("*/store.json"))
@@ -148,11 +149,13 @@ def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
             )
         train, val = train or f"{folder}/train", val or f"{folder}/{held}"
         others = [name for name in names if name not in ("train", held)]
-        test = test or ",".join(f"{name}={folder}/{name}" for name in others)
-    if not (train and val and test):
+    if not (train and val and (test or others)):
         raise InputError("A probe needs data.train, data.val and data.test: set them to stores.")
-    first = test.split("?")[0].split(",")[0]
-    tests = parse_named_sources(test) if "=" in first else {"test": parse_sources(test)}
+    if test:
+        is_named = split_name(test.split(",")[0])[0] is not None
+        tests = parse_named_sources(test) if is_named else {"test": parse_sources(test)}
+    else:
+        tests = {name: parse_sources(f"{folder}/{name}") for name in others}
     if taken := {"train", "val"} & tests.keys():
         raise InputError(f"A test split is called '{taken.pop()}': give it another name.")
     return {"train": parse_sources(train), "val": parse_sources(val), **tests}
