@@ -59,14 +59,23 @@ def check_file(path: str | os.PathLike) -> Path:
     return path
 
 
+def check_name(path: str | os.PathLike) -> None:
+    """Refuses a path that is not UTF-8, which stores and lists could not hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"The name {os.fsencode(path)!r} is not UTF-8: rename it.") from None
+
+
 def describe_absence(path: str | os.PathLike) -> str:
     """One sentence on a file that is not there, with the fix."""
     path = Path(path)
     for link in (path, *path.parents):
         if link.is_symlink() and not link.exists():
+            whose = "it" if link == path else link
             return (
-                f"{path} does not exist, since {link} is a link to nothing: fetch its content with "
-                f"datalad get {link}, or mend the link."
+                f"{path} does not exist, since {whose} is a link to nothing: fetch its content "
+                "(datalad get, git annex get), or mend the link."
             )
     if path.is_dir():
         return f"{path} is a directory: give a file."

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.convert.raw_run import RunFiles, sidecar_tr
+from data_tools.convert.raw_run import RunFiles, sidecar_tr, unread_sidecars
 from data_tools.convert.skipped import (
     Outcome,
     collect_skipped,
@@ -190,17 +190,18 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
         )
     fields = {"dataset": job.dataset} | run.fields
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
-    qc, remark = frames.qc, None
+    qc, remark = frames.qc, unread_sidecars(run)
     if events is not None:
         timed = [event for event in events if event["onset"] is not None]
         fields["events"], n_outside = _placed(timed, frames, name)
         lost = {"events_outside": n_outside, "events_without_onset": len(events) - len(timed)}
         qc = qc | {reason: n for reason, n in lost.items() if n}
         if any(lost.values()):
-            remark = (
+            said = (
                 f"left out {sum(lost.values())} of {len(events)} events, which are outside of the "
                 "run or have no onset"
             )
+            remark = f"{said}; {remark}" if remark else said
     if confounds is not None:
         fields["confounds"] = frame_figures(confounds)
     writer.add(

@@ -1,6 +1,7 @@
 """fMRIPrep trees: what belongs to a run is found, denoising is recorded, people stay unnamed."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -141,6 +142,14 @@ def test_tr_of_header_and_sidecar(tmp_path, capsys):
     sidecar.write_text('{"RepetitionTime": 2.0}')
     convert(source, f"--output={output}", "--tr=2")
     assert Store(output).runs[0]["source_tr"] == 2.0
+    # One that was not fetched does not stop a run whose header says enough.
+    sidecar.unlink()
+    sidecar.symlink_to(tmp_path / "nowhere")
+    convert(source, f"--output={output}", "--overwrite")
+    assert Store(output).runs[0]["source_tr"] == 1.0
+    assert "this sidecar was not read: " in capsys.readouterr().err
+    sidecar.unlink()
+    sidecar.write_text('{"RepetitionTime": 2.0}')
     # A sidecar tells what a silent header does not; one in milliseconds is found out.
     write_pair(tmp_path, (left, right), "sub-01_task-x", tr_ms=0.0)
     convert(source, f"--output={output}", "--overwrite")
@@ -157,10 +166,20 @@ def test_events_outside_of_the_run(tmp_path, capsys):
     table.write_text(f"{head}2000\t1\n4000\t1\n6\t1\n")
     error = fails(capsys, output, f"--input={tmp_path}")
     assert "2 of its 3 events are outside of it, such as one at 4000 s" in error
-    table.write_text(f"{head}-1\t1\n4\t1\n6\t1\n20\t1\n")
+    table.write_text(f"{head}-1\t1\n4\tn/a\n6\t1\n20\t1\nn/a\t1\n")
     convert(f"--input={tmp_path}", f"--output={output}")
-    assert [event["onset"] for event in Store(output).runs[0]["events"]] == [4, 6]
-    assert "sub-01_task-x: left out 2 of 4 events" in capsys.readouterr().err
+    (run,) = Store(output).runs
+    assert [event["onset"] for event in run["events"]] == [4, 6]
+    assert (run["qc"]["events_outside"], run["qc"]["events_without_onset"]) == (2, 1)
+    assert "sub-01_task-x: left out 3 of 5 events" in capsys.readouterr().err
+    table.write_text("")
+    assert "no rows and no header" in fails(capsys, tmp_path / "b", f"--input={tmp_path}")
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path, capsys):
+    write_pair(tmp_path, smooth_run(n_frames=20), os.fsdecode(b"sub-M\xfcller_task-x"), 1000.0)
+    error = fails(capsys, tmp_path / "store", f"--input={tmp_path}")
+    assert "sub-M\\xfcller_task-x_hemi-L_bold.func.gii' is not UTF-8: rename it" in error
 
 
 def test_a_raw_dataset_elsewhere_and_a_given_table(tmp_path):
