@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 
 from data_tools.convert.skipped import Outcome
-from data_tools.errors import InputError, unknown
+from data_tools.errors import InputError, check_file, unknown
 from data_tools.files.remote import base_name, is_url
 from data_tools.published.arrow import Row, read_rows, read_sizes, read_values
 from data_tools.published.source import PublishedRun, Source
@@ -160,10 +160,9 @@ def read_join(text: str) -> Join:
     if not match:
         raise InputError(f"--join={text} is not NAME=FILE.json@COLUMN: mend it.")
     name, path, columns = match.groups()
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist: check --join={text}.")
+    data = check_file(path).read_bytes()
     try:
-        values = json.loads(Path(path).read_bytes())
+        values = json.loads(data)
     except ValueError:
         values = None
     kinds = str | int | float | None

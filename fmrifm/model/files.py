@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import publish_directory, write_bytes
 from data_tools.spaces.geometry import Geometry, load_geometry
 from data_tools.store.identity import bare_label
@@ -191,8 +191,9 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
     """
     directory = Path(directory)
     for name in ("config.json", "model.safetensors", "geometry.npz"):
-        if not (directory / name).is_file():
+        if not os.path.lexists(directory / name):
             raise InputError(f"{directory} is not a model directory: {name} is missing.")
+        check_file(directory / name)
     geometry = load_geometry(directory / "geometry.npz")
     try:
         config = json.loads((directory / "config.json").read_text())

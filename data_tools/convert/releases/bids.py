@@ -17,7 +17,7 @@ from data_tools.convert.releases.bids_files import (
     read_events,
     read_participants,
 )
-from data_tools.errors import InputError
+from data_tools.errors import InputError, describe_absence
 from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 from data_tools.readers.volume_run import is_volume
@@ -138,6 +138,8 @@ def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritan
         return {_left(file): around for file in sorted(_walk(path)) if is_run(file.name)}
     if path.exists():
         return {_left(path): Inheritance(path.parent, raw)}
+    if path.is_symlink():
+        raise InputError(describe_absence(path))
     if not glob.has_magic(str(path)):
         raise InputError(f"{path} does not exist: check the path.")
     found: dict[Path, Inheritance] = {}
@@ -191,7 +193,7 @@ def _left(path: Path) -> Path:
     if is_cifti(path) or is_volume(path) or hemisphere(path.name) != "right":
         return path
     left = path.with_name(other_side(path.name))
-    return left if left.exists() else path
+    return left if os.path.lexists(left) else path
 
 
 def _run_files(
