@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -160,6 +161,8 @@ def read_join(text: str) -> Join:
     if not match:
         raise InputError(f"--join={text} is not NAME=FILE.json@COLUMN: mend it.")
     name, path, columns = match.groups()
+    if not os.path.lexists(path):
+        raise InputError(f"{path} does not exist: check --join={text}.")
     data = check_file(path).read_bytes()
     try:
         values = json.loads(data)
@@ -223,7 +226,7 @@ def _says(value: object) -> bool:
 
 
 def _bare(text: object) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(text).lower())
+    return re.sub(r"[\W_]", "", str(text).lower())
 
 
 def arrow_source(split: str, place: str, form: RowForm) -> Source:

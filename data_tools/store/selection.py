@@ -13,7 +13,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,20 +149,36 @@ def split_name(text: str) -> tuple[str | None, str]:
     return (match[1], match[2]) if match else (None, text)
 
 
-def chooser(text: str | None) -> Callable[[str], bool]:
+class Chooser:
     """Tells which names are meant.
 
     Args:
       text: names or patterns with `*`, `?` and `[...]`, separated by commas; or the path of a file
         with one name a word; None means all names.
     """
-    if text is None:
-        return lambda name: True
-    if os.path.isfile(text):
-        listed = frozenset(read_words(text))
-        return lambda name: name in listed
-    patterns = [pattern.strip() for pattern in text.split(",")]
-    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+    def __init__(self, text: str | None):
+        path = Path(text or "")
+        unfetched = path.is_symlink() and not path.exists()
+        self._file = path if path.is_file() or unfetched else None
+        words = ["*"] if text is None else [part.strip() for part in text.split(",")]
+        self._words = frozenset(words if self._file is None else read_words(path))
+        self._lost = set() if self._file is None else set(self._words)
+
+    def __call__(self, name: str) -> bool:
+        self._lost.discard(name)
+        if self._file is not None:
+            return name in self._words
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._words)
+
+    def remarks(self) -> list[str]:
+        """A sentence on the words of a file that were none of the names so far."""
+        if not self._lost:
+            return []
+        return [
+            f"Words of {self._file} that are not there: {len(self._lost)} of {len(self._words)}, "
+            f"such as {some_of(self._lost)}."
+        ]
 
 
 Subject = tuple[str, str]  # dataset and label

@@ -1,10 +1,11 @@
 """Finds runs by their names, in files or BIDS-like trees, and with them what belongs to them."""
 
+import collections
 import functools
 import glob
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 from data_tools.readers.volume_run import is_volume
 from data_tools.store.checks import RESERVED
-from data_tools.store.identity import persons, twins_but_for_case
+from data_tools.store.identity import persons, some_of, twins_but_for_case
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
@@ -57,6 +58,7 @@ def find_runs(
     participants: str | os.PathLike | None = None,
     raw: str | os.PathLike | None = None,
     volumes: bool = False,
+    show: bool = True,
 ) -> list[RunFiles]:
     """Finds the runs in files and directory trees.
 
@@ -68,6 +70,7 @@ def find_runs(
       participants: a table like BIDS' `participants.tsv`; None looks for one above each run.
       raw: the raw BIDS dataset of derivatives that lie outside of it.
       volumes: whether to find volumes in MNI152 space in place of surface runs.
+      show: whether what is printed may name people.
 
     Returns:
       The runs in key order, in every space that they are found in (see `in_space`).
@@ -84,9 +87,19 @@ def find_runs(
         if not found:
             raise InputError(_nothing_in(Path(item), volumes))
         paths = found | paths
-    labels = {entities["sub"] for path in paths if "sub" in (entities := parse_entities(path.name))}
-    people = functools.cache(functools.partial(_read_people, labels, participants is not None))
-    runs = [_run_files(path, around, participants, people) for path, around in paths.items()]
+    tables = {path: participants or around.participants(path) for path, around in paths.items()}
+    labels = collections.defaultdict(set)
+    for path, table in tables.items():
+        labels[table].add(parse_entities(path.name).get("sub"))
+    people = {
+        table: _read_people(table, some - {None}, participants is not None, show)
+        for table, some in labels.items()
+        if table is not None
+    }
+    runs = [
+        _run_files(path, around, *people.get(tables[path], ({}, frozenset())))
+        for path, around in paths.items()
+    ]
     return sorted(runs, key=lambda run: (run.key, str(run.path)))
 
 
@@ -197,14 +210,12 @@ def _left(path: Path) -> Path:
 
 
 def _run_files(
-    path: Path, around: Inheritance, participants: str | os.PathLike | None, people: Callable
+    path: Path, around: Inheritance, people: dict[str, dict[str, Any]], known: frozenset[str]
 ) -> RunFiles:
+    """A run, given what a table says of subjects and whom it lists."""
     entities = parse_entities(path.name)
     fields = {_FIELDS[name]: value for name, value in entities.items() if name in _FIELDS}
-    table, known = participants or around.participants(path), frozenset()
-    if table is not None:
-        told, known = people(table)
-        told = told.get(fields.get("subject"), {})
+    if told := people.get(fields.get("subject")):
         # A column with the name of a field of ours must not take its place.
         fields |= {f"participant_{k}" if k in _RESERVED else k: v for k, v in told.items()}
     events = around.files(path, "_events.tsv")
@@ -226,7 +237,7 @@ def _run_files(
 
 
 def _read_people(
-    labels: Collection[str], given: bool, table: str | os.PathLike
+    table: str | os.PathLike, labels: Collection[str], given: bool, show: bool
 ) -> tuple[dict[str, dict[str, Any]], frozenset[str]]:
     """What a table of participants says of these subjects, and whom else it lists.
 
@@ -241,7 +252,8 @@ def _read_people(
     if lost:
         twins = len(twins_but_for_case({names[label] for label in lost}, places))
         case = f", {twins} of which differ from a row in case only" if twins else ""
-        said = f"Subjects without a row in {table}: {len(lost)} of {len(labels)}{case}"
+        such = f", such as {some_of(lost)}" if show else ""
+        said = f"Subjects without a row in {table}: {len(lost)} of {len(labels)}{case}{such}"
         if given and 2 * len(lost) > len(labels):
             raise InputError(f"{said}: write them there as in the names of the files.")
         print(f"{said}.")

@@ -19,7 +19,7 @@ import tqdm
 from data_tools.convert.raw_run import VOLUME_READERS, RunFiles, nothing_found, open_root
 from data_tools.errors import InputError, check_file
 from data_tools.readers.tables import to_number
-from data_tools.store.selection import chooser
+from data_tools.store.selection import Chooser
 
 SUFFIX = "_Atlas_MSMAll"
 _RESULTS = "MNINonLinear/Results"
@@ -50,10 +50,10 @@ def find_hcp_runs(
       suffix: what stands between the name of an acquisition and `.dtseries.nii`, or `.nii.gz`; None
         for what the release has by default.
       volumes: whether to find volumes in MNI152 space in place of surface runs.
-      subjects, tasks: which to take, see `selection.chooser`.
+      subjects, tasks: which to take, see `selection.Chooser`.
     """
     root = open_root(root)
-    take_subject, take_task = chooser(subjects), chooser(tasks)
+    take_subject, take_task = Chooser(subjects), Chooser(tasks)
     ending = ".nii.gz" if volumes else ".dtseries.nii"
     ending = ("" if volumes else SUFFIX) + ending if suffix is None else suffix + ending
     runs, merged, without_events = [], collections.Counter(), 0
@@ -94,6 +94,7 @@ def find_hcp_runs(
         remarks.append(
             f"Task runs at 3T without a folder EVs, so without events: {without_events}."
         )
+    remarks += take_subject.remarks() + take_task.remarks()
     return sorted(runs, key=lambda run: run.key), remarks
 
 

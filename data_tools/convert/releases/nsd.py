@@ -21,7 +21,7 @@ from data_tools.convert.raw_run import RunFiles, nothing_found, open_root
 from data_tools.errors import InputError, check_file
 from data_tools.nsd_volume import SIDES, transforms
 from data_tools.readers.surfaces import read_surface_header
-from data_tools.store.selection import chooser
+from data_tools.store.selection import Chooser
 
 # Sessions of the main experiment as published.
 SESSIONS = {
@@ -52,11 +52,11 @@ def find_nsd_runs(
     Args:
       root: the directory that holds the folders of subjects, or the top of the release.
       designs: the same for the designs, where they are elsewhere.
-      subjects: which to take, see `selection.chooser`.
+      subjects: which to take, see `selection.Chooser`.
     """
     root = _people(open_root(root))
     designs = root if designs is None else open_root(designs)
-    take = chooser(subjects)
+    take = Chooser(subjects)
     runs, others, sessions = [], 0, {}
     for folder in sorted(root.glob("subj[0-9][0-9]")):
         if not take(folder.name):
@@ -84,7 +84,7 @@ def find_nsd_runs(
         remarks.append(f"Left out, as they are of other experiments: {others} runs.")
     if without := sum(run.read_events is None for run in runs):
         remarks.append(f"Runs without a design, so without events: {without} of {len(runs)}.")
-    return sorted(runs, key=lambda run: run.key), remarks
+    return sorted(runs, key=lambda run: run.key), remarks + take.remarks()
 
 
 def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ def volume_recipe(
       templates: the directory resample_fsaverage of the HCP pipelines.
       flags: of the conversion at its end, except --input and --designs.
     """
-    top, take = open_root(root), chooser(subjects)
+    top, take = open_root(root), Chooser(subjects)
     runs = [
         (path.parts[-4], path)
         for path in sorted(top.glob(f"{_VOLUMES.format(subject='subj[0-9][0-9]')}/*.nii.gz"))
@@ -219,7 +219,7 @@ def volume_recipe(
             f"Runs without a design, so without events: {without} of {len(runs)}. Designs are in "
             f"{_VOLUME_DESIGNS} of NSD."
         )
-    return script, remarks
+    return script, remarks + take.remarks()
 
 
 def _block(

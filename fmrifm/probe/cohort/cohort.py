@@ -74,7 +74,7 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     target_field = config.target.partition(":")[2].partition(";")[0].rpartition(":")[2]
     fields = tuple(field for field in fields if field not in ("", target_field))
     confounds = read_confounds(sources, some, fields, settings.table, settings.site)
-    groups = _groups(sources, some, config.splits.family)
+    groups = person_groups(sources, some, config.splits.family)
     left_out = _left_out(sources, some, config.target)
     hidden = {field for source in sources for field in source.store.restricted}
     whole = whole_runs(sources, clip_length(files), config.data.windows)
@@ -90,7 +90,7 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     )
 
 
-def _groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
+def person_groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
     """(S,) str: "dataset/subject", the first of those of one person, or of one family."""
     runs, group = [run for x in sources for run in x.lines], {}
     refuse_copies(sources)

@@ -382,9 +382,10 @@ def test_participants_are_found_however_they_are_written(tmp_path, capsys):
     table.write_text('participant_id\tsite\n1\t"1_1\nNDAR_INV7\t007\nAnna\t12\n')
     runs = find_runs([tmp_path])
     assert [run.fields.get("site") for run in runs] == ['"1_1', "007", None]
-    assert "1 of 3, 1 of which differ from a row in case only" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 3, 1 of which differ from a row in case only, such as anna." in said
     table.write_text("participant_id\tsite\n01\tx\n9\t1\n")
-    with pytest.raises(InputError, match="Subjects without a row in .*: 2 of 3: write them"):
+    with pytest.raises(InputError, match="2 of 3, such as NDARINV7, anna: write them"):
         find_runs([tmp_path], table)
     table.write_text("participant_id\tsite\n01\tx\nsub-1\ty\n")
     with pytest.raises(InputError, match="Line 3 of .* listed before"):

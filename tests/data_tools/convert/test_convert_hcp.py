@@ -80,7 +80,9 @@ def test_acquisitions_and_their_names(tmp_path):
     def keys(**options):
         return [run.key[4:10] for run in find_hcp_runs(tmp_path, **options)[0]]
 
-    (tmp_path / "list.txt").write_text("100307\n100408\n")
+    (tmp_path / "list.txt").write_text("\ufeff100307\n100408\n999999\n")
+    remark = find_hcp_runs(tmp_path, subjects=str(tmp_path / "list.txt"))[1][-1]
+    assert "list.txt that are not there: " in remark and remark.endswith("999999.")
     assert keys(subjects=str(tmp_path / "list.txt"), tasks="REST*,WM") == ["100307", "100307"]
     assert keys(suffix="_Atlas_MSMAll_hp2000_clean") == ["100206"]
     for bad, words in ((tmp_path / "none", "is no directory"), (tmp_path / "100307", "No run was")):
