@@ -94,6 +94,9 @@ def kind_errors() -> Iterator[None]:
         message = str(error)
     except OSError as error:
         message = describe_os_error(error)
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        message = f"{text!r} cannot be written as {error.encoding}: rename what is called so."
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

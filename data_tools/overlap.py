@@ -234,7 +234,7 @@ def _compare(
         tuple(sum(not run for run in side) for side in sides),
         len((bare[0] & bare[1]) - {value[1:] for value in shared}),
         tuple(examples) if shown else (),
-        tuple(twins) if shown else (),
+        tuple(twins if shown else ["names that are not shown"] * len(twins)),
     )
 
 

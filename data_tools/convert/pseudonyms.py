@@ -5,6 +5,7 @@ find a person again and join further tables, and nobody else can, not even by tr
 same salt gives the same pseudonym in every store.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -29,7 +30,9 @@ _ID_COLUMN = re.compile(
     r"id|(participant|person|patient|subject|subj|sub)([-_. ]?(id|code|label|name|number|nr))?",
     re.IGNORECASE,
 )
-_NO_ID_COLUMNS = frozenset({"onset", "duration", "session", "task", "run"})
+_NO_ID_COLUMNS = frozenset({"onset", "duration", "session", "task", "run", "trial_type"}) | {
+    *("acq", "ce", "rec", "dir", "echo", "mod", "mag")
+}
 _SUBJECT = re.compile(
     rf"(?<![^\W_])(sub(?:j(?:ect)?)?)([-_ ]?)(?!p[0-9a-f]{{{_DIGITS}}}(?![^\W_]))([^\W_]+)",
     re.IGNORECASE,
@@ -58,24 +61,26 @@ class Pseudonyms:
         files. Of a key only the subject is replaced ("sub-01_task-rest" keeps its task); one that
         does not hold the subject is replaced as a whole. In fields and events, whatever column they
         stand in, labels are replaced too: after "sub-" all of them; alone those of these runs and
-        of their table of participants that are long enough to mean nothing else. Fields that only
-        name the subject are left out.
+        of their table of participants, where they are long enough to mean nothing else or fill a
+        column. Fields that only name the subject are left out.
         """
-        people = {_key(x): str(x) for run in runs for x in (run.fields.get("subject"), *run.people)}
-        people.pop(_key(None), None)
-        own = [_key(run.fields.get("subject")) for run in runs]
-        columns = {
-            name: [run.fields.get(name) for run in runs] for run in runs for name in run.fields
-        }
-        ids = {
-            name
-            for name, values in columns.items()
-            if self._holds_ids(name, values, people)
-            # A column of the same people is one of ids however short these are.
-            or name not in _NO_ID_COLUMNS
-            and len({*own}) > 1
-            and all(_key(x) == who for x, who in zip(values, own, strict=True) if is_known(x))
-        }
+        labels = {str(run.fields.get("subject", "")) for run in runs}
+        labels = labels.union(*{run.people for run in runs}) - {""}
+        people = {_key(label): label for label in sorted(labels)}
+        columns = collections.defaultdict(list)
+        for run in runs:
+            for name, value in run.fields.items():
+                if is_known(value):
+                    columns[name].append((value, _key(run.fields.get("subject"))))
+        ids = set()
+        for name, pairs in columns.items():
+            values, owners = zip(*pairs, strict=True)
+            # However short labels are: of all columns these are ids of their runs, or of others.
+            is_own = len({*owners}) > 1 and all(_key(value) == who for value, who in pairs)
+            is_text = all(isinstance(value, str) and value in labels for value in values)
+            short = name not in _NO_ID_COLUMNS and (is_own or is_text)
+            if short or self._holds_ids(name, values, people):
+                ids.add(name)
         return [self._run(run, people, ids) for run in runs]
 
     def run(self, run: RunFiles) -> RunFiles:
