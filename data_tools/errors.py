@@ -12,6 +12,9 @@ from typing import Any
 # Separators of paths and lines, other control characters, and bytes that are not UTF-8.
 _NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LONGEST_NAME = 200  # bytes, which leaves room for endings
+# What stands in place of a file whose content git-annex or Git LFS has not fetched yet.
+_ANNEX = re.compile(rb"([.]{1,2}[/\\])*([.]git)?[/\\]?annex[/\\]objects[/\\]")
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class InputError(Exception):
@@ -42,10 +45,44 @@ def check_least(name: str, value: float, least: float) -> None:
 
 
 def check_file(path: str | os.PathLike) -> Path:
-    """The path of a file, if there is such a file; InputError otherwise."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist: check the path.")
-    return Path(path)
+    """The path of a file, if there is such a file with its content; InputError otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(describe_absence(path))
+    with as_input_errors(), open(path, "rb") as file:
+        head = file.read(len(_LFS) + 10)
+    for found, tool, command in (
+        (_ANNEX.match(head), "git-annex", "datalad get"),
+        (head.startswith(_LFS), "Git LFS", "git lfs pull --include"),
+    ):
+        if found:
+            raise InputError(
+                f"{path} is a pointer of {tool}, whose content was not fetched: {command} {path}."
+            )
+    return path
+
+
+def check_name(path: str | os.PathLike) -> None:
+    """Refuses a path that is not UTF-8, which stores and lists could not hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"The name {os.fsencode(path)!r} is not UTF-8: rename it.") from None
+
+
+def describe_absence(path: str | os.PathLike) -> str:
+    """One sentence on a file that is not there, with the fix."""
+    path = Path(path)
+    for link in (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            whose = "it" if link == path else link
+            return (
+                f"{path} does not exist, since {whose} is a link to nothing: fetch its content "
+                "(datalad get, git annex get), or mend the link."
+            )
+    if path.is_dir():
+        return f"{path} is a directory: give a file."
+    return f"{path} does not exist: check the path."
 
 
 def check_file_name(name: str, what: str) -> None:
@@ -73,6 +110,9 @@ def kind_errors() -> Iterator[None]:
         message = str(error)
     except OSError as error:
         message = describe_os_error(error)
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        message = f"{text!r} cannot be written as {error.encoding}: rename what is called so."
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
@@ -103,5 +143,5 @@ def describe_os_error(error: OSError) -> str:
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"{where} cannot be made, a file is in the way: choose another path."
     if error.errno == errno.ENOENT:
-        return f"{where} does not exist: check the path."
+        return describe_absence(where)
     return f"{where}: {error.strerror or error}."

@@ -8,8 +8,10 @@ in two of them. A field is one of the run table or, where no run has it, of the 
 
 Which values are the same: a run's are compared within datasets of one name, since two datasets may
 both have a subject 01, and a session is one of a subject; an event's, such as the number of an
-image, are compared as they are. Values of fields that a store calls restricted, and of families,
-are counted but never shown.
+image, are compared as they are. Labels of subjects that differ by "sub-", leading zeros or
+punctuation are one person; those that differ in case are not, and are named. Runs of equal frames
+are shared whatever they are called, which is refused as long as any field is. Values of fields that
+a store calls restricted, and of families, are counted but never shown.
 """
 
 import collections
@@ -18,9 +20,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from data_tools.errors import InputError, kind_errors, unknown
 from data_tools.flags import command_parser, words
 from data_tools.reports.text_tables import as_text
+from data_tools.store.identity import bare_label, name_people, some_of, twins_but_for_case
 from data_tools.store.selection import Selection, field_names, is_known, open_selection, split_name
 from data_tools.wording import count
 
@@ -28,6 +33,7 @@ _NEVER_SHOWN = frozenset({"family"})
 # What it takes, besides the dataset, to tell a value of a field from others.
 _WITHIN = {"session": ("subject", "session")}
 _EXAMPLES = 3
+FRAMES = "frames"  # what is called a field where runs have equal frames
 
 Value = tuple[str, ...]  # dataset ("" for events), then what tells it apart within
 
@@ -46,6 +52,7 @@ class Overlap:
       unknown: numbers of runs of a and of b without a value.
       alike: number of values that are equal but for the name of the dataset.
       examples: a few of the shared values, none where the field must not be shown.
+      twins: pairs of subjects that differ in case only.
     """
 
     a: str
@@ -57,6 +64,7 @@ class Overlap:
     unknown: tuple[int, int]
     alike: int
     examples: tuple[str, ...]
+    twins: tuple[str, ...] = ()
 
 
 def check_overlap(
@@ -81,26 +89,70 @@ def check_overlap(
 
 
 def find_overlaps(sets: Mapping[str, Sequence[Selection]], fields: Sequence[str]) -> list[Overlap]:
-    """What every pair of sets shares in each field; InputError if no set has one of the fields."""
+    """What every pair of sets shares in each field; InputError if no set has one of the fields.
+
+    Runs of equal frames come last, where there are any, as a field of their own.
+    """
     runs = {name: [run for s in group for run in s.lines] for name, group in sets.items()}
     everything = list(itertools.chain.from_iterable(runs.values()))
     stores = [selection.store for group in sets.values() for selection in group]
     hidden = _NEVER_SHOWN.union(*(store.restricted for store in stores))
-    compared = {}
+    people, compared = name_people(*runs.values()), {}
     for field in dict.fromkeys(fields):
         parts = _parts(field, everything)
-        values = {name: [_values(run, field, parts) for run in runs[name]] for name in sets}
+        values = {name: [_values(run, field, parts, people) for run in runs[name]] for name in sets}
         compared[field] = values, hidden.isdisjoint(parts or [field])
-    return [
-        _compare(a, b, field, *compared[field])
+    spellings = collections.defaultdict(set)
+    for (dataset, label), name in people.items():
+        spellings[dataset, name].add(label)
+    overlaps = [
+        _compare(a, b, field, *compared[field], spellings)
         for a, b in itertools.combinations(sets, 2)
         for field in compared
     ]
+    for a, b in itertools.combinations(sets, 2):
+        if pairs := equal_runs(sets[a], sets[b]):
+            sides = [{line["key"] for line in side} for side in zip(*pairs, strict=True)]
+            numbers, sizes = tuple(map(len, sides)), (len(runs[a]), len(runs[b]))
+            examples = tuple(f"{x['key']} and {y['key']}" for x, y in pairs[:_EXAMPLES])
+            overlaps.append(Overlap(a, b, FRAMES, len(pairs), sizes, numbers, (0, 0), 0, examples))
+    return overlaps
+
+
+def equal_runs(
+    ours: Sequence[Selection], theirs: Sequence[Selection]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The lines of runs with equal frames, whatever they are called, of two lists of selections."""
+    places = collections.defaultdict(list)
+    for store, run in ((some.store, int(run)) for some in theirs for run in some.runs):
+        places[store.runs[run]["n_frames"], store.runs[run]["crc32"]].append((store, run))
+    found = []
+    for store, run in ((some.store, int(run)) for some in ours for run in some.runs):
+        line = store.runs[run]
+        for other, r in places.get((line["n_frames"], line["crc32"]), ()):
+            # Among many pairs of runs some checksums are equal by chance.
+            same = (store.path, run) == (other.path, r)
+            if same or np.array_equal(store.read(run, 0, 1), other.read(r, 0, 1)):
+                found.append((line, other.runs[r]))
+    return found
+
+
+def refuse_copies(selections: Sequence[Selection]) -> None:
+    """Refuses runs that are to be split by people, if two people have the same frames."""
+    people = name_people(line for some in selections for line in some.lines)
+    for pair in equal_runs(selections, selections):
+        names = [(x["dataset"], people[str(x["dataset"] or ""), str(x["subject"])]) for x in pair]
+        if names[0] != names[1]:
+            raise InputError(
+                f"Runs {pair[0]['key']} and {pair[1]['key']} of two people have equal frames, "
+                "which would be learned from and tested on at once: leave one of them out."
+            )
 
 
 def refuse_overlaps(overlaps: Sequence[Overlap], fields: Sequence[str]) -> None:
     """Raises InputError if one of these fields has a shared value, or cannot be compared."""
-    overlaps = [overlap for overlap in overlaps if overlap.field in fields]
+    refused = {*fields, FRAMES} if fields else set()
+    overlaps = [overlap for overlap in overlaps if overlap.field in refused]
     for o in overlaps:
         if 0 in o.values:
             raise InputError(
@@ -110,13 +162,17 @@ def refuse_overlaps(overlaps: Sequence[Overlap], fields: Sequence[str]) -> None:
     bad = [overlap for overlap in overlaps if overlap.shared]
     if not bad:
         return
+    # Whoever is in two sets brings equal frames along, which is no news.
+    bad = [overlap for overlap in bad if overlap.field != FRAMES] or bad
     o = bad[0]
     dots = ", ..." if o.shared > len(o.examples) else ""
     such = f" ({', '.join(o.examples)}{dots})" if o.examples else ""
     more = f", one of {len(bad)} such overlaps" if len(bad) > 1 else ""
+    values = f"{count(o.shared, 'value')} of '{o.field}'"
+    what = f"the frames of {count(o.shared, 'run')}" if o.field == FRAMES else values
     raise InputError(
-        f"{o.a} and {o.b} share {count(o.shared, 'value')} of '{o.field}'{such}{more}: leave "
-        "them out of one, or split them with python -m data_tools.split."
+        f"{o.a} and {o.b} share {what}{such}{more}: leave them out of one, or split them with "
+        "python -m data_tools.split."
     )
 
 
@@ -130,25 +186,44 @@ def _parts(field: str, runs: Sequence[dict[str, Any]]) -> tuple[str, ...] | None
     raise unknown(f"No run and no event has a '{field}'", field_names([*runs, *events]))
 
 
-def _values(run: dict[str, Any], field: str, parts: tuple[str, ...] | None) -> set[Value]:
-    """The values of a run: one of its own, or those of its events."""
+def _values(
+    run: dict[str, Any],
+    field: str,
+    parts: tuple[str, ...] | None,
+    people: Mapping[tuple[str, str], str],
+) -> set[Value]:
+    """The values of a run: one of its own, or those of its events; of people their names."""
     if parts is None:
         found = (event.get(field) for event in run.get("events") or [])
         return {("", str(value)) for value in found if is_known(value)}
     if not is_known(run.get(field)):
         return set()
-    return {(str(run.get("dataset") or ""), *(str(run.get(part, "")) for part in parts))}
+    dataset = str(run.get("dataset") or "")
+    told = {"subject": people[dataset, str(run.get("subject") or "")]}
+    told["session"] = bare_label(str(run.get("session") or "").removeprefix("ses-"))
+    return {(dataset, *(told.get(part, str(run.get(part, ""))) for part in parts))}
 
 
 def _compare(
-    a: str, b: str, field: str, values_of: Mapping[str, list[set[Value]]], shown: bool
+    a: str,
+    b: str,
+    field: str,
+    values_of: Mapping[str, list[set[Value]]],
+    shown: bool,
+    spellings: Mapping[tuple[str, str], set[str]],
 ) -> Overlap:
     """Two sets in one field, given the values of each of their runs."""
     sides = values_of[a], values_of[b]
     values = [set().union(*side) for side in sides]
     shared = values[0] & values[1]
     bare = [{value[1:] for value in side} for side in values]
-    examples = ("/".join(filter(None, value)) for value in sorted(shared)[:_EXAMPLES])
+    twins, examples = [], []
+    if field == "subject":
+        twins = twins_but_for_case(*({"/".join(filter(None, x)) for x in side} for side in values))
+    for dataset, *parts in sorted(shared)[:_EXAMPLES]:
+        if field in ("subject", "session"):
+            parts[0] = " or ".join(sorted(spellings[dataset, parts[0]]))
+        examples.append("/".join(filter(None, [dataset, *parts])))
     return Overlap(
         a,
         b,
@@ -159,7 +234,18 @@ def _compare(
         tuple(sum(not run for run in side) for side in sides),
         len((bare[0] & bare[1]) - {value[1:] for value in shared}),
         tuple(examples) if shown else (),
+        tuple(twins if shown else ["names that are not shown"] * len(twins)),
     )
+
+
+def describe_twins(overlaps: Sequence[Overlap]) -> list[str]:
+    """A sentence for each pair of sets with subjects that may be one person."""
+    return [
+        f"{o.a} and {o.b} have subjects that differ in case only, such as {some_of(o.twins)}: "
+        "check whether they are the same people."
+        for o in overlaps
+        if o.twins
+    ]
 
 
 def table(overlaps: Sequence[Overlap]) -> str:
@@ -207,6 +293,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("without: runs of both that have no value")
         if any(overlap.alike for overlap in overlaps):
             print("alike: values that are equal in datasets of different names")
+        for warning in describe_twins(overlaps):
+            print(warning)
         refuse_overlaps(overlaps, args.refuse)
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import publish_directory
 from data_tools.flags import command_parser
+from data_tools.overlap import refuse_copies
 from data_tools.published.published_split import (
     choose_runs,
     count_split,
@@ -157,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         shares, seed = parse_shares(args.shares or _SHARES), args.seed or 0
         runs = [run for selection in selections for run in selection.lines]
+        refuse_copies(selections)
         splits = split_subjects(runs, shares, seed=seed, groups=args.groups)
         description = describe_split(selections, splits, shares, seed, args.groups)
         _write(args.output, splits, description)

@@ -7,6 +7,8 @@ import jax
 from absl import app, flags
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.files.remote import is_url
+from data_tools.store.checks import refuse_inside_store
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it is not there.")
 DISTRIBUTED = flags.DEFINE_bool(
@@ -29,6 +31,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         left = read_flags(flags.FLAGS, argv)
         if len(left) > 1:
             raise InputError(f"Unexpected arguments {' '.join(left[1:])}: write --flag=value.")
+        for name in {"workdir", "output"} & set(flags.FLAGS):
+            if (place := flags.FLAGS[name].value) and not is_url(place):
+                refuse_inside_store(place, f"--{name}")
     return left
 
 

@@ -62,7 +62,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Converts as the flags say."""
-    found = find_runs(args.input, args.participants, args.bids, volumes=bool(args.cortex))
+    found = find_runs(
+        *(args.input, args.participants, args.bids),
+        volumes=bool(args.cortex),
+        show=not args.pseudonymise,
+    )
     files = SpaceFiles.of_flags(args)
     if args.surfaces or args.parcels:
         space = SPACES.get(files.space_map.n_vertices[0])

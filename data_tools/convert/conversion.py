@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.convert.beside import place_events
-from data_tools.convert.raw_run import RunFiles, sidecar_tr
+from data_tools.convert.raw_run import RunFiles, sidecar_tr, unread_sidecars
 from data_tools.convert.skipped import (
     Outcome,
     collect_skipped,
@@ -167,7 +167,7 @@ def _try_run(run: RunFiles, job: Job, writer: StoreWriter, begun: bool) -> Outco
         remark = None if begun and writer.has(run.key) else _add_run(run, job, writer)
     except InputError as error:
         return Outcome(run.key, run.shown_path, run.shown(str(error)))
-    return Outcome(run.key, run.shown_path, remark=remark)
+    return Outcome(run.key, run.shown_path, remark=remark and run.shown(remark))
 
 
 def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
@@ -192,18 +192,24 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
         )
     fields = {"dataset": job.dataset} | run.fields
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
-    qc, remark = frames.qc, None
+    qc, remark = frames.qc, unread_sidecars(run)
     if events is not None:
+        timed = [event for event in events if event["onset"] is not None]
         fields["events"], n_outside = place_events(
-            events,
+            timed,
             frames.scanned_seconds,
             name,
             first=frames.first_second,
             last=frames.first_second + len(frames.frames) * frames.tr,
         )
-        if n_outside:
-            qc = qc | {"events_outside": n_outside}
-            remark = f"left out {n_outside} of {len(events)} events, which are outside of the run"
+        lost = {"events_outside": n_outside, "events_without_onset": len(events) - len(timed)}
+        qc = qc | {reason: n for reason, n in lost.items() if n}
+        if any(lost.values()):
+            said = (
+                f"left out {sum(lost.values())} of {len(events)} events, which are outside of the "
+                "run or have no onset"
+            )
+            remark = f"{said}; {remark}" if remark else said
     if confounds is not None:
         fields["confounds"] = frame_figures(confounds)
     writer.add(

@@ -24,7 +24,7 @@ from data_tools.convert.dry_run import estimate_sizes, print_sizes
 from data_tools.convert.pseudonyms import read_salt
 from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.skipped import print_store
-from data_tools.errors import InputError, unknown
+from data_tools.errors import InputError, check_name, unknown
 from data_tools.flags import command_parser, positive, words
 from data_tools.readers.volume_run import is_volume
 from data_tools.spaces.choose_space import SpaceFiles, add_space_flags
@@ -109,6 +109,8 @@ def run_command(
       restricted: fields that must not be shown, whatever the user says.
       remarks: on the runs, to be printed first.
     """
+    for path in (args.output, *(run.path for run in runs)):
+        check_name(path)
     for remark in remarks:
         print(remark)
     files = files or SpaceFiles.of_flags(args)
@@ -122,7 +124,7 @@ def run_command(
     _check_fields(hidden, runs)
     pseudonyms = read_salt(args.pseudonymise) if args.pseudonymise else None
     if pseudonyms:
-        runs = [pseudonyms.run(run) for run in runs]
+        runs = pseudonyms.runs(runs)
     job = Job(files.space_map, recipe, args.dataset or dataset)
     if args.dry_run:
         sizes = estimate_sizes(runs, job, args.shard, args.jobs)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.readers.surfaces import read_surface_header, read_surface_run
 from data_tools.readers.volume_run import (
@@ -39,6 +39,7 @@ class RunFiles:
       confounds: its table of confounds, as fMRIPrep writes it, or None.
       sidecar_tr: seconds between frames as something beside it says: a number, or JSON sidecars of
         which the first that tells counts; None if nothing does.
+      people: labels of the table of participants that the run belongs to.
       scrub: takes what names a person out of a message, for runs under pseudonyms: then only the
         paths to their files do. None for other runs.
     """
@@ -51,6 +52,7 @@ class RunFiles:
     read_events: Callable[[], list[dict[str, Any]]] | None = None
     confounds: Path | None = None
     sidecar_tr: float | tuple[Path, ...] | None = None
+    people: frozenset[str] = frozenset()
     scrub: Callable[[str], str] | None = None
 
     def shown(self, message: str) -> str:
@@ -68,6 +70,8 @@ def sidecar_tr(run: RunFiles) -> float | None:
     if not isinstance(run.sidecar_tr, tuple):
         return run.sidecar_tr
     for path in run.sidecar_tr:
+        if _not_fetched(path):
+            continue
         try:
             value = json.loads(path.read_bytes())
         except ValueError as error:
@@ -75,6 +79,23 @@ def sidecar_tr(run: RunFiles) -> float | None:
         tr = value.get("RepetitionTime") if isinstance(value, dict) else None
         if tr and isinstance(tr, int | float):
             return float(tr)
+    return None
+
+
+def unread_sidecars(run: RunFiles) -> str | None:
+    """What the user should know of sidecars whose content was not fetched, None if there are none.
+
+    The header may say all that is needed, so they do not stop a run.
+    """
+    paths = run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
+    return next(filter(None, map(_not_fetched, paths)), None)
+
+
+def _not_fetched(path: Path) -> str | None:
+    try:
+        check_file(path)
+    except InputError as error:
+        return f"this sidecar was not read: {error}"
     return None
 
 

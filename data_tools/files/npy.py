@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import publish_file
 
 
@@ -40,7 +40,7 @@ def data_offset(path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype
       InputError: the file is missing, is no `.npy` file, or holds another array.
     """
     try:
-        with open(path, "rb") as file:
+        with open(check_file(path) if os.path.lexists(path) else path, "rb") as file:
             return check_header(file, os.fstat(file.fileno()).st_size, path, shape, dtype)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: copy or make its store again.") from None

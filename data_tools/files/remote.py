@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data_tools.errors import InputError, as_input_errors
+from data_tools.errors import InputError, as_input_errors, check_file
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 # Environment variables that say how places are reached.
@@ -88,6 +88,8 @@ def open_binary(place: str | os.PathLike, seekable: bool = True) -> Iterator[Bin
       InputError: it is not there, or cannot be read.
     """
     if not is_url(place):
+        if os.path.isfile(place):
+            check_file(place)
         with as_input_errors(), open(place, "rb") as file:
             yield file
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError, as_input_errors, check_file_name, unknown
+from data_tools.errors import InputError, as_input_errors, check_file, check_file_name, unknown
 from data_tools.files.remote import base_name, is_url, list_directory, open_binary
 from data_tools.store.reader import parse_json
 
@@ -63,7 +63,7 @@ def _batches(place: str, name: str) -> Iterator[Any]:
     except ImportError:
         raise InputError(f"Reading {name} needs pyarrow: pip install 'fmrifm[arrow]'.") from None
     if not is_url(place):
-        with as_input_errors(), open(place, "rb"):
+        with as_input_errors(), open(check_file(place), "rb"):
             pass  # Python's errors name the file, Arrow's do not
     with open_binary(place) if is_url(place) else pyarrow.memory_map(place) as source:
         try:

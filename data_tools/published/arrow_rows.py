@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import tqdm
 
 from data_tools.convert.skipped import Outcome
-from data_tools.errors import InputError, unknown
+from data_tools.errors import InputError, check_file, unknown
 from data_tools.files.remote import base_name, is_url
 from data_tools.published.arrow import Row, read_rows, read_sizes, read_values
 from data_tools.published.source import PublishedRun, Source
@@ -160,10 +161,11 @@ def read_join(text: str) -> Join:
     if not match:
         raise InputError(f"--join={text} is not NAME=FILE.json@COLUMN: mend it.")
     name, path, columns = match.groups()
-    if not Path(path).is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path} does not exist: check --join={text}.")
+    data = check_file(path).read_bytes()
     try:
-        values = json.loads(Path(path).read_bytes())
+        values = json.loads(data)
     except ValueError:
         values = None
     kinds = str | int | float | None
@@ -224,7 +226,7 @@ def _says(value: object) -> bool:
 
 
 def _bare(text: object) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(text).lower())
+    return re.sub(r"[\W_]", "", str(text).lower())
 
 
 def arrow_source(split: str, place: str, form: RowForm) -> Source:

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import InputError, check_file_name, unknown
+from data_tools.errors import InputError, check_file, check_file_name, unknown
 from data_tools.files.remote import base_name, is_url
 from data_tools.store.selection import is_known
 
@@ -72,8 +72,8 @@ def find_split_file(name: str) -> Path:
     Raises:
       InputError: there is none.
     """
-    if Path(name).is_file():
-        return Path(name)
+    if Path(name).is_file() or Path(name).is_symlink():
+        return check_file(name)
     shipped = {path.stem: path for path in sorted(FOLDER.glob("*.json")) if path != TRAITS}
     if name not in shipped:
         raise unknown(f"{name} is no file and no split that ships with us", shipped)

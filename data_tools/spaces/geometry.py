@@ -12,11 +12,10 @@ import hashlib
 import io
 import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError, as_input_errors
+from data_tools.errors import InputError, as_input_errors, check_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,10 +229,10 @@ def load_geometry(path: str | os.PathLike) -> Geometry:
     Raises:
       InputError: the file is missing, damaged, or contradicts itself.
     """
-    if not Path(path).is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path} does not exist: the geometry is missing.")
     with as_input_errors():
-        return parse_geometry(Path(path).read_bytes(), path)
+        return parse_geometry(check_file(path).read_bytes(), path)
 
 
 def parse_geometry(data: bytes, path: str | os.PathLike) -> Geometry:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.files.block_cache import BlockCache
 from data_tools.files.byte_ranges import RangedFile, Retries
 from data_tools.files.npy import check_header, data_offset
@@ -43,7 +43,8 @@ class StoreFiles:
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         if not self.remote:
-            return Path(self.where(name)).is_file()
+            # A link whose content was not fetched is there, and reading it says so.
+            return os.path.lexists(self.where(name))
         files, path = file_system(self.where(name))
         with remote_errors(self.where(name)):
             try:
@@ -58,9 +59,9 @@ class StoreFiles:
         """A whole file; InputError if it is not there or cannot be read."""
         place = self.where(name)
         if not self.remote:
-            if not Path(place).is_file():
+            if not os.path.lexists(place):
                 raise InputError(f"{place} is missing: copy or make its store again.")
-            return Path(place).read_bytes()
+            return check_file(place).read_bytes()
         files, path = file_system(place)
         with remote_errors(place):
             return self.retries.call(lambda: files.cat_file(path))

@@ -1,7 +1,9 @@
-"""What a run must be to enter a store; every message names the run."""
+"""What a run must be to enter a store, and where nothing else may be written."""
 
 import math
 import numbers
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,17 @@ SET_BY_WRITER = frozenset({"n_frames", "shard", "first_frame", "crc32", "scale_c
 # Names of metadata from elsewhere that mean something else in a run table, or to `StoreWriter.add`.
 RESERVED = SET_BY_WRITER | {"key", "events", "missing", "tr", "frames_TxNxP", "mean", "std"}
 _ALWAYS_THERE = ("dataset", "subject", "session", "task")
+
+
+def refuse_inside_store(path: str | os.PathLike, flag: str = "--output") -> None:
+    """Refuses a directory to be written that is a store or lies in one."""
+    place = Path(path).resolve()
+    for folder in (place, *place.parents):
+        if (folder / "store.json").is_file():
+            raise InputError(
+                f"{flag}={path} is in the store {folder}, where nothing else may be written: "
+                "choose another path."
+            )
 
 
 def checked_frames(key: str, frames: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -12,14 +12,16 @@ import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError, unknown
+from data_tools.errors import InputError, check_file, unknown
 from data_tools.files.block_cache import BlockCache
+from data_tools.store.identity import name_people, persons, some_of
 from data_tools.store.reader import Store
 
 # What of a run is no single value, and so no field to choose by.
@@ -55,9 +57,14 @@ def open_selection(text: str, cache: BlockCache | None = None) -> Selection:
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
-    path, _, query = text.partition("?")
+    path, _, query = (text, "", "") if is_store(text) else text.partition("?")
     store = Store(path, cache)
     return Selection(store, select_runs(store, query))
+
+
+def is_store(path: str | os.PathLike) -> bool:
+    """Whether a path as it stands is that of a local store, whatever its name looks like."""
+    return os.path.isfile(os.path.join(path, "store.json"))
 
 
 def select_runs(store: Store, query: str) -> np.ndarray:
@@ -65,8 +72,9 @@ def select_runs(store: Store, query: str) -> np.ndarray:
 
     Conditions `field=pattern` are joined by `&`. A pattern with `*`, `?` or `[...]` is matched to
     the whole value; where it is the path of a file, the value must be one of the words in that
-    file. `draw:N:D` keeps N values of those that conditions before it have left: the first ones of
-    random order number D, so that sets of one draw are nested. "" keeps every run.
+    file, and words that no run has are counted. A subject matches however it is written (see
+    `identity`). `draw:N:D` keeps N values of those that conditions before it have left: the first
+    ones of random order number D, so that sets of one draw are nested. "" keeps every run.
     """
     keep = np.ones(len(store.runs), bool)
     for condition in filter(None, query.split("&")):
@@ -88,11 +96,40 @@ def select_runs(store: Store, query: str) -> np.ndarray:
                 )
             keep &= np.isin(values, order[: int(match[1])])
         else:
-            wanted = chooser(pattern)
-            keep &= [wanted(value) for value in values]
+            keep &= _matches(store, field, values.tolist(), pattern)
     if not keep.any():
         raise InputError(f"No run of {store.path} matches '?{query}': loosen the filter.")
     return np.flatnonzero(keep)
+
+
+def _matches(store: Store, field: str, values: list[str], pattern: str) -> list[bool]:
+    """Which values of a field of the runs of a store meet a condition."""
+    if os.path.isfile(pattern):
+        words = read_words(pattern)
+    elif field == "subject" and not re.search(r"[*?[]", pattern):
+        words = [pattern]
+    else:
+        return [fnmatch.fnmatchcase(value, pattern) for value in values]
+    names = {x: x for x in (*values, *words)} if field != "subject" else persons(values, words)
+    there = {names[value] for value in values}
+    lost = [word for word in words if names[word] not in there]
+    if 0 < len(lost) < len(words):
+        such = "" if field in store.restricted else f", such as {some_of(lost)}"
+        print(
+            f"{pattern}: {len(lost)} of {len(words)} words are no {field} of a run of {store.path}"
+            f"{such}.",
+            file=sys.stderr,
+        )
+    wanted = {names[word] for word in words}
+    return [names[value] in wanted for value in values]
+
+
+def read_words(path: str | os.PathLike) -> list[str]:
+    """The words in a file, each once."""
+    try:
+        return list(dict.fromkeys(check_file(path).read_text("utf-8-sig").split()))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no list of words ({error}): save it as UTF-8.") from error
 
 
 def is_known(value: Any) -> bool:
@@ -108,24 +145,40 @@ def field_names(records: Iterable[dict[str, Any]]) -> list[str]:
 
 def split_name(text: str) -> tuple[str | None, str]:
     """("train", "hcp?task=REST1") of "train=hcp?task=REST1"; None where there is no name."""
-    match = re.fullmatch(r"([\w.-]+)=(.*)", text)
+    match = None if is_store(text) else re.fullmatch(r"([\w.-]+)=(.*)", text)
     return (match[1], match[2]) if match else (None, text)
 
 
-def chooser(text: str | None) -> Callable[[str], bool]:
+class Chooser:
     """Tells which names are meant.
 
     Args:
       text: names or patterns with `*`, `?` and `[...]`, separated by commas; or the path of a file
         with one name a word; None means all names.
     """
-    if text is None:
-        return lambda name: True
-    if os.path.isfile(text):
-        listed = frozenset(Path(text).read_text().split())
-        return lambda name: name in listed
-    patterns = [pattern.strip() for pattern in text.split(",")]
-    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+    def __init__(self, text: str | None):
+        path = Path(text or "")
+        unfetched = path.is_symlink() and not path.exists()
+        self._file = path if path.is_file() or unfetched else None
+        words = ["*"] if text is None else [part.strip() for part in text.split(",")]
+        self._words = frozenset(words if self._file is None else read_words(path))
+        self._lost = set() if self._file is None else set(self._words)
+
+    def __call__(self, name: str) -> bool:
+        self._lost.discard(name)
+        if self._file is not None:
+            return name in self._words
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._words)
+
+    def remarks(self) -> list[str]:
+        """A sentence on the words of a file that were none of the names so far."""
+        if not self._lost:
+            return []
+        return [
+            f"Words of {self._file} that are not there: {len(self._lost)} of {len(self._words)}, "
+            f"such as {some_of(self._lost)}."
+        ]
 
 
 Subject = tuple[str, str]  # dataset and label
@@ -134,8 +187,9 @@ Subject = tuple[str, str]  # dataset and label
 def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> list[list[Subject]]:
     """Subjects that must stay together.
 
-    Two subjects of a dataset do if some of their runs have the same value of the field, or if
-    others link them so. A subject without a value is a group of its own.
+    Two subjects of a dataset do if they are one person (see `identity`), if some of their runs have
+    the same value of the field, or if others link them so. A subject without a value is a group of
+    its own.
 
     Args:
       runs: lines of run tables, in any order.
@@ -151,16 +205,17 @@ def group_subjects(runs: Iterable[dict[str, Any]], field: str | None = None) -> 
     runs = list(runs)
     subjects = sorted({_subject(run) for run in runs})
     _check_labels(subjects)
-    if field is None:
-        return [[subject] for subject in subjects]
-    pairs = {(_subject(run), str(run[field])) for run in runs if is_known(run.get(field))}
-    if not pairs:
-        raise unknown(f"No run has a '{field}' to group subjects by", field_names(runs))
+    pairs = {(subject, "person", name) for subject, name in name_people(runs).items()}
+    if field is not None:
+        told = {(_subject(run), field, str(run[field])) for run in runs if is_known(run.get(field))}
+        if not told:
+            raise unknown(f"No run has a '{field}' to group subjects by", field_names(runs))
+        pairs |= told
     from scipy.cluster.hierarchy import DisjointSet  # slow to import, and most lists need no groups
 
     groups, first = DisjointSet(subjects), {}
-    for subject, value in pairs:
-        groups.merge(subject, first.setdefault((subject[0], value), subject))
+    for subject, kind, value in pairs:
+        groups.merge(subject, first.setdefault((subject[0], kind, value), subject))
     return sorted(map(sorted, groups.subsets()))
 
 
@@ -175,15 +230,15 @@ def _subject(run: dict[str, Any]) -> Subject:
 
 def _check_labels(subjects: list[Subject]) -> None:
     # None of these messages shows a label: reports of restricted data must not.
-    owners = collections.defaultdict(list)
+    owners, names = collections.defaultdict(set), persons({label for _, label in subjects})
     for dataset, label in subjects:
-        owners[label].append(dataset)
-    if unfit := sum(len(label.split()) != 1 for label in owners):
+        owners[names[label]].add(dataset)
+    if unfit := sum(len(label.split()) != 1 for label in names):
         raise InputError(
             f"Some subject labels ({unfit}) hold spaces, which lists of subjects cannot: convert "
             "the runs with other labels."
         )
-    if twice := [datasets for datasets in owners.values() if len(datasets) > 1]:
+    if twice := [sorted(some) for some in owners.values() if len(some) > 1]:
         a, b = twice[0][:2]
         raise InputError(
             f"Some subject labels ({len(twice)}) stand for different people, in the datasets "

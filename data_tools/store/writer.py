@@ -29,7 +29,7 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.files.atomic import fsync_directory, write_bytes
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.checks import checked_frames, checked_line, checked_scale
+from data_tools.store.checks import checked_frames, checked_line, checked_scale, refuse_inside_store
 from data_tools.store.layout import Layout, plan_runs
 from data_tools.store.parts import Parts, hash_key, to_json
 from data_tools.store.reader import FRAME_DTYPE, STORE_FORMAT, STORE_VERSION, Store, parse_json
@@ -271,6 +271,7 @@ class StoreWriter:
         self._lock = None
 
     def _check_target(self) -> None:
+        refuse_inside_store(self.path.parent)
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
         if not self._overwrite:

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.readers.tables import read_lines
+from data_tools.readers.tables import UNKNOWN, read_rows, to_number
 
 # The six of a rigid body in motion.
 PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
@@ -73,22 +73,27 @@ class Confounds:
 
 
 def read_confounds(path: str | os.PathLike) -> Confounds:
-    """Reads a tab-separated table with a header; "n/a" and other text become NaN.
+    """Reads a table of fMRIPrep; "n/a" and other text become NaN.
 
     Raises:
-      InputError: the file is no table, has no header, or a line has another number of columns.
+      InputError: the file is no table or has no header, or a text stands where frames are judged.
     """
-    rows = read_lines(path, "\t")
-    if len(rows) < 2:
+    rows = read_rows(path)
+    if not rows:
         raise InputError(f"{path} has no rows: give the confounds table that fMRIPrep wrote.")
-    names = tuple(name.strip() for name in rows.pop(0)[1])
-    if not all(math.isnan(_number(name)) for name in names):
+    names = tuple(rows[0][1])
+    if any(to_number(name) is not None for name in names):
         raise InputError(f"{path} has no header: name the columns in its first line.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path} has two columns '{twice}': remove one of them.")
-    values_TxC = np.array([[_number(text) for text in row] for _, row in rows])
-    return Confounds(names, values_TxC, path)
+    for number, row in rows:
+        for name in _FRAME_COLUMNS.keys() & row.keys():
+            known = row[name].strip(" +-").lower() not in {*UNKNOWN, "inf"}
+            if known and to_number(row[name]) is None:
+                raise InputError(
+                    f"Line {number} of {path} has '{row[name]}' as its {name}: write a number or "
+                    "n/a."
+                )
+    values = [[to_number(text) for text in row.values()] for _, row in rows]
+    return Confounds(names, np.array(values, float), path)
 
 
 def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
@@ -226,10 +231,3 @@ def _not_found(confounds: Confounds, item: str, pattern: str) -> str:
         f"'{item}' is neither a preset nor a column of {path}: give others with --confounds, such "
         f"as {', '.join(close)}."
     )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

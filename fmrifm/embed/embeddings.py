@@ -20,6 +20,7 @@ from data_tools.files.atomic import publish_file, write_bytes
 from data_tools.inspect.facts import shown_runs
 from data_tools.inspect.typical import far_from_typical, median_figures
 from data_tools.reports.text_tables import as_csv
+from data_tools.store import selection
 from data_tools.timeseries.quality import frame_figures
 from fmrifm.input.data import store_digests
 from fmrifm.input.sources import Source, parse_sources
@@ -153,7 +154,7 @@ def open_runs(
 
 def is_store(path: PathLike) -> bool:
     """Whether a path, perhaps with a query, is that of a store."""
-    return (Path(str(path).partition("?")[0]) / "store.json").is_file()
+    return any(map(selection.is_store, (path, str(path).partition("?")[0])))
 
 
 def embed_runs(

@@ -3,12 +3,14 @@
 hcp                               a store, all of its runs
 hcp?task=REST*&subject=train.txt  runs whose fields match a pattern or a list in a file
 hcp?subject=draw:16:1             those of 16 subjects, the first ones of draw 1
-hcp@0.7,nsd@0.3                   two stores and their shares of the clips
+hcp@0.7,nsd@0.3                   two stores and their shares of the clips; a store may have a name
+                                  such as hcp@1.0, which is not taken for a share if it is there
 held_out=hcp?subject=test.txt     (evaluation) a name before the stores of a set
 gs://bucket/hcp                   a store in a bucket, also s3:// and https://
 """
 
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -16,7 +18,9 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.files.block_cache import BlockCache
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.selection import Selection, open_selection, split_name
+from data_tools.store.selection import Selection, is_store, open_selection, split_name
+
+_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 
 _LEAST_OVERLAP = 0.9
 
@@ -42,11 +46,18 @@ def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
     sources = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        place, share_text = re.fullmatch(r"(.*?)(?:@([-+.\deE]+))?", part, re.DOTALL).groups()
-        share = None if share_text is None else float(share_text)
-        if share is not None and not share > 0:
-            raise InputError(f"The share @{share_text} of {place} must be above zero.")
+    parts = [text] if is_store(text) else text.split(",")
+    for part in filter(None, map(str.strip, parts)):
+        match = re.fullmatch(rf"(.+)@({_NUMBER})", part, re.DOTALL)
+        # A name such as hcp@1.0.0 or hcp@5 is that of a store, if there is such a store.
+        if match and is_store(part) and is_store(match[1]):
+            raise InputError(
+                f"{part} and {match[1]} are both stores: write {part}@1 or rename one."
+            )
+        place, share = (part, None) if match is None or is_store(part) else match.groups()
+        if share is not None and not (0 < float(share) < math.inf):
+            raise InputError(f"The share @{share} of {place} must be above zero.")
+        share = None if share is None else float(share)
         selection = open_selection(place, cache)
         sources.append(Source(selection.store, selection.runs, share))
     if not sources:

@@ -18,9 +18,10 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import publish_directory, write_bytes
 from data_tools.spaces.geometry import Geometry, load_geometry
+from data_tools.store.identity import bare_label
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
 from fmrifm.model.tokens import sincos_table
@@ -58,8 +59,16 @@ class ModelFiles:
     def has_seen(self, subject: str) -> bool:
         """Whether "dataset/subject" was in the training data of these weights."""
         return any(
-            hash_subject(group["salt"], subject) in group["hashes"] for group in self.subjects_seen
+            hash_subject(group["salt"], name) in group["hashes"]
+            for group in self.subjects_seen
+            for name in (subject, bare_subject(subject))  # the former by earlier versions
         )
+
+
+def bare_subject(subject: str) -> str:
+    """A "dataset/subject" without what the same person may lack elsewhere, such as zeros."""
+    dataset, slash, label = subject.partition("/")
+    return f"{dataset}{slash}{bare_label(label)}"
 
 
 def hash_subject(salt: str, subject: str) -> str:
@@ -182,8 +191,9 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
     """
     directory = Path(directory)
     for name in ("config.json", "model.safetensors", "geometry.npz"):
-        if not (directory / name).is_file():
+        if not os.path.lexists(directory / name):
             raise InputError(f"{directory} is not a model directory: {name} is missing.")
+        check_file(directory / name)
     geometry = load_geometry(directory / "geometry.npz")
     try:
         config = json.loads((directory / "config.json").read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.published import maps
 from data_tools.published.maps import FLAT_SPACE, PACKAGE, read_geometry
 from data_tools.spaces.geometry import Geometry
@@ -80,10 +80,8 @@ def load_components(source: str, count: int, shape: tuple[int, int]) -> np.ndarr
             "The package cortex_mae is not installed here: pip install --no-deps cortex_mae, or "
             "give a file."
         )
-    if not path.is_file():
-        raise InputError(f"The components {path} do not exist: check the path.")
     try:
-        components = np.load(path, allow_pickle=False)
+        components = np.load(check_file(path), allow_pickle=False)
         if not isinstance(components, np.ndarray):
             with components as file:
                 name = "components" if "components" in file.files else file.files[0]

@@ -14,7 +14,7 @@ from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.data import Data
 from fmrifm.input.preprocess import CLAMP
-from fmrifm.model.files import ModelFiles, hash_subject, read_options
+from fmrifm.model.files import ModelFiles, bare_subject, hash_subject, read_options
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
 from fmrifm.runs.checkpoint import find_checkpoint, restore_meta, restore_params
@@ -96,7 +96,8 @@ def describe_data(config: ConfigDict, data: Data) -> dict:
 def hashed_subjects(data: Data) -> dict:
     """The training subjects as salted hashes."""
     salt = secrets.token_hex(8)
-    names = {f"{run['dataset']}/{run['subject']}" for s in data.train for run in s.lines}
+    runs = (run for source in data.train for run in source.lines)
+    names = {bare_subject(f"{run['dataset']}/{run['subject']}") for run in runs}
     return {"salt": salt, "hashes": sorted(hash_subject(salt, name) for name in names)}
 
 

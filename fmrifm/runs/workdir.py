@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from data_tools.files.remote import file_system, is_absence, is_url, remote_errors
+from data_tools.store.checks import refuse_inside_store
 from fmrifm.runs.checkpoint import as_path
 from fmrifm.runs.metrics_writer import read_metrics
 
@@ -42,6 +43,7 @@ def check_workdir(place: str | os.PathLike) -> None:
                 raise InputError(f"{bucket} does not exist: make this bucket, or check --workdir.")
             files.exists(str(place))
         return
+    refuse_inside_store(place, "--workdir")
     workdir = Path(place).absolute()
     there = next(path for path in (workdir, *workdir.parents) if path.exists())
     if not there.is_dir():

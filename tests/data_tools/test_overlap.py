@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.errors import InputError
-from data_tools.overlap import check_overlap, main
+from data_tools.overlap import check_overlap, main, refuse_copies
 from data_tools.store.selection import open_selection
 from tests.data_tools.store.small_stores import write_small_store
 
@@ -95,6 +95,33 @@ def test_what_nobody_knows_is_not_called_clean(stores):
         check_overlap(sets(stores, "train", "away"), ["family"])
     with pytest.raises(InputError, match="'colour': choose one of .*nsd_id"):
         check_overlap(sets(stores, "train", "test"), ["subject"], ["colour"])
+
+
+def test_people_are_the_same_however_they_are_written(tmp_path, capsys):
+    write_small_store(tmp_path / "a", {"x": person("sub-01"), "y": person("anna", family="F")})
+    write_small_store(tmp_path / "b", {"v": person("1"), "w": person("Anna", family="F")})
+    found = check_overlap(sets(tmp_path, "a", "b"), [], ["subject", "session", "family"])
+    assert [(o.shared, o.values) for o in found] == [(1, (2, 2)), (1, (2, 2)), (1, (1, 1))]
+    assert (found[0].examples, found[0].twins) == (("toy/1 or sub-01",), ("toy/anna and toy/Anna",))
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "a"), str(tmp_path / "b")])
+    said = capsys.readouterr()
+    assert "differ in case only, such as toy/anna and toy/Anna" in said.out
+    assert "share 1 value of 'subject' (toy/1 or sub-01)" in said.err
+
+
+def test_equal_frames_are_shared_whatever_they_are_called(stores, tmp_path):
+    twice = {"frames_TxNxP": open_selection(str(stores / "test")).store.read(0, 0, 3)}
+    write_small_store(tmp_path / "a", {"x": person("7") | twice, "y": person("8")})
+    write_small_store(tmp_path / "b", {"z": person("9") | twice})
+    with pytest.raises(InputError, match=r"a and b share the frames of 1 run \(x and z\)"):
+        check_overlap(sets(tmp_path, "a", "b"), ["subject"])
+    (o,) = check_overlap(sets(tmp_path, "a", "b"), [])
+    assert (o.field, counts(o)) == ("frames", (1, (2, 1), (1, 1), (0, 0), 0))
+    both = [open_selection(str(tmp_path / name)) for name in "ab"]
+    with pytest.raises(InputError, match="Runs x and z of two people have equal frames"):
+        refuse_copies(both)
+    refuse_copies(both[:1])
 
 
 def test_command(stores):

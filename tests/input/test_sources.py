@@ -32,6 +32,33 @@ def test_shares_and_names(stores):
     assert [len(sets[name]) for name in ("x", "y")] == [2, 1]
 
 
+def test_stores_may_have_any_name(stores, tmp_path):
+    for name in ("hcp@1.0.0", "hcp@2024-01-15", "a@e", "hcp@5", "old (copy) [2]", "a,b", "x=1"):
+        (tmp_path / name).symlink_to(stores["train"])
+        (source,) = parse_sources(str(tmp_path / name))
+        assert source.share is None and source.store.name == name
+    (source,) = parse_sources(f"{tmp_path}/hcp@1.0.0?task=REST1@0.5")
+    assert (source.share, len(source.runs)) == (0.5, 2)
+    (tmp_path / "a").symlink_to(stores["train"])
+    (tmp_path / "a@2").symlink_to(stores["train"])
+    with pytest.raises(InputError, match="are both stores"):
+        parse_sources(f"{tmp_path}/a@2")
+
+
+def test_subjects_match_however_they_are_written(stores, tmp_path, capsys):
+    listed = tmp_path / "subjects.txt"
+    listed.write_text("\ufeffsub-00\n3\n4\n77\n")
+    (source,) = parse_sources(f"{stores['train']}?subject={listed}")
+    assert keys(source) == ["sub-00_run-1", "sub-03_run-1", "sub-04_run-1"]
+    said = capsys.readouterr().err
+    assert "1 of 4 words are no subject of a run of" in said and "such as 77." in said
+    (source,) = parse_sources(f"{stores['train']}?subject=sub-3")
+    assert keys(source) == ["sub-03_run-1"]
+    listed.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="Git LFS"):
+        parse_sources(f"{stores['train']}?subject={listed}")
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from data_tools.errors import InputError
 from fmrifm.model.files import (
     ModelFiles,
+    bare_subject,
     from_reference,
+    hash_subject,
     is_model_directory,
     load_model,
     save_model,
@@ -193,3 +196,10 @@ def test_every_option_is_kept(tmp_path):
     }
     assert kept == set(ModelOptions.__dataclass_fields__)
     assert ModelFiles.__dataclass_fields__.keys() >= {"sources", "license"}
+
+
+def test_people_are_known_again_however_they_are_written():
+    hashes = [hash_subject("a", bare_subject("toy/sub-01")), hash_subject("a", "toy/02")]
+    model = SimpleNamespace(subjects_seen=[{"salt": "a", "hashes": hashes}])
+    seen = [ModelFiles.has_seen(model, f"toy/{x}") for x in ("01", "1", "02", "2", "10")]
+    assert seen == [True, True, True, False, False]

@@ -1,11 +1,13 @@
 """Finds runs by their names, in files or BIDS-like trees, and with them what belongs to them."""
 
+import collections
 import functools
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tqdm
 
@@ -16,11 +18,12 @@ from data_tools.convert.releases.bids_files import (
     read_events,
     read_participants,
 )
-from data_tools.errors import InputError
+from data_tools.errors import InputError, describe_absence
 from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
 from data_tools.readers.volume_run import is_volume
 from data_tools.store.checks import RESERVED
+from data_tools.store.identity import persons, some_of, twins_but_for_case
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
@@ -55,6 +58,7 @@ def find_runs(
     participants: str | os.PathLike | None = None,
     raw: str | os.PathLike | None = None,
     volumes: bool = False,
+    show: bool = True,
 ) -> list[RunFiles]:
     """Finds the runs in files and directory trees.
 
@@ -66,6 +70,7 @@ def find_runs(
       participants: a table like BIDS' `participants.tsv`; None looks for one above each run.
       raw: the raw BIDS dataset of derivatives that lie outside of it.
       volumes: whether to find volumes in MNI152 space in place of surface runs.
+      show: whether what is printed may name people.
 
     Returns:
       The runs in key order, in every space that they are found in (see `in_space`).
@@ -82,8 +87,19 @@ def find_runs(
         if not found:
             raise InputError(_nothing_in(Path(item), volumes))
         paths = found | paths
-    people = functools.cache(read_participants)
-    runs = [_run_files(path, around, participants, people) for path, around in paths.items()]
+    tables = {path: participants or around.participants(path) for path, around in paths.items()}
+    labels = collections.defaultdict(set)
+    for path, table in tables.items():
+        labels[table].add(parse_entities(path.name).get("sub"))
+    people = {
+        table: _read_people(table, some - {None}, participants is not None, show)
+        for table, some in labels.items()
+        if table is not None
+    }
+    runs = [
+        _run_files(path, around, *people.get(tables[path], ({}, frozenset())))
+        for path, around in paths.items()
+    ]
     return sorted(runs, key=lambda run: (run.key, str(run.path)))
 
 
@@ -135,6 +151,8 @@ def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritan
         return {_left(file): around for file in sorted(_walk(path)) if is_run(file.name)}
     if path.exists():
         return {_left(path): Inheritance(path.parent, raw)}
+    if path.is_symlink():
+        raise InputError(describe_absence(path))
     if not glob.has_magic(str(path)):
         raise InputError(f"{path} does not exist: check the path.")
     found: dict[Path, Inheritance] = {}
@@ -188,17 +206,16 @@ def _left(path: Path) -> Path:
     if is_cifti(path) or is_volume(path) or hemisphere(path.name) != "right":
         return path
     left = path.with_name(other_side(path.name))
-    return left if left.exists() else path
+    return left if os.path.lexists(left) else path
 
 
 def _run_files(
-    path: Path, around: Inheritance, participants: str | os.PathLike | None, people: Callable
+    path: Path, around: Inheritance, people: dict[str, dict[str, Any]], known: frozenset[str]
 ) -> RunFiles:
+    """A run, given what a table says of subjects and whom it lists."""
     entities = parse_entities(path.name)
     fields = {_FIELDS[name]: value for name, value in entities.items() if name in _FIELDS}
-    table = participants or around.participants(path)
-    if table is not None:
-        told = people(table).get(str(fields.get("subject")), {})
+    if told := people.get(fields.get("subject")):
         # A column with the name of a field of ours must not take its place.
         fields |= {f"participant_{k}" if k in _RESERVED else k: v for k, v in told.items()}
     events = around.files(path, "_events.tsv")
@@ -215,4 +232,29 @@ def _run_files(
         read_events=functools.partial(read_events, events[0]) if events else None,
         confounds=confounds[0] if confounds else None,
         sidecar_tr=tuple(around.files(path, "_bold.json")),
+        people=known,
     )
+
+
+def _read_people(
+    table: str | os.PathLike, labels: Collection[str], given: bool, show: bool
+) -> tuple[dict[str, dict[str, Any]], frozenset[str]]:
+    """What a table of participants says of these subjects, and whom else it lists.
+
+    A subject is found however the table writes it. InputError if most are not in a table that was
+    `given` for them.
+    """
+    rows = read_participants(table)
+    names = persons(labels, rows)
+    places = {names[label]: label for label in rows}
+    told = {label: rows[places[names[label]]] for label in labels if names[label] in places}
+    lost = [label for label in labels if label not in told]
+    if lost:
+        twins = len(twins_but_for_case({names[label] for label in lost}, places))
+        case = f", {twins} of which differ from a row in case only" if twins else ""
+        such = f", such as {some_of(lost)}" if show else ""
+        said = f"Subjects without a row in {table}: {len(lost)} of {len(labels)}{case}{such}"
+        if given and 2 * len(lost) > len(labels):
+            raise InputError(f"{said}: write them there as in the names of the files.")
+        print(f"{said}.")
+    return told, frozenset(rows)

@@ -6,14 +6,14 @@ above, up to the top of the dataset and never beyond.
 """
 
 import functools
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.readers.tables import read_rows
+from data_tools.readers.tables import UNKNOWN, read_rows, to_number, typed_rows
+from data_tools.store.identity import persons
 
 # DATASET/derivatives/fmriprep/sub-01/ses-01/func/FILE
 _LEVELS = 6
@@ -91,53 +91,37 @@ def _list(directory: Path) -> Sequence[str]:
 
 
 def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads a BIDS `events.tsv`: one dictionary a row, with numbers where they are numbers.
+    """Reads a BIDS `events.tsv`: one dictionary a row, with numbers in columns of numbers.
 
-    Events have `onset` and `duration` in seconds from the first frame; "n/a" is None.
+    Events have `onset` and `duration` in seconds from the first frame; None is an unknown value.
     """
-    events = []
-    for number, row in read_rows(path, "\t"):
-        event = {name: table_value(text) for name, text in row.items()}
-        # A duration may be unknown, an onset may not.
-        if not _is_number(event.get("onset")) or not (
-            event.get("duration") is None or _is_number(event["duration"])
-        ):
-            raise InputError(
-                f"Line {number} of {path} has no onset or duration in numbers: mend it."
-            )
-        events.append(event)
+    rows = read_rows(path, "onset", "duration")
+    events = typed_rows(rows)
+    for event, (number, row) in zip(events, rows, strict=True):
+        for name in ("onset", "duration"):
+            text = row[name].strip()
+            if text.lower() in UNKNOWN:
+                event[name] = None
+            elif isinstance(event[name], str):
+                event[name] = to_number(text)
+                if event[name] is None:
+                    raise InputError(
+                        f"Line {number} of {path} has '{text}' as its {name}, which is no number "
+                        "of seconds: mend it, or write n/a."
+                    )
     return events
 
 
 def read_participants(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads a `participants.tsv`: the other columns by participant, with "sub-" left out."""
-    rows = read_rows(path, "\t")
-    if rows and "participant_id" not in rows[0][1]:
-        raise InputError(f"{path} has no column participant_id: name the column of subjects so.")
-    table = {}
-    for number, row in rows:
-        name = str(row.pop("participant_id")).strip().removeprefix("sub-")
-        if name in table:
+    rows = read_rows(path, "participant_id")
+    labels = [row["participant_id"].strip().removeprefix("sub-") for _, row in rows]
+    names, table, listed = persons(labels), {}, set()
+    for label, (number, _), values in zip(labels, rows, typed_rows(rows), strict=True):
+        if names[label] in listed:
             # Without the name, which may have to stay in this table.
             raise InputError(f"Line {number} of {path} is of somebody listed before: leave one.")
-        table[name] = {column: table_value(text) for column, text in row.items()}
+        listed.add(names[label])
+        del values["participant_id"]
+        table[label] = values
     return table
-
-
-def table_value(text: str) -> float | str | None:
-    """What a cell says: a number, a text, or None for "n/a"."""
-    text = text.strip()
-    if text in ("", "n/a"):
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    # JSON has no NaN, and an identifier such as "007" is not the number 7.
-    if not math.isfinite(number) or (len(text) > 1 and text[0] == "0" and text[1].isdigit()):
-        return text
-    return int(number) if text.lstrip("+-").isdigit() else number
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)

@@ -9,7 +9,6 @@ ROOT/100610/MNINonLinear/Results/rfMRI_REST1_7T_PA/rfMRI_REST1_7T_PA_Atlas_MSMAl
 
 import collections
 import functools
-import math
 import os
 import re
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 import tqdm
 
 from data_tools.convert.raw_run import VOLUME_READERS, RunFiles, nothing_found, open_root
-from data_tools.errors import InputError
-from data_tools.store.selection import chooser
+from data_tools.errors import InputError, check_file
+from data_tools.readers.tables import to_number
+from data_tools.store.selection import Chooser
 
 SUFFIX = "_Atlas_MSMAll"
 _RESULTS = "MNINonLinear/Results"
@@ -50,10 +50,10 @@ def find_hcp_runs(
       suffix: what stands between the name of an acquisition and `.dtseries.nii`, or `.nii.gz`; None
         for what the release has by default.
       volumes: whether to find volumes in MNI152 space in place of surface runs.
-      subjects, tasks: which to take, see `selection.chooser`.
+      subjects, tasks: which to take, see `selection.Chooser`.
     """
     root = open_root(root)
-    take_subject, take_task = chooser(subjects), chooser(tasks)
+    take_subject, take_task = Chooser(subjects), Chooser(tasks)
     ending = ".nii.gz" if volumes else ".dtseries.nii"
     ending = ("" if volumes else SUFFIX) + ending if suffix is None else suffix + ending
     runs, merged, without_events = [], collections.Counter(), 0
@@ -62,7 +62,8 @@ def find_hcp_runs(
             continue
         for folder in sorted((root / subject / _RESULTS).glob("?fMRI_*")):
             path = folder / f"{folder.name}{ending}"
-            if not path.is_file():
+            # A link whose content was not fetched is a run too, which is skipped with this reason.
+            if not os.path.lexists(path):
                 continue
             match = _ACQUISITION.fullmatch(folder.name)
             if not match:
@@ -93,6 +94,7 @@ def find_hcp_runs(
         remarks.append(
             f"Task runs at 3T without a folder EVs, so without events: {without_events}."
         )
+    remarks += take_subject.remarks() + take_task.remarks()
     return sorted(runs, key=lambda run: run.key), remarks
 
 
@@ -111,18 +113,17 @@ def read_evs(folder: str | os.PathLike) -> list[dict[str, Any]]:
     for path in sorted(Path(folder).glob("[!.]*.txt")):
         if path.stem in _NO_CONDITIONS:
             continue
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        lines = check_file(path).read_text(errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                onset, duration, value = map(float, line.split())
-            except ValueError:
-                onset = duration = value = math.nan
-            if not math.isfinite(onset + duration + value):
+            numbers = [to_number(cell) for cell in line.split()]
+            if len(numbers) != 3 or None in numbers:
                 raise InputError(
                     f"Line {number} of {path} is no onset, duration and value: copy it again, or "
                     "mend it."
                 )
+            onset, duration, value = numbers
             events.append(
                 {"onset": onset, "duration": duration, "trial_type": path.stem, "value": value}
             )

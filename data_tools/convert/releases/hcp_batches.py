@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ PUBLISHED_SUBJECTS = 1098
 # Older tables have only Family_ID, a pair of parents: half-siblings differ in it.
 _FAMILY_COLUMNS = ("Pedigree_ID", "Family_ID")
 _SEED = 2912
+_IS_COUNT = re.compile(r"[0-9]+").fullmatch
 
 
 def read_families(path: str | os.PathLike) -> tuple[dict[str, int], str]:
@@ -31,17 +33,12 @@ def read_families(path: str | os.PathLike) -> tuple[dict[str, int], str]:
     1, ... in the order of the identifiers, and the column that tells it: Pedigree_ID, or Family_ID
     where there is none. Subjects without a family are left out.
     """
-    rows = _read_rows(path)
-    columns = rows[0][1].keys() if rows else ()
-    family = next((name for name in _FAMILY_COLUMNS if name in columns), None)
-    if "Subject" not in columns or family is None:
-        raise InputError(
-            f"{path} lacks the column Subject, or one of {' and '.join(_FAMILY_COLUMNS)}: give the "
-            "restricted table of the release as CSV."
-        )
+    rows = read_rows(path, "Subject", _FAMILY_COLUMNS)
+    columns = rows[0][1] if rows else _FAMILY_COLUMNS
+    family = next(name for name in _FAMILY_COLUMNS if name in columns)
     told = _unique(((n, row["Subject"], row[family]) for n, row in rows), path, "families")
     # As numbers where they all are: 99 comes before 100 then.
-    key = int if all(name.isdecimal() for name in told.values()) else str
+    key = int if all(map(_IS_COUNT, told.values())) else str
     labels = {name: i for i, name in enumerate(sorted(set(told.values()), key=key))}
     return {subject: labels[name] for subject, name in told.items()}, family
 
@@ -75,12 +72,13 @@ def read_batches(path: str | os.PathLike) -> dict[str, int]:
     It is a CSV or TSV with the columns subject and batch, or JSON: a list of such records, or the
     published form {"batch-00": [subject, ...], ...}.
     """
-    rows = _read_rows(path)
-    if not rows or not {"subject", "batch"} <= rows[0][1].keys():
-        raise InputError(f"{path} lacks the columns subject and batch: give a table with both.")
+    if Path(path).suffix.lower() == ".json":
+        rows = _read_json(path)
+    else:
+        rows = read_rows(path, "subject", "batch")
     told = _unique(((n, row["subject"], row["batch"]) for n, row in rows), path, "batches")
     for batch in told.values():
-        if not batch.isdecimal():
+        if not _IS_COUNT(batch):
             raise InputError(f"{path} has a batch '{batch}': number them 0, 1, ...")
     return {subject: int(batch) for subject, batch in told.items()}
 
@@ -89,7 +87,7 @@ def parse_numbers(text: str) -> frozenset[int]:
     """{0, 1, 2, 5} of "0-2,5": the type of a flag."""
     numbers: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part, re.ASCII)
         if not match or int(match[2] or match[1]) < int(match[1]):
             fault = f"'{part}' is no number and no range: write 0-17 or 0,3,5"
             raise argparse.ArgumentTypeError(fault)
@@ -112,20 +110,16 @@ def _unique(told: Iterable[tuple[int, str, str]], path: str | os.PathLike, what:
     return {subject: value for subject, (_, value) in first.items()}
 
 
-def _read_rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a table and their numbers in the file; of JSON, in the list."""
-    path = check_file(path)
-    if path.suffix.lower() != ".json":
-        return read_rows(path)
+def _read_json(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
+    """The records of a table of batches in JSON, and their numbers in the list."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(check_file(path).read_text(encoding="utf-8-sig"))
         if isinstance(value, dict):
             value = [
-                {"subject": subject, "batch": int(re.search(r"\d+$", name)[0])}
+                {"subject": subject, "batch": re.search(r"[0-9]+$", name)[0]}
                 for name, subjects in value.items()
                 for subject in subjects
             ]
-        rows = [{name: str(cell) for name, cell in row.items()} for row in value]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no table: save it as UTF-8 CSV, TSV or JSON.") from error
-    return list(enumerate(rows, 1))
+        return [(n, {x: str(row[x]) for x in ("subject", "batch")}) for n, row in enumerate(value)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is no table of subject and batch: write it as JSON.") from error

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.convert.raw_run import RunFiles, nothing_found, open_root
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.nsd_volume import SIDES, transforms
 from data_tools.readers.surfaces import read_surface_header
-from data_tools.store.selection import chooser
+from data_tools.store.selection import Chooser
 
 # Sessions of the main experiment as published.
 SESSIONS = {
@@ -52,11 +52,11 @@ def find_nsd_runs(
     Args:
       root: the directory that holds the folders of subjects, or the top of the release.
       designs: the same for the designs, where they are elsewhere.
-      subjects: which to take, see `selection.chooser`.
+      subjects: which to take, see `selection.Chooser`.
     """
     root = _people(open_root(root))
     designs = root if designs is None else open_root(designs)
-    take = chooser(subjects)
+    take = Chooser(subjects)
     runs, others, sessions = [], 0, {}
     for folder in sorted(root.glob("subj[0-9][0-9]")):
         if not take(folder.name):
@@ -84,7 +84,7 @@ def find_nsd_runs(
         remarks.append(f"Left out, as they are of other experiments: {others} runs.")
     if without := sum(run.read_events is None for run in runs):
         remarks.append(f"Runs without a design, so without events: {without} of {len(runs)}.")
-    return sorted(runs, key=lambda run: run.key), remarks
+    return sorted(runs, key=lambda run: run.key), remarks + take.remarks()
 
 
 def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict[str, Any]]:
@@ -98,9 +98,9 @@ def read_design(path: str | os.PathLike, series: str | os.PathLike) -> list[dict
       Events as BIDS has them, each with the onset and duration in seconds, trial_type "nsd", and
       nsd_id, the number of the image from 0.
     """
-    lines = Path(path).read_text(errors="replace").split()
+    lines = check_file(path).read_text(errors="replace").split()
     for number, line in enumerate(lines, 1):
-        if not line.isdecimal() or int(line) > N_IMAGES:
+        if not re.fullmatch("[0-9]{1,9}", line) or int(line) > N_IMAGES:
             raise InputError(
                 f"Line {number} of {path} is no number of an image, 0 to {N_IMAGES:,}: copy the "
                 "design of the release again."
@@ -147,7 +147,7 @@ def _run_files(
     design = designs.get(f"design_session{session:02d}_run{run:02d}.tsv")
     if design:
         # In ten or more sessions a subject rested in the first and the last of 14 runs.
-        is_rest = set(design.read_bytes().split()) <= {b"0"}
+        is_rest = set(check_file(design).read_bytes().split()) <= {b"0"}
         fields["task"] = "rest" if is_rest else "nsdcore"
     return RunFiles(
         key=f"sub-{subject}_ses-{session}_run-{run}",
@@ -181,7 +181,7 @@ def volume_recipe(
       templates: the directory resample_fsaverage of the HCP pipelines.
       flags: of the conversion at its end, except --input and --designs.
     """
-    top, take = open_root(root), chooser(subjects)
+    top, take = open_root(root), Chooser(subjects)
     runs = [
         (path.parts[-4], path)
         for path in sorted(top.glob(f"{_VOLUMES.format(subject='subj[0-9][0-9]')}/*.nii.gz"))
@@ -219,7 +219,7 @@ def volume_recipe(
             f"Runs without a design, so without events: {without} of {len(runs)}. Designs are in "
             f"{_VOLUME_DESIGNS} of NSD."
         )
-    return script, remarks
+    return script, remarks + take.remarks()
 
 
 def _block(

@@ -19,7 +19,7 @@ import numpy as np
 from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.releases.nsd import N_IMAGES
 from data_tools.errors import InputError, check_file
-from data_tools.readers.tables import read_rows
+from data_tools.readers.tables import read_rows, to_count, to_number
 
 Event = dict[str, Any]
 
@@ -63,17 +63,15 @@ def read_trials(
     and the labels of its event: trial_id, and category_id or shared1000_category_id.
     `classes` has the class of each image, for tables without a column category_id.
     """
-    rows = read_rows(path, ",")
+    rows = read_rows(path, *_NEEDED)
     columns = rows[0][1].keys() if rows else ()
-    if missing := [name for name in _NEEDED if name not in columns]:
-        raise InputError(f"{path} has no column {missing[0]}: give a table of included trials.")
     if ("category_id" in columns) == (classes is not None):
         fault, way = ("has no", "give") if classes is None else ("has a", "leave out")
         raise InputError(f"{path} {fault} column category_id: {way} --logits by image.")
     trials = collections.defaultdict(list)
     for number, row in rows:
         try:
-            place = (row["sub"], int(row["ses"]), int(row["run"]))
+            place = (row["sub"], to_count(row["ses"]), to_count(row["run"]))
             trials[place].append(_trial(row, classes))
         except ValueError:
             raise InputError(f"Line {number} of {path} is no trial of an image: mend it.") from None
@@ -99,13 +97,15 @@ def read_classes(path: str | os.PathLike) -> np.ndarray:
 
 
 def _trial(row: dict[str, str], classes: np.ndarray | None) -> Event:
-    nsd_id = int(row["nsd_id"])
-    if not 0 <= nsd_id < N_IMAGES:
-        raise ValueError(f"no image {nsd_id}")
-    category = int(row["category_id"]) if "category_id" in row else int(classes[nsd_id])
+    nsd_id, onset = to_count(row["nsd_id"]), to_number(row["onset"])
+    if nsd_id >= N_IMAGES or onset is None:
+        raise ValueError(f"no image {nsd_id}, or no onset")
+    category = to_count(row["category_id"]) if "category_id" in row else int(classes[nsd_id])
     name = "category_id" if row.get("split") != _SHARED else f"{_SHARED}_category_id"
-    labels = {name: category} | ({"trial_id": int(row["trial_id"])} if "trial_id" in row else {})
-    return {"onset": float(row["onset"]), "nsd_id": nsd_id} | labels
+    labels = {name: category} | (
+        {"trial_id": to_count(row["trial_id"])} if "trial_id" in row else {}
+    )
+    return {"onset": onset, "nsd_id": nsd_id} | labels
 
 
 def _place(run: RunFiles) -> tuple[str, int, int]:

@@ -25,7 +25,7 @@ from data_tools.convert.raw_run import RunFiles, nothing_found, open_root
 from data_tools.errors import InputError
 from data_tools.readers.cifti import cifti_header, cifti_run
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun, readable
-from data_tools.store.selection import chooser
+from data_tools.store.selection import Chooser
 
 # Far above a dense time series of an hour; deflate itself packs at most 1,032 bytes into one.
 _LARGEST = 4 * 2**30
@@ -103,13 +103,13 @@ def find_ukbb_runs(
 
     An archive that cannot be opened, or has neither series, is listed, and told when it is read; so
     are two archives of one session. The fields of runs are subject, session (the number of the
-    instance), mod and task. `subjects` says which to take, see `selection.chooser`.
+    instance), mod and task. `subjects` says which to take, see `selection.Chooser`.
     """
-    root, take = open_root(root), chooser(subjects)
+    root, take = open_root(root), Chooser(subjects)
     archives = [
         (path, match)
         for path in sorted(root.rglob("*_32136_*.zip"))
-        if (match := _NAME.fullmatch(path.name)) and take(match["subject"]) and path.is_file()
+        if (match := _NAME.fullmatch(path.name)) and take(match["subject"]) and not path.is_dir()
     ]
     runs, without = [], collections.Counter()
     with ThreadPoolExecutor(_READERS) as pool:
@@ -133,7 +133,7 @@ def find_ukbb_runs(
     if not runs:
         raise nothing_found(root, f"PARTICIPANT_32136_INSTANCE_0.zip with {_FOLDER} in it")
     remarks = [f"Sessions without {name}: {count}." for name, count in sorted(without.items())]
-    return sorted(runs, key=lambda run: (run.key, str(run.path))), remarks
+    return sorted(runs, key=lambda run: (run.key, str(run.path))), remarks + take.remarks()
 
 
 def read_ukbb_run(path: str | os.PathLike, member: str, *, whole: bool = False) -> SurfaceRun:

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.inspect.facts import skipped_runs
+from data_tools.overlap import refuse_copies
+from data_tools.store.identity import name_people
 from data_tools.store.selection import group_subjects
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
@@ -72,7 +74,7 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     target_field = config.target.partition(":")[2].partition(";")[0].rpartition(":")[2]
     fields = tuple(field for field in fields if field not in ("", target_field))
     confounds = read_confounds(sources, some, fields, settings.table, settings.site)
-    groups = _groups(sources, some, config.splits.family)
+    groups = person_groups(sources, some, config.splits.family)
     left_out = _left_out(sources, some, config.target)
     hidden = {field for source in sources for field in source.store.restricted}
     whole = whole_runs(sources, clip_length(files), config.data.windows)
@@ -88,12 +90,14 @@ def open_cohort(config: ConfigDict, files: ModelFiles) -> Cohort:
     )
 
 
-def _groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
-    """(S,) str: "dataset/subject", or the first of those that a family keeps together."""
+def person_groups(sources: list[Source], samples: Samples, family: str) -> np.ndarray:
+    """(S,) str: "dataset/subject", the first of those of one person, or of one family."""
+    runs, group = [run for x in sources for run in x.lines], {}
+    refuse_copies(sources)
     if not family:
-        return samples.subjects
-    group = {}
-    for members in group_subjects((run for x in sources for run in x.lines), family):
+        for (dataset, label), name in sorted(name_people(runs).items()):
+            group[f"{dataset}/{label}"] = group.setdefault((dataset, name), f"{dataset}/{label}")
+    for members in group_subjects(runs, family) if family else ():
         names = [f"{dataset}/{subject}" for dataset, subject in members]
         group |= dict.fromkeys(names, names[0])
     return np.array([group[subject] for subject in samples.subjects.tolist()])

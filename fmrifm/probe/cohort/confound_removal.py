@@ -7,7 +7,7 @@ S samples, Q columns.
 import dataclasses
 import functools
 import importlib.util
-import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_tools.errors import InputError
+from data_tools.readers.tables import to_number
 from data_tools.store.selection import is_known
 from data_tools.timeseries.quality import QC_MEASURES
 from fmrifm.input.sources import Source
 from fmrifm.probe.samples.labels import Target, parse_target
 from fmrifm.probe.samples.samples import Samples
-from fmrifm.probe.samples.splits import check_people
+from fmrifm.probe.samples.splits import join_table
 
 MOTION = "fd_mean"
 _CATEGORIES = frozenset({"sex", "site"})  # whatever their values look like
@@ -153,8 +154,9 @@ def _read_table(table: str, fields: Sequence[str], sources: list[Source]) -> dic
             problem = error
     if not found:
         raise problem
-    check_people({"": sources}, next(iter(found.values())))
-    return found
+    # What is not known of some people does no harm, but a table of nobody is the wrong one.
+    people = join_table(sources, next(iter(found.values())), most_lost=0.99).people
+    return {name: dataclasses.replace(x, people=people) for name, x in found.items()}
 
 
 def _value(run: dict[str, Any], field: str, column: Target | None) -> Any:
@@ -167,10 +169,8 @@ def _value(run: dict[str, Any], field: str, column: Target | None) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False
+    """Whether a value is a number and no code such as 007."""
+    return to_number(str(value)) is not None and not re.match("[+-]?0[0-9]", str(value))
 
 
 REMOVALS = ("none", "regress", "combat")

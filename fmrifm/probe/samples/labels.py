@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file
 from data_tools.published.published_split import find_split_file
-from data_tools.readers.tables import read_table
+from data_tools.readers.tables import UNKNOWN, read_rows, to_number
+from data_tools.store.identity import bare_label, persons, some_of, twins_but_for_case
 from data_tools.store.selection import is_known
 
 ARROW = ("forward", "reversed")
-# How tables say that they do not know.
-_UNKNOWN = frozenset({"", "n/a", "na", "nan"})
 
 Record = dict[str, Any]  # an event, or a line of the run table
 
@@ -36,7 +35,8 @@ class Target:
       classes: class of each value of the field, by its text; None takes the values themselves.
       rows: class (n,) int, or numbers (n,) or (n, E) float, of each row that the field's value is
         the number of; None for none.
-      table: value by subject, or by subject and session; None for none.
+      table: value by subject, or by subject and session, "" for an unknown one; None for none.
+      people: subjects of stores by what they are called in the table, see `join_people`.
     """
 
     text: str
@@ -45,6 +45,7 @@ class Target:
     classes: dict[str, str] | None = None
     rows: np.ndarray | None = None
     table: dict[tuple[str, ...], str] | None = None
+    people: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def is_of_events(self, runs: Iterable[Record]) -> bool:
         """Whether it is events that it is written in: an array's field may be of either."""
@@ -56,7 +57,7 @@ class Target:
     def label(self, record: Record) -> str | None:
         """The class of an event or a run, None if it has none."""
         value = self._value(record)
-        if value is None or (self.classes is None and str(value).strip().lower() in _UNKNOWN):
+        if value is None or (self.classes is None and str(value).strip().lower() in UNKNOWN):
             return None
         return str(value)
 
@@ -67,8 +68,10 @@ class Target:
           ValueError: the value is a text or a list, which is no number, or infinite.
         """
         value = self._value(record)
-        if value is None or str(value).strip().lower() in _UNKNOWN:
+        if value is None or str(value).strip().lower() in UNKNOWN:
             return None
+        if isinstance(value, str) and (value := to_number(value)) is None:
+            raise ValueError("a text")
         if isinstance(value, list | dict):
             raise ValueError("several values")
         numbers = np.atleast_1d(np.asarray(value, np.float32))
@@ -87,13 +90,14 @@ class Target:
     def _value(self, record: Record) -> Any:
         """The class, number, text or row of a record, None if it has none."""
         if self.table is not None:
-            subject, session = _person(record)
+            subject, session = person_of(record)
+            subject = self.people.get(subject, subject)
             return self.table.get((subject, session), self.table.get((subject,)))
         value = record.get(self.field)
         if not is_known(value) or (isinstance(value, float) and math.isnan(value)):
             return None
         if self.rows is not None:
-            row = int(float(value)) if re.fullmatch(r"\d+(\.0)?", str(value)) is not None else None
+            row = int(float(value)) if re.fullmatch(r"[0-9]+(\.0)?", str(value)) else None
             return self.rows[row] if row is not None and row < len(self.rows) else None
         return value if self.classes is None else self.classes.get(str(value))
 
@@ -203,7 +207,7 @@ def _single(labels_SxE: np.ndarray) -> np.ndarray:
 
 def _read_classes(path: Path) -> dict[str, str]:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(check_file(path).read_text("utf-8-sig"))
         values = values.get("labels", values)
         if any(isinstance(name, dict | list) for name in values.values()):
             raise ValueError("a class is a name")
@@ -216,10 +220,8 @@ def _read_classes(path: Path) -> dict[str, str]:
 
 
 def _read_rows(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: check the target.")
     try:
-        rows = np.load(path, allow_pickle=False)
+        rows = np.load(check_file(path), allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
     is_classes = rows.dtype.kind in "iu" and rows.ndim == 1
@@ -233,24 +235,24 @@ def _read_rows(path: Path) -> np.ndarray:
 
 
 def _read_values(path: Path, column: str) -> dict[tuple[str, ...], str]:
-    """The values of a column by subject, or by subject and session; unknown ones left out."""
-    rows = read_table(path)
-    if rows and "subject" not in rows[0] and "participant_id" in rows[0]:  # as BIDS calls them
-        rows = [row | {"subject": row["participant_id"]} for row in rows]
-    columns = list(rows[0]) if rows else []
-    for name in ("subject", column):
-        if name not in columns:
-            raise InputError(
-                f"{path} has no column '{name}': it has {', '.join(columns) or 'no rows'}."
-            )
+    """The values of a column by subject, or by subject and session; "" where it is unknown."""
+    rows = read_rows(path, ("subject", "participant_id"), column)
+    # BIDS calls the subject participant_id.
+    rows = [(n, {"subject": row.get("participant_id")} | row) for n, row in rows]
+    rows = [(n, row) for n, row in rows if person_of(row)[0].lower() not in UNKNOWN]
+    names = persons({person_of(row)[0] for _, row in rows})
+    labels: dict[str, str] = {}
     first: dict[tuple[str, ...], tuple[int, str]] = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         value = row[column].strip()
-        if value.lower() in _UNKNOWN:
-            continue
-        person = _person(row) if "session" in columns else _person(row)[:1]
+        value = "" if value.lower() in UNKNOWN else value
+        subject, session = person_of(row)
+        label = labels.setdefault(names[subject], subject)
+        person = (label, session) if "session" in row else (label,)
         line, earlier = first.setdefault(person, (number, value))
-        if earlier != value:
+        if value and not earlier:
+            first[person] = number, value
+        elif value and earlier != value:
             # Without who it is and what is said: both may have to stay in this table.
             raise InputError(
                 f"Lines {line} and {number} of {path} are of one subject and disagree in "
@@ -259,7 +261,44 @@ def _read_values(path: Path, column: str) -> dict[tuple[str, ...], str]:
     return {person: value for person, (_, value) in first.items()}
 
 
-def _person(record: Record) -> tuple[str, str]:
+def person_of(record: Record) -> tuple[str, str]:
     """Subject and session of a run or of a row of a table, without what BIDS puts before them."""
     subject, session = (str(record.get(name) or "").strip() for name in ("subject", "session"))
-    return subject.removeprefix("sub-"), session.removeprefix("ses-")
+    return subject.removeprefix("sub-"), bare_label(session.removeprefix("ses-"))
+
+
+def join_people(
+    runs: Iterable[Record], target: Target, show: bool = True, most_lost: float = 0.5
+) -> Target:
+    """The target of a table with the people of its rows found among those of runs.
+
+    Prints how many have no row. InputError if more than the share `most_lost` have none, or if a
+    row, which knows no dataset, could mean either of two people. Names are shown if `show`.
+    """
+    people = [(person_of(run)[0], str(run["dataset"])) for run in runs if is_known(run["subject"])]
+    people = list(dict.fromkeys(people))
+    known = {subject for subject, *_ in target.table}
+    names = persons({subject for subject, _ in people}, known)
+    rows, datasets = {names[label]: label for label in known}, {}
+    for subject, dataset in people:
+        other = datasets.setdefault(names[subject], dataset)
+        if names[subject] in rows and other != dataset:
+            raise InputError(
+                f"{other} and {dataset} both have a subject{f' {subject}' if show else ''}, and "
+                f"{target.text} does not say whose values it has: keep one of the datasets with "
+                "'?dataset=NAME'."
+            )
+    lost = {subject for subject, _ in people if names[subject] not in rows}
+    if lost:
+        such = f", such as {some_of(lost)}" if show else ""
+        twins = len(twins_but_for_case({names[subject] for subject in lost}, rows))
+        case = f" ({twins} of them differ from a row in case only)" if twins else ""
+        said = f"{len(lost)} of {len(people)} subjects have no row in {target.text}{such}{case}"
+        if len(lost) > most_lost * len(people):
+            raise InputError(
+                f"{said}: write the subjects as the store has them, or choose those of the table "
+                "with '?subject=FILE'."
+            )
+        print(f"{said}.")
+    found = {subject for subject, _ in people} - lost
+    return dataclasses.replace(target, people={x: rows[names[x]] for x in found})

@@ -8,11 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
-from data_tools.overlap import Overlap, check_overlap
+from data_tools.overlap import Overlap, check_overlap, describe_twins
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.selection import field_names
+from data_tools.store.selection import field_names, split_name
 from fmrifm.input.sources import Source, parse_named_sources, parse_sources, union_geometry
-from fmrifm.probe.samples.labels import Binning, Target, parse_target
+from fmrifm.probe.samples.labels import Binning, Target, join_people, parse_target
 from fmrifm.probe.samples.samples import Samples, make_samples
 from fmrifm.probe.scores.metrics import class_numbers
 
@@ -89,7 +89,10 @@ def open_splits(config: ConfigDict, num_frames: int) -> Splits:
     events = [event for run in runs for event in run.get("events") or []]
     known, refused = {*field_names(runs), *field_names(events)}, tuple(config.leak_keys)
     counted = [field for field in _COUNTED if field in known and field not in refused]
-    return Splits(sources, samples, classes, check_overlap(sources, refused, counted))
+    overlaps = check_overlap(sources, refused, counted)
+    for warning in describe_twins(overlaps):
+        print(warning)
+    return Splits(sources, samples, classes, overlaps)
 
 
 def label_samples(
@@ -104,7 +107,7 @@ def label_samples(
     """
     target, first = parse_target(config.target), next(iter(sources))
     if target.table is not None:
-        check_people(sources, target)
+        target = join_table([source for some in sources.values() for source in some], target)
     binned = len(config.bins) > 0 or config.quantiles != 0
     if binned and config.task == "regression":
         raise InputError("bins and quantiles make classes: set task=classification, or no bins.")
@@ -134,6 +137,7 @@ def label_samples(
 def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
     """The sources of "train", "val" and the test splits, as the config or a folder names them."""
     train, val, test = data.train, data.val, data.test
+    others = []
     if data.folder:
         folder = Path(data.folder)
         names = sorted(path.parent.name for path in folder.glob("*/store.json"))
@@ -145,28 +149,23 @@ def open_sources(data: ConfigDict) -> dict[str, list[Source]]:
             )
         train, val = train or f"{folder}/train", val or f"{folder}/{held}"
         others = [name for name in names if name not in ("train", held)]
-        test = test or ",".join(f"{name}={folder}/{name}" for name in others)
-    if not (train and val and test):
+    if not (train and val and (test or others)):
         raise InputError("A probe needs data.train, data.val and data.test: set them to stores.")
-    first = test.split("?")[0].split(",")[0]
-    tests = parse_named_sources(test) if "=" in first else {"test": parse_sources(test)}
+    if test:
+        is_named = split_name(test.split(",")[0])[0] is not None
+        tests = parse_named_sources(test) if is_named else {"test": parse_sources(test)}
+    else:
+        tests = {name: parse_sources(f"{folder}/{name}") for name in others}
     if taken := {"train", "val"} & tests.keys():
         raise InputError(f"A test split is called '{taken.pop()}': give it another name.")
     return {"train": parse_sources(train), "val": parse_sources(val), **tests}
 
 
-def check_people(sources: dict[str, list[Source]], target: Target) -> None:
-    """Raises InputError where a table, which knows no datasets, could mean either of two people."""
-    known, datasets = {subject for subject, *_ in target.table}, {}
-    for run in (run for some in sources.values() for source in some for run in source.lines):
-        subject = str(run["subject"]).removeprefix("sub-")
-        other = datasets.setdefault(subject, run["dataset"])
-        if subject in known and other != run["dataset"]:
-            raise InputError(
-                f"{other} and {run['dataset']} both have a subject {run['subject']}, and "
-                f"{target.text} does not say whose values it has: keep one of the datasets with "
-                "'?dataset=NAME'."
-            )
+def join_table(sources: list[Source], target: Target, most_lost: float = 0.5) -> Target:
+    """`join_people` for the runs of sources; names stay hidden where a store says so."""
+    runs = [run for source in sources for run in source.lines]
+    show = not any("subject" in source.store.restricted for source in sources)
+    return join_people(runs, target, show, most_lost)
 
 
 def _classes(samples: dict[str, Samples], target: Target, order: Target | Binning) -> np.ndarray:

@@ -286,7 +286,22 @@ def test_names_and_events(tmp_path):
         assert run.read_events() == [{"onset": 1, "duration": 2.5, "id": "007"}]
         assert run.fields == {"subject": "1", "task": "x", "run": "1"}
     assert len(find_runs([tmp_path])) == 2
-    for bad in ("onset\tduration\nn/a\t1\n", "onset\tduration\n1\n", "when\n1\n"):
+    head = "onset\tduration\ttrial_type\n"
+    for bad, words in {
+        f"{head}2,5\t1\ta\n": "Line 2 of .* '2,5' as its onset",
+        f"{head}1\t1_0\ta\n": "'1_0' as its duration",
+        f"{head}1\t2\n": "Line 2 of .* 2 columns and its header 3",
+        "when\tduration\n1\t1\n": "no column 'onset': it has when, duration",
+        "onset\n1\n": "no column 'duration'",
+    }.items():
         events.write_text(bad)
-        with pytest.raises(InputError, match="Line 2 of "):
+        with pytest.raises(InputError, match=words):
             read_events(events)
+    # Texts stay texts: a quotation mark is one, and so is what only Python takes for a number.
+    labels = ('"', "hello", '"', "1_1", "11", "1e2", "100", "0050003", "\u0663")
+    rows = (f"{2 * i}\tn/a\t{label}\n" for i, label in enumerate(labels))
+    events.write_text(f"{head}{''.join(rows)}n/a\t1\tb\n1e-1\t1\tc\n")
+    found = read_events(events)
+    assert [event["trial_type"] for event in found] == [*labels, "b", "c"]
+    assert [event["onset"] for event in found[-3:]] == [16, None, 0.1]
+    assert found[0]["duration"] is None and found[-1]["duration"] == 1

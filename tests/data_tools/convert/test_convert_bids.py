@@ -1,6 +1,7 @@
 """fMRIPrep trees: what belongs to a run is found, denoising is recorded, people stay unnamed."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from data_tools.convert import conversion
 from data_tools.convert.__main__ import main
 from data_tools.convert.convert_command import _check_fields
-from data_tools.convert.pseudonyms import Pseudonyms, read_salt
+from data_tools.convert.pseudonyms import read_salt
 from data_tools.convert.raw_run import RunFiles, sidecar_tr
 from data_tools.convert.releases.bids import describe_runs, find_runs
 from data_tools.errors import InputError
@@ -141,6 +142,14 @@ def test_tr_of_header_and_sidecar(tmp_path, capsys):
     sidecar.write_text('{"RepetitionTime": 2.0}')
     convert(source, f"--output={output}", "--tr=2")
     assert Store(output).runs[0]["source_tr"] == 2.0
+    # One that was not fetched does not stop a run whose header says enough.
+    sidecar.unlink()
+    sidecar.symlink_to(tmp_path / "nowhere")
+    convert(source, f"--output={output}", "--overwrite")
+    assert Store(output).runs[0]["source_tr"] == 1.0
+    assert "this sidecar was not read: " in capsys.readouterr().err
+    sidecar.unlink()
+    sidecar.write_text('{"RepetitionTime": 2.0}')
     # A sidecar tells what a silent header does not; one in milliseconds is found out.
     write_pair(tmp_path, (left, right), "sub-01_task-x", tr_ms=0.0)
     convert(source, f"--output={output}", "--overwrite")
@@ -157,10 +166,20 @@ def test_events_outside_of_the_run(tmp_path, capsys):
     table.write_text(f"{head}2000\t1\n4000\t1\n6\t1\n")
     error = fails(capsys, output, f"--input={tmp_path}")
     assert "2 of its 3 events are outside of it, such as one at 4000 s" in error
-    table.write_text(f"{head}-1\t1\n4\t1\n6\t1\n20\t1\n")
+    table.write_text(f"{head}-1\t1\n4\tn/a\n6\t1\n20\t1\nn/a\t1\n")
     convert(f"--input={tmp_path}", f"--output={output}")
-    assert [event["onset"] for event in Store(output).runs[0]["events"]] == [4, 6]
-    assert "sub-01_task-x: left out 2 of 4 events" in capsys.readouterr().err
+    (run,) = Store(output).runs
+    assert [event["onset"] for event in run["events"]] == [4, 6]
+    assert (run["qc"]["events_outside"], run["qc"]["events_without_onset"]) == (2, 1)
+    assert "sub-01_task-x: left out 3 of 5 events" in capsys.readouterr().err
+    table.write_text("")
+    assert "no rows and no header" in fails(capsys, tmp_path / "b", f"--input={tmp_path}")
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path, capsys):
+    write_pair(tmp_path, smooth_run(n_frames=20), os.fsdecode(b"sub-M\xfcller_task-x"), 1000.0)
+    error = fails(capsys, tmp_path / "store", f"--input={tmp_path}")
+    assert "sub-M\\xfcller_task-x_hemi-L_bold.func.gii' is not UTF-8: rename it" in error
 
 
 def test_a_raw_dataset_elsewhere_and_a_given_table(tmp_path):
@@ -271,21 +290,6 @@ def test_resumed_with_another_table_is_as_if_uninterrupted(tmp_path, monkeypatch
     assert [run["dataset"] for run in Store(output).runs] == ["two", "two"]
 
 
-def test_short_labels_hide_no_other_fields():
-    pseudonyms = Pseudonyms(bytes(range(32)))
-    fields = {"subject": "01", "session": "01", "run": "01", "group": 1, "id": "sub-01"}
-    run = RunFiles("ses-01_sub-01_run-01", Path("a/John Doe_hemi-L_bold.func.gii"), fields)
-    hidden = pseudonyms.run(run)
-    assert hidden.key == f"ses-01_sub-{pseudonyms.subject('01')}_run-01"
-    assert hidden.fields == {
-        "subject": pseudonyms.subject("01"), "session": "01", "run": "01", "group": 1
-    }  # fmt: skip
-    said = pseudonyms.scrub(
-        "a/John Doe_hemi-L_bold.func.gii: put John Doe_hemi-R_bold.func.gii", run
-    )
-    assert "John" not in said and "Doe" not in said
-
-
 def test_dask_gives_the_same_bytes(tmp_path, capsys):
     from distributed import LocalCluster
 
@@ -317,4 +321,21 @@ def test_other_spaces_are_told_what_to_do(tmp_path, capsys):
     assert "are on fsLR-59k" in error and "wb_command -cifti-resample" in error
     with pytest.raises(InputError, match="Line 3 of .* listed before"):
         (tmp_path / "participants.tsv").write_text("participant_id\nsub-1\n1\n")
+        find_runs([tmp_path])
+
+
+def test_participants_are_found_however_they_are_written(tmp_path, capsys):
+    for subject in ("01", "NDARINV7", "anna"):
+        (tmp_path / f"sub-{subject}_task-x_bold.dtseries.nii").touch()
+    table = tmp_path / "participants.tsv"
+    table.write_text('participant_id\tsite\n1\t"1_1\nNDAR_INV7\t007\nAnna\t12\n')
+    runs = find_runs([tmp_path])
+    assert [run.fields.get("site") for run in runs] == ['"1_1', "007", None]
+    said = capsys.readouterr().out
+    assert "1 of 3, 1 of which differ from a row in case only, such as anna." in said
+    table.write_text("participant_id\tsite\n01\tx\n9\t1\n")
+    with pytest.raises(InputError, match="2 of 3, such as NDARINV7, anna: write them"):
+        find_runs([tmp_path], table)
+    table.write_text("participant_id\tsite\n01\tx\nsub-1\ty\n")
+    with pytest.raises(InputError, match="Line 3 of .* listed before"):
         find_runs([tmp_path])

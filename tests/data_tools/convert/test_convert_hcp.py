@@ -80,7 +80,9 @@ def test_acquisitions_and_their_names(tmp_path):
     def keys(**options):
         return [run.key[4:10] for run in find_hcp_runs(tmp_path, **options)[0]]
 
-    (tmp_path / "list.txt").write_text("100307\n100408\n")
+    (tmp_path / "list.txt").write_text("\ufeff100307\n100408\n999999\n")
+    remark = find_hcp_runs(tmp_path, subjects=str(tmp_path / "list.txt"))[1][-1]
+    assert "list.txt that are not there: " in remark and remark.endswith("999999.")
     assert keys(subjects=str(tmp_path / "list.txt"), tasks="REST*,WM") == ["100307", "100307"]
     assert keys(suffix="_Atlas_MSMAll_hp2000_clean") == ["100206"]
     for bad, words in ((tmp_path / "none", "is no directory"), (tmp_path / "100307", "No run was")):
@@ -175,7 +177,7 @@ def test_tables_that_cannot_be_used_keep_their_secrets(root, tmp_path, capsys):
         assert not (tmp_path / "store").exists()
 
     write_csv(table, [("Subject", "Age"), ("100000", secret)])
-    fails("lacks the column Subject, or one of Pedigree_ID", f"--restricted-csv={table}")
+    fails("no column 'Pedigree_ID' or 'Family_ID'", f"--restricted-csv={table}")
     rows = [("Subject", "Pedigree_ID"), ("100000", secret), ("100001", 2), ("100000", 3)]
     write_csv(table, rows)
     fails("Lines 2 and 4 of", f"--restricted-csv={table}")

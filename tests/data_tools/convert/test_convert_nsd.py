@@ -193,7 +193,7 @@ def test_included_trials_say_their_class(tmp_path):
         label_runs(runs, wrong)[0].read_events()
     bad_rows = ("subj01,1,1,x,9", "subj01,1,1,3.0,-1", "subj01,1,1,3.0,73000")
     for rows, names in (*(([row], columns) for row in bad_rows), (["a,b"], "sub,ses")):
-        with pytest.raises(InputError, match="Line 2 of|no column run"):
+        with pytest.raises(InputError, match="Line 2 of|no column 'run'"):
             label_runs(
                 runs, write_trials(tmp_path / "bad.csv", rows, names), tmp_path / "logits.npy"
             )

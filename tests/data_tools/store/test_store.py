@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from data_tools.errors import InputError
 from data_tools.files import atomic as files
 from data_tools.spaces.geometry import Geometry
+from data_tools.store.checks import refuse_inside_store
 from data_tools.store.reader import Store
 from data_tools.store.writer import StoreWriter
+from tests.data_tools.store.small_stores import write_small_store
 
 LENGTHS = {"sub-b_run-1": 5, "sub-a_run-2": 7, "sub-c run 3/é": 3, "sub-a_run-1": 4, "z": 12}
 
@@ -413,3 +415,14 @@ def test_nothing_else_is_overwritten(store, geometry, tmp_path):
     with pytest.raises(InputError, match="not a store"):
         write_store(home, geometry, overwrite=True)
     assert {p.name for p in tmp_path.iterdir()} == {"store", "home"}
+
+
+def test_nothing_else_is_written_in_a_store(tmp_path):
+    write_small_store(tmp_path / "store", {"a": {}})
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    for place in ("store", "store/run/1", "link/run"):
+        with pytest.raises(InputError, match="--workdir=.* is in the store .*/store, where"):
+            refuse_inside_store(tmp_path / place, "--workdir")
+    with pytest.raises(InputError, match="is in the store"):
+        write_small_store(tmp_path / "store" / "inner", {"a": {}})
+    refuse_inside_store(tmp_path / "other")

@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_tools.errors import InputError
+from fmrifm.input.sources import parse_sources
+from fmrifm.probe.cohort.cohort import person_groups
 from fmrifm.probe.cohort.folds import inner_folds, make_folds, nested_subsets
+from fmrifm.probe.samples.samples import whole_runs
+from tests.data_tools.store.small_stores import make_run, small_geometry, write_small_store
 
 
 @st.composite
@@ -108,3 +112,20 @@ def test_what_cannot_be_dealt_is_refused(scheme, labels, groups, sites, message)
     sites = None if sites is None else np.array(list(sites))
     with pytest.raises(InputError, match=message):
         make_folds(scheme, np.array(labels), np.array(list(groups)), sites)
+
+
+def test_one_person_is_one_group_and_equal_frames_of_two_are_refused(tmp_path):
+    def groups(runs):
+        for key, run in runs.items():
+            run |= {
+                "dataset": "toy",
+                "frames_TxNxP": make_run(run.pop("same", key), geometry)["frames_TxNxP"],
+            }
+        sources = parse_sources(str(write_small_store(tmp_path / str(len(runs)), runs).path))
+        return person_groups(sources, whole_runs(sources, 2), "").tolist()
+
+    geometry = small_geometry()
+    runs = {"a": {"subject": "01"}, "b": {"subject": "sub-1"}, "c": {"subject": "2"}}
+    assert groups(runs) == ["toy/01", "toy/01", "toy/2"]
+    with pytest.raises(InputError, match="Runs a and b of two people have equal frames"):
+        groups({"a": {"subject": "1"}, "b": {"subject": "2", "same": "a"}})

@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.probe.samples.labels import Binning, parse_target
 from fmrifm.probe.samples.samples import UNITS, make_samples
+from fmrifm.probe.samples.splits import join_table
 from tests.data_tools.store.small_stores import small_geometry, write_small_store
 
 
@@ -121,6 +122,26 @@ def test_tables_label_whom_they_name(sources, tmp_path):
     (tmp_path / "a.csv").write_text("subject,iq\n2,110\n")
     with pytest.raises(InputError, match="as the store has them"):
         make(sources, f"table:{tmp_path / 'a.csv'}:iq", "subject")
+
+
+def test_tables_find_people_however_they_are_written(sources, tmp_path, capsys):
+    def joined(text):
+        (tmp_path / "a.csv").write_text(f"subject,iq\n{text}")
+        target = join_table(sources, parse_target(f"table:{tmp_path / 'a.csv'}:iq"))
+        return make_samples(sources, target, unit="subject", num_frames=4)
+
+    samples = joined("1.0,110\nSUB-002,95\n")
+    assert (samples.keys.tolist(), samples.labels.tolist()) == (["toy/01", "toy/02"], ["110", "95"])
+    assert "1 of 3 subjects have no row in table:" in capsys.readouterr().out
+    # Whoever has a row without a value is not lost.
+    assert joined("1,110\n2,n/a\n3,NA\n").n_unlabelled == 2
+    assert not capsys.readouterr().out
+    with pytest.raises(
+        InputError, match="2 of 3 subjects have no row in .*, such as 02, 03: write"
+    ):
+        joined("01,110\n20,95\n")
+    with pytest.raises(InputError, match="Lines 2 and 3 of .* disagree in 'iq'"):
+        joined("01,110\nsub-1,95\n")
 
 
 def test_runs_that_disagree_and_choices_that_are_none_are_named(sources, tmp_path):
