@@ -63,7 +63,7 @@ class Pseudonyms:
         """A message about a run, as it was found, without names of its files and subject."""
         key = self.run(run).key
         # Events, sidecars and confounds lie beside the run or in other folders of its subject.
-        paths = [run.path, run.confounds, *getattr(run.read_events, "args", ())]
+        paths = [run.path, run.confounds, run.outliers, *getattr(run.read_events, "args", ())]
         paths += run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
         known: set[str] = set()
         for path in (Path(path) for path in paths if isinstance(path, str | os.PathLike)):

@@ -133,7 +133,7 @@ def _find_right(left: Path) -> Path:
     if side == "right":
         raise InputError(f"{left} is a right hemisphere: put {other_side(left.name)} beside it.")
     right = left.with_name(other_side(left.name))
-    if not right.exists():
+    if not os.path.lexists(right):
         raise InputError(f"{left} has no right hemisphere beside it: put {right.name} there.")
     return right
 
