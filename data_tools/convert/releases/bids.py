@@ -143,10 +143,10 @@ def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritan
         is_run = _VOLUMES.search if volumes else _is_run
         files = sorted(_walk(path))
         for tool, layout in _RELEASES.items():
-            if (file := next((x for x in files if layout.search(x.as_posix())), None)) is not None:
+            if any(layout.search(file.as_posix()) for file in files):
                 raise InputError(
-                    f"{path} is laid out as a release ({file.name}): use data_tools.{tool}, or "
-                    "give single files, or a pattern for them in quotes."
+                    f"{path} is laid out as the release that data_tools.{tool} converts: use it, "
+                    "or give single files, or a pattern for them in quotes."
                 )
         return {_left(file): around for file in files if is_run(file.name)}
     if os.path.lexists(path):  # reading it says where a link leads to nothing

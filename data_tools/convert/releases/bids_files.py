@@ -137,11 +137,13 @@ class Inheritance:
 
     def _numbers_beside(self, run: Path) -> frozenset[str]:
         """The numbers of runs of the same task that lie beside one without a number."""
-        kind, others = run.name.partition(".")[2], []
-        for name in self._list(run.parent):
-            if name.partition(".")[2] == kind:
-                others.append(compared_entities(name))
-        own = parse_entities(run.name)
+        subject, own = run.name.partition("_")[0], parse_entities(run.name)
+        kind = run.name.partition(".")[2]
+        others = [
+            compared_entities(name)
+            for name in self._list(run.parent)
+            if name.startswith(f"{subject}_") and name.partition(".")[2] == kind
+        ]
         same = [x for x in others if all(x.get(k) == own.get(k) for k in ("sub", "ses", "task"))]
         return frozenset(x["run"] for x in same if "run" in x)
 

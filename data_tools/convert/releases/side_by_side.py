@@ -71,10 +71,11 @@ def _check_versions(runs: Sequence[RunFiles]) -> None:
         if any(len(_values(group, name)) > 1 for group in several)
     }
     what = " and ".join(f"{name} ({', '.join(values)})" for name, values in differing.items())
-    flags = [f"--{name}={differing[name][-1]}" for name in differing if name in FLAGS]
+    one = _entities(several[0][-1])
+    flags = [f"--{name}={one.get(name, '')}" for name in differing if name in FLAGS]
     raise InputError(
-        f"Of {count(len(several), 'run')} there are several versions, such as of "
-        f"{several[0][0].key}, which differ in {what}: choose one, such as "
+        f"Of {count(len(several), 'run')} there are several versions, which differ in {what}: "
+        "choose one, such as "
         f"{' '.join(flags) or 'by a pattern for --input'}."
     )
 

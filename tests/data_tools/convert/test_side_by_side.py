@@ -27,7 +27,7 @@ def keys(runs):
     [
         (
             ("desc-denoised_bold", "desc-denoisedSmoothed_bold"),
-            "desc (denoised, denoisedSmoothed): choose one, such as --desc=denoisedSmoothed",
+            "desc (denoised, denoisedSmoothed): choose one, such as --desc=denoised.",
             {"desc": "denoised"},
         ),
         (("bold", "desc-smooth_bold"), "desc ((none), smooth): choose", {"desc": ""}),
@@ -44,9 +44,7 @@ def test_versions_of_a_run_are_named_and_chosen(tmp_path, versions, words, flags
     runs = found(tmp_path, *names, f"sub-2_task-x_space-fsLR_{versions[0]}.dtseries.nii")
     with pytest.raises(InputError) as caught:
         choose_versions(runs, {})
-    assert f"Of 1 run there are several versions, such as of sub-1_task-x, which differ in {words}"[
-        :-1
-    ] in str(caught.value)
+    assert f"Of 1 run there are several versions, which differ in {words}" in str(caught.value)
     kept, remarks = choose_versions(runs, flags)
     assert len({run.path for run in kept} & {tmp_path / name for name in names}) == 1
     assert remarks[0].startswith("Left out, as they are not of --")
@@ -113,7 +111,7 @@ def test_concatenations_are_left_out_and_counted(tmp_path):
 def test_releases_have_converters_of_their_own(tmp_path, tool, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
-    with pytest.raises(InputError, match=f"laid out as a release .* data_tools.convert_{tool}"):
+    with pytest.raises(InputError, match=f"release that data_tools.convert_{tool} converts"):
         find_runs([tmp_path])
 
 
