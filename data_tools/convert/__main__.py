@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from data_tools.convert.convert_command import conversion_parser, run_command
 from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.releases.bids import describe_runs, find_runs, in_space, space_of
+from data_tools.convert.releases.side_by_side import FLAGS, choose_versions
 from data_tools.errors import InputError, kind_errors
 from data_tools.flags import parse
 from data_tools.readers.surface_run import SPACES
@@ -51,6 +52,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=(*STANDARD_SPACES, *_VOLUME_SPACES),
         help="of a tree with several (what the names tell)",
     )
+    for name in FLAGS:
+        help_text = f"of a tree with several: the entity {name} of names, '' where it is not there"
+        parser.add_argument(f"--{name}", metavar="LABEL", help=help_text)
     parser.add_argument(
         "--participants", metavar="FILE", help="table like participants.tsv (that of the tree)"
     )
@@ -80,10 +84,16 @@ def run(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     runs = in_space(found, space)
-    print(describe_runs(runs))
+    remarks = []
     if len(runs) < len(found):
-        print(f"Left out, as their names tell other spaces: {len(found) - len(runs)} runs.")
-    run_command(args, runs, tool="data_tools.convert", files=files)
+        others = {space_of(run.path.name) for run in found} - {None, space}
+        remarks.append(
+            f"Left out, as their names tell other spaces, which --space chooses "
+            f"({', '.join(sorted(others))}): {len(found) - len(runs)} runs."
+        )
+    runs, more = choose_versions(runs, {name: getattr(args, name) for name in FLAGS})
+    print(describe_runs(runs))
+    run_command(args, runs, tool="data_tools.convert", files=files, remarks=[*remarks, *more])
 
 
 def choose_space(runs: Sequence[RunFiles], volumes: bool) -> str | None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.convert.beside import place_events
-from data_tools.convert.raw_run import RunFiles, sidecar_tr, unread_sidecars
+from data_tools.convert.beside import place_events, read_beside, read_sidecar_tr
+from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.skipped import (
     Outcome,
     collect_skipped,
@@ -29,7 +29,7 @@ from data_tools.parallel import in_parallel
 from data_tools.spaces.space_map import SpaceMap
 from data_tools.store.reader import Store
 from data_tools.store.writer import StoreWriter
-from data_tools.timeseries.confounds import frame_figures, read_confounds
+from data_tools.timeseries.confounds import check_patterns, frame_figures
 from data_tools.timeseries.process_run import process_run
 from data_tools.timeseries.recipe import Recipe, resolve_tr
 
@@ -90,9 +90,8 @@ def convert(
     resumed = partial.exists()
     if read_empty_shard(output) is not None:  # of an earlier attempt
         shutil.rmtree(output)
-    tr = job.recipe.target_tr or _own_tr(runs, job.recipe)
+    tr, times = check_runs(runs, job.recipe)
     root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
-    times = collections.Counter(run.key for run in runs)
     n_all, runs = len(runs), choose_shard(runs, *shard)
     if shard[1] > 1:
         provenance = provenance | {"shard": list(shard)}
@@ -106,24 +105,44 @@ def convert(
     ) as writer:
         begun = writer.begun()
         writer.refuse_others(
-            begun.keys() - {run.key for run in runs if times[run.key] == 1}, "runs"
+            begun.keys() - {run.key for run in runs if times[run.identity] == 1}, "runs"
         )
         outcomes = _outcomes(runs, times, begun, job, writer, jobs)
         skipped, n_good = collect_skipped(outcomes, stop=strict or n_all == 1)
         lines = skipped_lines(skipped, root)
-        failed = bool(skipped) and (strict or (n_good == 0 and shard[1] == 1))
-        store = None if failed or n_good == 0 else finish_store(writer, lines)
-    if failed:
+        reason = failure(skipped, n_good, strict, shard)
+        store = None if reason or n_good == 0 else finish_store(writer, lines)
+    if reason:
         # What an earlier, killed job has finished is not ours to throw away.
         if strict and not resumed:
             shutil.rmtree(partial, ignore_errors=True)
-        reason = skipped[0].reason
-        if len(runs) > 1 and len(skipped) == len(runs):
-            reason = f"None of the {len(runs)} runs could be converted; the first: {reason}"
         raise InputError(reason)
     if store is None:
         publish_empty_shard(output, shard, lines)
     return store, skipped
+
+
+def check_runs(runs: Sequence[RunFiles], recipe: Recipe) -> tuple[float, collections.Counter[str]]:
+    """The TR of the store, and how often each `RunFiles.identity` is there.
+
+    Raises:
+      InputError: no run says its TR, or a pattern of confounds matches in no run.
+    """
+    check_patterns(recipe.confounds, [run.confounds for run in runs if run.confounds])
+    tr = recipe.target_tr or _own_tr(runs, recipe)
+    return tr, collections.Counter(run.identity for run in runs)
+
+
+def failure(
+    skipped: Sequence[Outcome], n_good: int, strict: bool, shard: tuple[int, int]
+) -> str | None:
+    """Why the runs that were skipped make the conversion fail, None if they do not."""
+    if not skipped or not (strict or (n_good == 0 and shard[1] == 1)):
+        return None
+    reason = skipped[0].reason
+    if n_good == 0 and len(skipped) > 1:
+        return f"None of the {len(skipped)} runs could be converted; the first: {reason}"
+    return reason
 
 
 def _outcomes(
@@ -136,13 +155,13 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """Converts the runs in processes of their own, and yields the outcome of each as it is done.
 
-    Those whose key is there several `times`, in other shards too, are skipped. What an earlier job
+    Those that are there several `times`, in other shards too, are skipped. What an earlier job
     has `begun` is kept where the run table would say the same.
     """
     work = []
     for run in runs:
         try:
-            check_single(run.key, times[run.key])
+            check_single(run.key, times[run.identity])
         except InputError as error:
             yield Outcome(run.key, run.shown_path, str(error))
         else:
@@ -173,45 +192,42 @@ def _try_run(run: RunFiles, job: Job, writer: StoreWriter, begun: bool) -> Outco
 def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
     """Reads a run, takes it through the chain and adds it; returns what the user should know."""
     name = str(run.path)
-    with as_input_errors():
-        confounds = None if run.confounds is None else read_confounds(run.confounds)
-        events = None if run.read_events is None else run.read_events()
-        tr = sidecar_tr(run)
+    beside = read_beside(run)
+    series = run.read(run.path, **job.space_map.reading)
+    beside.check_frames(series.n_frames, run)
     frames = process_run(
-        run.read(run.path, **job.space_map.reading),
+        series,
         job.space_map,
         job.recipe,
         name,
-        sidecar_tr=tr,
-        confounds=confounds,
+        sidecar_tr=beside.tr,
+        confounds=beside.confounds,
     )
-    if frames.tr != writer.tr:
-        raise InputError(
-            f"{name} has a TR of {frames.tr:g} s and the store one of {writer.tr:g} s: give "
-            "--target-tr to resample all runs to one."
-        )
+    del series  # as large as all the rest
+    check_store_tr(frames.tr, writer.tr, name)
     fields = {"dataset": job.dataset} | run.fields
     fields |= {"tr": frames.tr, "source_tr": frames.source_tr}
-    qc, remark = frames.qc, unread_sidecars(run)
-    if events is not None:
-        timed = [event for event in events if event["onset"] is not None]
+    qc, remarks = frames.qc, [beside.remark]
+    if beside.start:
+        fields["start_time"] = beside.start
+    if beside.events is not None:
         fields["events"], n_outside = place_events(
-            timed,
+            beside.events,
             frames.scanned_seconds,
             name,
             first=frames.first_second,
             last=frames.first_second + len(frames.frames) * frames.tr,
+            start=beside.start,
         )
-        lost = {"events_outside": n_outside, "events_without_onset": len(events) - len(timed)}
+        lost = {"events_outside": n_outside, "events_without_onset": beside.n_untimed}
         qc = qc | {reason: n for reason, n in lost.items() if n}
-        if any(lost.values()):
-            said = (
-                f"left out {sum(lost.values())} of {len(events)} events, which are outside of the "
-                "run or have no onset"
+        if n_lost := sum(lost.values()):
+            remarks.append(
+                f"left out {n_lost} of {len(beside.events) + beside.n_untimed} events, which are "
+                "outside of the run or have no onset"
             )
-            remark = f"{said}; {remark}" if remark else said
-    if confounds is not None:
-        fields["confounds"] = frame_figures(confounds)
+    if beside.confounds is not None:
+        fields["confounds"] = frame_figures(beside.confounds)
     writer.add(
         run.key,
         frames.frames,
@@ -221,7 +237,16 @@ def _add_run(run: RunFiles, job: Job, writer: StoreWriter) -> str | None:
         qc=qc,
         **fields,
     )
-    return remark
+    return "; ".join(filter(None, remarks)) or None
+
+
+def check_store_tr(tr: float, store_tr: float, name: str) -> None:
+    """Refuses a run of another TR than that of the store."""
+    if tr != store_tr:
+        raise InputError(
+            f"{name} has a TR of {tr:g} s and the store one of {store_tr:g} s: give --target-tr to "
+            "resample all runs to one."
+        )
 
 
 def _own_tr(runs: Sequence[RunFiles], recipe: Recipe) -> float:
@@ -230,6 +255,7 @@ def _own_tr(runs: Sequence[RunFiles], recipe: Recipe) -> float:
         return recipe.tr
     for run in runs:
         with contextlib.suppress(InputError), as_input_errors():
-            return resolve_tr(run.read_header(run.path).tr, sidecar_tr(run), None, str(run.path))
+            header, name = run.read_header(run.path), str(run.path)
+            return resolve_tr(header.tr, read_sidecar_tr(run), None, name)
     first = runs[0].shown(str(runs[0].path))
     raise InputError(f"{first} does not say its TR: give it in seconds with --tr.")

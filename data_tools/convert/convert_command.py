@@ -19,7 +19,7 @@ from pathlib import Path
 
 import joblib
 
-from data_tools.convert.conversion import Job, convert
+from data_tools.convert.conversion import Job, convert, failure
 from data_tools.convert.dry_run import estimate_sizes, print_sizes
 from data_tools.convert.pseudonyms import read_salt
 from data_tools.convert.raw_run import RunFiles
@@ -28,6 +28,7 @@ from data_tools.errors import InputError, check_name, unknown
 from data_tools.flags import command_parser, positive, words
 from data_tools.readers.volume_run import is_volume
 from data_tools.spaces.choose_space import SpaceFiles, add_space_flags
+from data_tools.store.writer import check_target
 from data_tools.timeseries.confounds import PRESETS
 from data_tools.timeseries.recipe import CHAINS, MISSING, Recipe
 from data_tools.timeseries.resampling import KINDS
@@ -127,8 +128,11 @@ def run_command(
         runs = pseudonyms.runs(runs)
     job = Job(files.space_map, recipe, args.dataset or dataset)
     if args.dry_run:
+        check_target(args.output, args.overwrite)
         sizes = estimate_sizes(runs, job, args.shard, args.jobs)
-        print_sizes(sizes, job.space_map.geometry, args.output, "converted")
+        bad, n_good = print_sizes(sizes, job.space_map.geometry, args.output, "converted")
+        if reason := failure(bad, n_good, args.strict, args.shard):
+            raise InputError(reason)
         return
     inputs = [args.input] if isinstance(args.input, str | Path) else args.input
     with _spread(args.dask):

@@ -173,7 +173,7 @@ class Pseudonyms:
     def _scrub(self, text: str, run: RunFiles, people: dict[str, str]) -> str:
         key = self._run_key(run, people)
         # Events, sidecars and confounds lie beside the run or in other folders of its subject.
-        paths = [run.path, run.confounds, *getattr(run.read_events, "args", ())]
+        paths = [run.path, run.confounds, run.outliers, *getattr(run.read_events, "args", ())]
         paths += run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
         known: set[str] = set()
         for path in (Path(path) for path in paths if isinstance(path, str | os.PathLike)):

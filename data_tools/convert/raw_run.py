@@ -5,13 +5,13 @@ Finders (in `releases`) know how a release lays out its files and give such reco
 """
 
 import dataclasses
-import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import InputError, check_file
+from data_tools.errors import InputError
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun
 from data_tools.readers.surfaces import read_surface_header, read_surface_run
 from data_tools.readers.volume_run import (
@@ -38,7 +38,9 @@ class RunFiles:
       read_events: gives its events as BIDS has them (onset, duration, trial_type, ...), or None.
       confounds: its table of confounds, as fMRIPrep writes it, or None.
       sidecar_tr: seconds between frames as something beside it says: a number, or JSON sidecars of
-        which the first that tells counts; None if nothing does.
+        which the first that tells counts; None if nothing does. See `beside`.
+      outliers: a table of the frames that XCP-D may have taken out of the run, or None.
+      fault: why the run cannot be converted, as its finder knows it, or None.
       people: labels of the table of participants that the run belongs to.
       scrub: takes what names a person out of a message, for runs under pseudonyms: then only the
         paths to their files do. None for other runs.
@@ -53,7 +55,14 @@ class RunFiles:
     confounds: Path | None = None
     sidecar_tr: float | tuple[Path, ...] | None = None
     people: frozenset[str] = frozenset()
+    outliers: Path | None = None
+    fault: str | None = None
     scrub: Callable[[str], str] | None = None
+
+    @property
+    def identity(self) -> str:
+        """The key with the number of the run as BIDS compares it: run-1 is run-01."""
+        return re.sub(r"(?<=_run-)0+(?=[0-9])", "", self.key)
 
     def shown(self, message: str) -> str:
         """A message about the run as others may read it."""
@@ -63,40 +72,6 @@ class RunFiles:
     def shown_path(self) -> Path | None:
         """The path where others may read it, else None."""
         return self.path if self.scrub is None else None
-
-
-def sidecar_tr(run: RunFiles) -> float | None:
-    """Seconds between frames as something beside a run says, None if nothing does."""
-    if not isinstance(run.sidecar_tr, tuple):
-        return run.sidecar_tr
-    for path in run.sidecar_tr:
-        if _not_fetched(path):
-            continue
-        try:
-            value = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{path} is no JSON ({error}): mend it.") from error
-        tr = value.get("RepetitionTime") if isinstance(value, dict) else None
-        if tr and isinstance(tr, int | float):
-            return float(tr)
-    return None
-
-
-def unread_sidecars(run: RunFiles) -> str | None:
-    """What the user should know of sidecars whose content was not fetched, None if there are none.
-
-    The header may say all that is needed, so they do not stop a run.
-    """
-    paths = run.sidecar_tr if isinstance(run.sidecar_tr, tuple) else ()
-    return next(filter(None, map(_not_fetched, paths)), None)
-
-
-def _not_fetched(path: Path) -> str | None:
-    try:
-        check_file(path)
-    except InputError as error:
-        return f"this sidecar was not read: {error}"
-    return None
 
 
 def open_root(root: str | os.PathLike) -> Path:

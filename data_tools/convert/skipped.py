@@ -99,6 +99,8 @@ def print_store(store: Store, n_skipped: int, skipped: str = "Runs skipped") -> 
         f"{store.path}: {store.meta['n_frames']:,} frames of {store.tr:g} s, "
         f"{store.geometry.n_patches} patches, runs: {len(store.runs)}"
     )
+    if n_shifted := sum("start_time" in run for run in store.runs):
+        print(f"Runs with events moved to the times of their frames (start_time): {n_shifted}")
     if n_skipped:
         print(f"{skipped}: {n_skipped}, see {store.path / SKIPPED}")
 

@@ -1,24 +1,65 @@
 """Reads CIFTI dense time series: the cortex of both hemispheres, and voxels below it.
 
+A file may be packed, by gzip or in an archive; then only its beginning is unpacked for the header.
+
 Letters in array names: T frames, X vertices of a hemisphere, G voxels below the cortex.
 """
 
+import gzip
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 
 from data_tools.errors import InputError
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun, told_tr
 
+_NIFTI_HEADER = nibabel.Nifti2Header.sizeof_hdr
+# That of 91,282 grayordinates has 2 MB.
+_LONGEST_HEADER = 2**26
 _CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 
 
 def is_cifti(path: str | os.PathLike) -> bool:
-    """Whether the name is that of a CIFTI dense time series."""
-    return Path(path).name.lower().endswith(".dtseries.nii")
+    """Whether the name is that of a CIFTI dense time series, which may be gzipped."""
+    return Path(path).name.lower().endswith((".dtseries.nii", ".dtseries.nii.gz"))
+
+
+def open_cifti(path: Path, only_header: bool = False) -> Cifti2Image:
+    """Opens a CIFTI-2 file; with `only_header` no data are unpacked.
+
+    Raises:
+      InputError: it is CIFTI-1.
+    """
+    try:
+        if path.suffix.lower() == ".gz":
+            return unpack_cifti(lambda n_bytes: _gunzip(path, n_bytes), only_header)
+        return nibabel.load(path)
+    except ValueError as error:
+        if "Only CIFTI-2" not in str(error):
+            raise
+        raise InputError(
+            f"{path} is CIFTI-1: convert it with `wb_command -file-convert "
+            "-cifti-version-convert OLD 2 NEW.dtseries.nii`."
+        ) from error
+
+
+def unpack_cifti(read: Callable[[int | None], bytes], only_header: bool) -> Cifti2Image:
+    """Opens what `read` unpacks: the first bytes of a file, as many as asked for, or all of it."""
+    n_bytes = None
+    if only_header:
+        offset = int(nibabel.Nifti2Header(read(_NIFTI_HEADER))["vox_offset"])
+        n_bytes = min(offset, _LONGEST_HEADER)
+    return Cifti2Image.from_bytes(read(n_bytes))
+
+
+def _gunzip(path: Path, n_bytes: int | None) -> bytes:
+    with gzip.open(path) as file:
+        return file.read(n_bytes)
 
 
 def cifti_header(image: Cifti2Image, name: str) -> SurfaceHeader:

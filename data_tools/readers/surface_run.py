@@ -146,22 +146,19 @@ def space_name(n_left: int, n_right: int, n_voxels: int = 0) -> str:
     return f"a mesh of {n_left:,} + {n_right:,} vertices{below}"
 
 
-# From the surest sign to the weakest; the last match in a name counts (a subject may be "L").
-_SIGNS = (
-    ("hemi-L", "hemi-R"),
-    ("lh", "rh"),
-    ("LH", "RH"),
-    ("left", "right"),
-    ("Left", "Right"),
-    ("LEFT", "RIGHT"),
-    ("L", "R"),
+_OTHER = {"L": "R", "lh": "rh", "LH": "RH", "left": "right", "Left": "Right", "LEFT": "RIGHT"}
+_SIDES = dict.fromkeys(_OTHER, "left") | dict.fromkeys(_OTHER.values(), "right")
+_OTHER |= {right: left for left, right in _OTHER.items()}
+_SIGN = re.compile(rf"(?<![A-Za-z0-9])(?:hemi-)?({'|'.join(_OTHER)})(?![A-Za-z0-9])")
+_ENDING = re.compile(
+    r"(_bold)?(\.(func|shape|label|surf))?\.(gii|mgz|mgh|nii)(\.gz)?$", re.IGNORECASE
 )
 
 
 def hemisphere(name: str) -> str | None:
     """'left', 'right' or None for the name of a file without its directory."""
     found = _find(name)
-    return found and found[1]
+    return found and _SIDES[found[1]]
 
 
 def other_side(name: str) -> str:
@@ -169,8 +166,7 @@ def other_side(name: str) -> str:
     found = _find(name)
     if found is None:
         raise without_side(name)
-    match, side, pair = found
-    return name[: match.start()] + pair[side == "left"] + name[match.end() :]
+    return name[: found.start(1)] + _OTHER[found[1]] + name[found.end() :]
 
 
 def without_side(file: str | os.PathLike) -> InputError:
@@ -186,15 +182,23 @@ def without_hemisphere(name: str) -> str:
     found = _find(name)
     if not found:
         return name
-    start, end = found[0].span()
+    start, end = found.span()
     # Of "a.lh.mgz" remains "a.mgz", of "lh.a.mgz" remains "a.mgz".
     return name[: max(0, start - 1)] + name[end if start else end + 1 :]
 
 
-def _find(name: str) -> tuple[re.Match[str], str, tuple[str, str]] | None:
-    for pair in _SIGNS:
-        for sign, side in zip(pair, ("left", "right"), strict=True):
-            matches = list(re.finditer(rf"(?<![A-Za-z0-9]){sign}(?![A-Za-z0-9])", name))
-            if matches:
-                return matches[-1], side, pair
-    return None
+def _find(name: str) -> re.Match[str] | None:
+    """The sign of the hemisphere in a name, in which tasks or people may be called "left" too."""
+    end, in_bids = len(_ENDING.sub("", name)), re.match("sub-|.*_sub-", name)
+
+    def is_value(sign: re.Match[str]) -> bool:
+        return name[: sign.start()].endswith("-")
+
+    def certainty(sign: re.Match[str]) -> tuple[bool | int, ...]:
+        freesurfer = sign.start() == 0 and sign[0] in ("lh", "rh") and name[sign.end() :][:1] == "."
+        last = sign.end() == end and not is_value(sign)
+        return "hemi-" in sign[0], freesurfer, last, not is_value(sign), sign.start()
+
+    # The value of another entity, as in task-left, is no hemisphere.
+    signs = (sign for sign in _SIGN.finditer(name) if not (in_bids and is_value(sign)))
+    return max(signs, key=certainty, default=None)

@@ -1,6 +1,7 @@
-"""Reads flat surfaces, regions of interest and surface time series: GIFTI, MGZ and CIFTI.
+"""Reads flat surfaces, regions of interest and surface time series: GIFTI, MGZ, NIfTI and CIFTI.
 
-A run is a pair of GIFTI or FreeSurfer files, one a hemisphere, or one CIFTI dense time series.
+A run is a pair of GIFTI or FreeSurfer files (MGZ, or NIfTI with the vertices along its first axis),
+one a hemisphere, or one CIFTI dense time series.
 Letters in array names: T frames, X vertices of a hemisphere.
 """
 
@@ -14,9 +15,10 @@ import nibabel
 import numpy as np
 from nibabel.freesurfer import MGHImage
 from nibabel.gifti import GiftiImage
+from nibabel.nifti1 import Nifti1Pair
 
 from data_tools.errors import InputError
-from data_tools.readers.cifti import cifti_header, cifti_run, is_cifti
+from data_tools.readers.cifti import cifti_header, cifti_run, is_cifti, open_cifti
 from data_tools.readers.surface_run import (
     SPACES,
     SurfaceHeader,
@@ -27,6 +29,7 @@ from data_tools.readers.surface_run import (
     told_tr,
     without_side,
 )
+from data_tools.readers.volume_run import volume_tr
 
 _MS = 1e-3
 # The XML of a GIFTI file tells the size and the TR before the data of its first array.
@@ -51,7 +54,7 @@ def read_surface_run(
     path = Path(path)
     if is_cifti(path):
         with readable(path):
-            return cifti_run(nibabel.load(path), str(path), whole)
+            return cifti_run(open_cifti(path), str(path), whole)
     if right is None:
         right = _find_right(path)
     left_series, left_tr = _read_hemisphere(path)
@@ -81,7 +84,7 @@ def read_surface_header(path: str | os.PathLike) -> SurfaceHeader:
     path = Path(path)
     if is_cifti(path):
         with readable(path):
-            return cifti_header(nibabel.load(path), str(path))
+            return cifti_header(open_cifti(path, only_header=True), str(path))
     right = _find_right(path)
     n_frames, n_left, tr = _hemisphere_header(path)
     _, n_right, right_tr = _hemisphere_header(right)
@@ -136,17 +139,17 @@ def _find_right(left: Path) -> Path:
 
 
 def _read_hemisphere(path: Path) -> tuple[np.ndarray, float | None]:
-    """(T, X) float32 series and TR of a GIFTI or MGZ file."""
+    """(T, X) float32 series and TR of a file of one hemisphere."""
     with readable(path):
         image = nibabel.load(path)
         if isinstance(image, GiftiImage):
             series, tr = _gifti_series(image, path), told_tr(_gifti_tr(image))
-        elif isinstance(image, MGHImage):
+        elif _is_freesurfer(image):
             # The vertices lie along the first axes; time is the fourth.
             data = np.asarray(image.dataobj, np.float32)
             n_frames = data.shape[3] if data.ndim > 3 else 1
             series = np.ascontiguousarray(data.reshape(-1, n_frames, order="F").T)
-            tr = _mgh_tr(image)
+            tr = _freesurfer_tr(image)
         else:
             raise _no_surface(path)
     return series, tr
@@ -178,8 +181,17 @@ def _gifti_tr(image: GiftiImage) -> float | None:
     return None
 
 
-def _mgh_tr(image: MGHImage) -> float | None:
-    return told_tr(float(image.header["tr"]) * _MS)
+def _is_freesurfer(image: object) -> bool:
+    """MGZ, or NIfTI that is no volume, as all vertices lie along its first axis."""
+    return isinstance(image, MGHImage) or (
+        isinstance(image, Nifti1Pair) and image.shape[1:2] == (1,)
+    )
+
+
+def _freesurfer_tr(image: MGHImage | Nifti1Pair) -> float | None:
+    if isinstance(image, MGHImage):
+        return told_tr(float(image.header["tr"]) * _MS)
+    return volume_tr(image) if image.ndim > 3 else None
 
 
 def _no_surface(path: Path) -> InputError:
@@ -187,14 +199,14 @@ def _no_surface(path: Path) -> InputError:
 
 
 def _hemisphere_header(path: Path) -> tuple[int, int, float | None]:
-    """Frames, vertices and TR of a GIFTI or MGZ file."""
+    """Frames, vertices and TR of a file of one hemisphere."""
     with readable(path):
         if not re.search(r"\.gii(\.gz)?$", path.name.lower()):
             image = nibabel.load(path)
-            if not isinstance(image, MGHImage):
+            if not _is_freesurfer(image):
                 raise _no_surface(path)
             n_frames = image.shape[3] if len(image.shape) > 3 else 1
-            return n_frames, int(np.prod(image.shape[:3])), _mgh_tr(image)
+            return n_frames, int(np.prod(image.shape[:3])), _freesurfer_tr(image)
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else open(path, "rb") as file:

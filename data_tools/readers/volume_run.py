@@ -70,9 +70,16 @@ class VolumeRun:
 
 
 def is_volume(path: str | os.PathLike) -> bool:
-    """Whether the name is that of a NIfTI file, and not of CIFTI."""
+    """Whether the name is that of a NIfTI volume, and neither of CIFTI nor of a surface."""
     name = Path(path).name.lower()
+    if is_surface_nifti(name):
+        return False
     return re.search(r"(?<!dtseries)(?<!dlabel)(?<!dscalar)\.nii(\.gz)?$", name) is not None
+
+
+def is_surface_nifti(name: str) -> bool:
+    """Whether a name is that of a surface in NIfTI: lh.NAME.nii.gz or NAME.lh.nii.gz."""
+    return re.search(r"^[lr]h\..*\.nii(\.gz)?$|\.[lr]h\.nii(\.gz)?$", name.lower()) is not None
 
 
 def read_volume_header(path: str | os.PathLike) -> VolumeHeader:
@@ -84,7 +91,7 @@ def read_volume_header(path: str | os.PathLike) -> VolumeHeader:
     path = Path(path)
     with readable(path):
         image = _load(path)
-        return VolumeHeader(image.shape[3], _tr(image))
+        return VolumeHeader(image.shape[3], volume_tr(image))
 
 
 def read_volume_run(path: str | os.PathLike, *, cortex_ZxYxX: np.ndarray) -> VolumeRun:
@@ -107,7 +114,7 @@ def read_volume_run(path: str | os.PathLike, *, cortex_ZxYxX: np.ndarray) -> Vol
             block = image.slicer[..., start : start + _FRAME_BLOCK]
             frames = np.asarray(to_mni(block, "linear").dataobj, np.float32).T
             values[start : start + _FRAME_BLOCK] = frames[:, cortex_ZxYxX]
-        return VolumeRun(values, _tr(image))
+        return VolumeRun(values, volume_tr(image))
 
 
 def read_cortex(path: str | os.PathLike) -> np.ndarray:
@@ -176,7 +183,8 @@ def _check_space(image: object, path: Path) -> None:
         )
 
 
-def _tr(image: Nifti1Pair) -> float | None:
+def volume_tr(image: Nifti1Pair) -> float | None:
+    """Seconds between the frames of a 4-D image as its header says, None where it does not."""
     unit = image.header.get_xyzt_units()[1]
     return (
         told_tr(float(image.header.get_zooms()[3]) * _SECONDS[unit]) if unit in _SECONDS else None

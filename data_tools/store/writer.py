@@ -104,13 +104,13 @@ class StoreWriter:
         self._parts = Parts(self._partial / "parts", *sizes)
         self._owner, self._lock = os.getpid(), None
         if not self._partial.exists():
-            self._check_target()  # before anything is made
+            check_target(self.path, self._overwrite)  # before anything is made
         self._parts.directory.mkdir(parents=True, exist_ok=True)
         fsync_directory(self._partial.parent)
         self._lock = _take_lock(self._partial, self.path)
         try:
             self._layout = Layout(self._partial / "store", self._parts, *sizes)
-            self._check_target()
+            check_target(self.path, self._overwrite)
             self._check_settings()
             self._tidy()
         except BaseException:
@@ -270,22 +270,6 @@ class StoreWriter:
         os.close(self._lock)
         self._lock = None
 
-    def _check_target(self) -> None:
-        refuse_inside_store(self.path.parent)
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return
-        if not self._overwrite:
-            raise InputError(
-                f"{self.path} exists already: choose another path, or ask to overwrite it."
-            )
-        meta = self.path / "store.json"
-        # Replacing deletes a whole directory: never one that is something else.
-        if not (meta.is_file() and STORE_FORMAT.encode() in meta.read_bytes()):
-            raise InputError(
-                f"{self.path} exists and is not a store, so it is not overwritten: choose "
-                "another path."
-            )
-
     def _check_settings(self) -> None:
         path = self._partial / "settings.json"
         names = ("geometry_sha256", "tr", "preprocessing", "version")
@@ -314,11 +298,26 @@ class StoreWriter:
 
     def _publish(self) -> None:
         """Puts the laid-out store in its place; an old one goes only when the new one stands."""
-        self._check_target()
+        check_target(self.path, self._overwrite)
         if self._overwrite and self.path.exists():
             os.replace(self.path, self._partial / "old")
         os.replace(self._layout.directory, self.path)
         fsync_directory(self.path.parent)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuses a path at which a new store must not appear."""
+    refuse_inside_store(path.parent)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{path} exists already: choose another path, or ask to overwrite it.")
+    meta = path / "store.json"
+    # Replacing deletes a whole directory: never one that is something else.
+    if not (meta.is_file() and STORE_FORMAT.encode() in meta.read_bytes()):
+        raise InputError(
+            f"{path} exists and is not a store, so it is not overwritten: choose another path."
+        )
 
 
 def _take_lock(directory: Path, store: Path) -> int | None:

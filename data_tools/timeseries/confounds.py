@@ -10,12 +10,14 @@ import difflib
 import fnmatch
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, as_input_errors
+from data_tools.readers.sidecars import read_sidecar
 from data_tools.readers.tables import UNKNOWN, read_rows, to_number
 
 # The six of a rigid body in motion.
@@ -34,10 +36,14 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "motion24": _expand(*PARAMETERS),
     "gsr": ("global_signal",),
     "simple": (*_expand(*PARAMETERS), "white_matter", "csf", "cosine*"),
-    "acompcor": (*_expand(*PARAMETERS), "a_comp_cor_0[0-4]", "cosine*"),
+    "acompcor": (*_expand(*PARAMETERS), "a_comp_cor_*", "cosine*"),
     "36p": _expand(*PARAMETERS, "white_matter", "csf", "global_signal"),
 }
 
+# Of the combined mask, for the preset acompcor.
+_N_COMPONENTS = 5
+# The slowest drift that fMRIPrep models, in seconds: a shorter run has no cosines.
+_CUTOFF = 128.0
 # Columns kept frame by frame, and the beginning of the names of their figures.
 _FRAME_COLUMNS = {
     "framewise_displacement": "fd",
@@ -96,7 +102,32 @@ def read_confounds(path: str | os.PathLike) -> Confounds:
     return Confounds(names, np.array(values, float), path)
 
 
-def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
+def check_patterns(wanted: Iterable[str], paths: Sequence[str | os.PathLike]) -> None:
+    """Refuses wanted patterns that match a column in none of the tables of all runs.
+
+    Some columns, such as those of outliers, are only in the tables of runs that moved.
+    """
+    left = {item for item in wanted if _is_pattern(item)}
+    for path in paths:
+        if not left:
+            return
+        if Path(path).is_file():
+            with as_input_errors(), open(path, encoding="utf-8-sig", errors="replace") as file:
+                names = [name.strip() for name in file.readline().split("\t")]
+            left = {item for item in left if not fnmatch.filter(names, item)}
+    if left and paths:
+        raise InputError(
+            f"'{min(left)}' matches no column in the tables of confounds of all {len(paths)} runs "
+            "that have one: give others with --confounds."
+        )
+
+
+def select_confounds(
+    confounds: Confounds,
+    wanted: Sequence[str],
+    seconds: float = math.inf,
+    matched_elsewhere: bool = False,
+) -> np.ndarray:
     """The regressors that are wanted, for `timeseries.denoise`.
 
     Presets:
@@ -110,7 +141,8 @@ def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
       acompcor: motion24, the first five components of the combined white matter and CSF mask
         (Behzadi et al. 2007, doi:10.1016/j.neuroimage.2007.04.042; five after Muschelli et al.
         2014, doi:10.1016/j.neuroimage.2014.03.028), and the cosines that fMRIPrep had removed
-        before it computed them. fMRIPrep numbers the combined mask first.
+        before it computed them. Versions of fMRIPrep number the masks in different orders, so the
+        mask is that in the JSON beside the table.
       36p: motion24, and white matter, CSF and global signal expanded in the same way (Ciric et
         al. 2017, doi:10.1016/j.neuroimage.2017.03.020).
 
@@ -120,13 +152,18 @@ def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
     they explain nothing.
 
     The table comes without the rows of dropped frames; columns may be wanted as patterns, such as
-    `cosine*`. Returns (T, C') float64, finite, in the order wanted.
+    `cosine*`. In a run whose steady part lasts less than 128 `seconds` presets need no cosines. A
+    pattern may match nothing here if it is known to match in another run (`check_patterns`).
+    Returns (T, C') float64, finite, in the order wanted.
     """
     columns: dict[int, None] = {}
     for item in wanted:
         for pattern in PRESETS.get(item, (item,)):
             found = confounds.matching(pattern)
-            if not found:
+            if item == "acompcor" and pattern.startswith("a_comp_cor"):
+                found = _combined_components(confounds, found)
+            too_short = pattern == "cosine*" and seconds < _CUTOFF
+            if not (found or too_short or (matched_elsewhere and _is_pattern(item))):
                 raise InputError(_not_found(confounds, item, pattern))
             columns |= dict.fromkeys(found)
     x_TxC = confounds.values_TxC[:, list(columns)]
@@ -141,6 +178,28 @@ def select_confounds(confounds: Confounds, wanted: Sequence[str]) -> np.ndarray:
     x_TxC = x_TxC[:, (x_TxC != x_TxC[:1]).any(0)]
     first_of_equals = np.unique(x_TxC, axis=1, return_index=True)[1] if x_TxC.size else []
     return x_TxC[:, np.sort(first_of_equals).astype(int)]
+
+
+def _combined_components(confounds: Confounds, found: Sequence[int]) -> list[int]:
+    """The first components of the combined mask, among the columns of all components."""
+    path = Path(confounds.path)
+    described = path.with_suffix(".json")
+    about = read_sidecar(described) if described.is_file() else {}
+    masks = {name: x.get("Mask") for name, x in about.items() if isinstance(x, dict)}
+    # By number, of which the largest may have three digits.
+    found = sorted(found, key=lambda i: (len(confounds.names[i]), confounds.names[i]))
+    combined = [i for i in found if masks.get(confounds.names[i]) == "combined"]
+    if combined or not found:
+        found = combined
+    # From version 21 on components of single masks are called c_comp_cor and w_comp_cor, and
+    # before 20.2, when the table had another name, the combined mask came first.
+    elif path.name.endswith("_timeseries.tsv") and not confounds.matching("[cw]_comp_cor_*"):
+        raise InputError(
+            f"{described}, which says the mask of each component of {path.name}, is missing or "
+            "does not name the combined mask: put fMRIPrep's file there, or name columns in place "
+            "of the preset 'acompcor'."
+        )
+    return found[:_N_COMPONENTS]
 
 
 def check_n_frames(confounds: Confounds, n_frames: int, run: str | os.PathLike) -> None:
@@ -231,3 +290,7 @@ def _not_found(confounds: Confounds, item: str, pattern: str) -> str:
         f"'{item}' is neither a preset nor a column of {path}: give others with --confounds, such "
         f"as {', '.join(close)}."
     )
+
+
+def _is_pattern(item: str) -> bool:
+    return any(sign in item for sign in "*?[")

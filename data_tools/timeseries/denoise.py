@@ -44,25 +44,12 @@ def denoise(
     Returns:
       (T, X) float32; the input itself if nothing is to do.
     """
-    check_band(highpass, lowpass, tr)
     filtered = highpass is not None or lowpass is not None
     n_frames = len(x_TxX)
     n_confounds = 0 if confounds_TxC is None else confounds_TxC.shape[1]
+    check_denoising(n_frames, tr, n_confounds, highpass, lowpass, name)
     if not (filtered or n_confounds):
         return x_TxX
-    if filtered and n_frames <= _FILTER_PAD:
-        raise InputError(
-            f"{name} has {n_frames} frames, too few to filter: leave it out, or give neither "
-            "--highpass nor --lowpass."
-        )
-    # Two degrees of freedom a frequency, and the mean is none of them.
-    band = (0.5 / tr if lowpass is None else lowpass) - (highpass or 0)
-    n_free = round(2 * band * tr * n_frames) - (highpass is None)
-    if n_confounds >= n_free:
-        raise InputError(
-            f"{name} has {n_frames} frames, of which {n_confounds} confounds and the filter leave "
-            "nothing: give fewer with --confounds, or a wider band."
-        )
     from nilearn.signal import clean  # slow to import, and most runs are not denoised
 
     # Which thread adds what would show in the last bit: stores shall not depend on the cores.
@@ -88,6 +75,32 @@ def denoise(
             y[:, _spread(y) <= _ROUNDING[0] * _spread(x) + _ROUNDING[1] * np.abs(mean)] = 0
             out[:, block] = y + mean
     return out
+
+
+def check_denoising(
+    n_frames: int,
+    tr: float,
+    n_confounds: int,
+    highpass: float | None,
+    lowpass: float | None,
+    name: str,
+) -> None:
+    """Refuses a run that is too short for the filter or for the number of its confounds."""
+    check_band(highpass, lowpass, tr)
+    filtered = highpass is not None or lowpass is not None
+    if filtered and n_frames <= _FILTER_PAD:
+        raise InputError(
+            f"{name} has {n_frames} frames, too few to filter: leave it out, or give neither "
+            "--highpass nor --lowpass."
+        )
+    # Each frequency has two degrees of freedom; the mean is excluded.
+    band = (0.5 / tr if lowpass is None else lowpass) - (highpass or 0)
+    n_free = round(2 * band * tr * n_frames) - (highpass is None)
+    if (filtered or n_confounds) and n_confounds >= n_free:
+        raise InputError(
+            f"{name} has {n_frames} frames, of which {n_confounds} confounds and the filter leave "
+            "nothing: give fewer with --confounds, or a wider band."
+        )
 
 
 def check_band(highpass: float | None, lowpass: float | None, tr: float | None = None) -> None:

@@ -21,10 +21,10 @@ from data_tools.timeseries.confounds import (
     n_dummies,
     select_confounds,
 )
-from data_tools.timeseries.denoise import denoise
+from data_tools.timeseries.denoise import check_denoising, denoise
 from data_tools.timeseries.quality import global_signal_spikes
 from data_tools.timeseries.recipe import Recipe, resolve_tr
-from data_tools.timeseries.resampling import resample
+from data_tools.timeseries.resampling import n_resampled, resample
 from data_tools.timeseries.zscore import mean_and_std, to_float16, zscore
 
 _FRAME_BLOCK = 16  # as much as the cache of a core holds
@@ -82,9 +82,7 @@ def process_run(
     check_mesh(run, space_map, name)
     tr = resolve_tr(run.tr, sidecar_tr, recipe.tr, name)
     target_tr = recipe.target_tr or tr
-    if confounds is not None:
-        check_n_frames(confounds, run.n_frames, name)
-    window = kept_frames(run.n_frames, tr, recipe, confounds, name)
+    window, wanted, _ = plan_frames(run.n_frames, tr, recipe, confounds, name)
     series = run.series(window)
     # What the map does not use can neither spoil a run nor slow it down.
     series[:, ~space_map.kept] = 0
@@ -104,15 +102,8 @@ def process_run(
         "global_spikes": global_signal_spikes(series),
     }
     if confounds is not None:
-        confounds = confounds.part(window)
-        qc |= motion_figures(confounds)
+        qc |= motion_figures(confounds.part(window))
     if recipe.denoises:
-        if recipe.confounds and confounds is None:
-            raise InputError(
-                f"{name} has no table of confounds beside it (*_desc-confounds_timeseries.tsv): "
-                "put it there, or convert without --confounds."
-            )
-        wanted = select_confounds(confounds, recipe.confounds) if recipe.confounds else None
         series = denoise(series, tr, wanted, recipe.highpass, recipe.lowpass, name)
         # A vertex that the confounds explain to the last bit has no data any more.
         sample, lost = space_map.without((std == 0) | (mean_and_std(series)[1] == 0))
@@ -123,7 +114,6 @@ def process_run(
         series = sample(series)
     series, mean, std = zscore(series)
     series = resample(series, tr, target_tr, recipe.kind)
-    recipe.check_length(len(series), target_tr, name)
     hidden = lost if recipe.missing == "record" else np.zeros_like(lost)
     geometry, largest = space_map.geometry, 0.0
     to_patches = geometry.pixels_to_patches
@@ -154,6 +144,33 @@ def check_mesh(
     same = run.n_vertices[: len(space_map.n_vertices)] == space_map.n_vertices
     if not same or space_map.voxels_sha256 not in ("", run.voxels_sha256):
         raise InputError(f"{name} is on {run.grayordinates} and {space_map.refusal(run.space)}")
+
+
+def plan_frames(
+    n_frames: int, tr: float, recipe: Recipe, confounds: Confounds | None, name: str
+) -> tuple[slice, np.ndarray | None, int]:
+    """The frames of a run to take, the regressors of these frames, and the length of the result.
+
+    Raises:
+      InputError: the header or the table of confounds of the run shows that it cannot be converted.
+    """
+    if confounds is not None:
+        check_n_frames(confounds, n_frames, name)
+    window, wanted = kept_frames(n_frames, tr, recipe, confounds, name), None
+    if recipe.confounds:
+        if confounds is None:
+            raise InputError(
+                f"{name} has no table of confounds beside it (*_desc-confounds_timeseries.tsv): "
+                "put it there, or convert without --confounds."
+            )
+        steady = (n_frames - n_dummies(confounds, "auto")) * tr
+        wanted = select_confounds(confounds.part(window), recipe.confounds, steady, True)
+    n_kept, target = window.stop - window.start, recipe.target_tr or tr
+    n_wanted = 0 if wanted is None else wanted.shape[1]
+    check_denoising(n_kept, tr, n_wanted, recipe.highpass, recipe.lowpass, name)
+    n_new = n_kept if target == tr else n_resampled(n_kept, tr, target, recipe.kind)
+    recipe.check_length(n_new, target, name)
+    return window, wanted, n_new
 
 
 def kept_frames(

@@ -57,9 +57,7 @@ def choose_form(form: str, platform: str) -> str:
         raise InputError(f"attention={form!r} is unknown: choose auto, {', '.join(FORMS)}.")
     home = {"splash": "tpu", "cudnn": "gpu"}.get(form, platform)
     if home != platform:
-        raise InputError(
-            f"attention={form} runs on {home} only: choose auto, xla, heads or blocked."
-        )
+        raise InputError(f"attention={form} runs on {home} only: choose another, such as auto.")
     return form
 
 

@@ -18,23 +18,30 @@ from data_tools.convert.releases.bids_files import (
     read_events,
     read_participants,
 )
-from data_tools.errors import InputError, describe_absence
+from data_tools.convert.releases.side_by_side import VERSION_ENTITIES
+from data_tools.errors import InputError
 from data_tools.readers.cifti import is_cifti
 from data_tools.readers.surface_run import hemisphere, other_side, without_hemisphere
-from data_tools.readers.volume_run import is_volume
+from data_tools.readers.volume_run import is_surface_nifti, is_volume
 from data_tools.store.checks import RESERVED
 from data_tools.store.identity import persons, some_of, twins_but_for_case
 
 # How surface time series are named; other files of a tree are passed over.
 _PAIR_ENDINGS = (".func.gii", ".func.gii.gz", "_bold.gii", "_bold.gii.gz", ".mgz", ".mgh")
 _ENDINGS = (
-    *(".dtseries.nii", ".func.gii.gz", ".func.gii", ".gii.gz", ".gii", ".mgz", ".mgh"),
-    *(".nii.gz", ".nii"),
+    *(".dtseries.nii.gz", ".dtseries.nii", ".func.gii.gz", ".func.gii", ".gii.gz", ".gii"),
+    *(".mgz", ".mgh", ".nii.gz", ".nii"),
 )
 # The volumes of a tree that lie in MNI152 space.
 _VOLUMES = re.compile(r"_space-MNI152.*_bold\.nii(\.gz)?$")
-# Entities that tell versions of one run apart rather than runs.
-_VERSION_ENTITIES = frozenset({"hemi", "space", "den", "res", "desc"})
+# How releases with converters of their own lay runs out.
+_RELEASES = {
+    "convert_hcp": re.compile(r"/MNINonLinear/Results/"),
+    "convert_nsd": re.compile(r"/32k_fs_LR/timeseries/timeseries_session\d+_run\d+\."),
+    "convert_ukbb": re.compile(r"_32136_\d+_0\.zip$"),
+}
+# The sidecars of runs, as versions of fMRIPrep and other programs name them.
+_SIDECARS = ("_bold.json", "_bold.dtseries.json", "_bold.func.json")
 # Where FreeSurfer keeps what is no run, as in sourcedata/freesurfer/sub-01/mri/lh.ribbon.mgz.
 _FREESURFER = frozenset({"label", "mri", "surf", "touch"})
 # Densities of fsLR: CIFTI counts grayordinates, GIFTI the vertices of a hemisphere.
@@ -50,7 +57,9 @@ _FIELDS = {"sub": "subject", "ses": "session"} | {
 }
 
 # What a column of participants must not be called in the run table.
-_RESERVED = RESERVED.union(_FIELDS.values(), ("dataset", "qc", "source_tr", "confounds"))
+_RESERVED = RESERVED.union(
+    _FIELDS.values(), ("dataset", "qc", "source_tr", "start_time", "confounds")
+)
 
 
 def find_runs(
@@ -135,7 +144,7 @@ def run_key(name: str) -> str:
     """The name of the run that a file belongs to, without hemisphere, space and format."""
     entities = parse_entities(name)
     if "sub" in entities:
-        kept = (item for item in entities.items() if item[0] not in _VERSION_ENTITIES)
+        kept = (item for item in entities.items() if item[0] not in (*VERSION_ENTITIES, "hemi"))
         return "_".join("-".join(item) for item in kept)
     ending = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
     # CIFTI files and volumes have both hemispheres, whatever they say of left and right.
@@ -148,15 +157,22 @@ def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritan
     if path.is_dir():
         around = Inheritance(path, raw)
         is_run = _VOLUMES.search if volumes else _is_run
-        return {_left(file): around for file in sorted(_walk(path)) if is_run(file.name)}
-    if path.exists():
+        files = sorted(_walk(path))
+        for tool, layout in _RELEASES.items():
+            if any(layout.search(file.as_posix()) for file in files):
+                raise InputError(
+                    f"{path} is laid out as the release that data_tools.{tool} converts: use it, "
+                    "or give single files, or a pattern for them in quotes."
+                )
+        return {_left(file): around for file in files if is_run(file.name)}
+    if os.path.lexists(path):  # reading it says where a link leads to nothing
         return {_left(path): Inheritance(path.parent, raw)}
-    if path.is_symlink():
-        raise InputError(describe_absence(path))
     if not glob.has_magic(str(path)):
         raise InputError(f"{path} does not exist: check the path.")
     found: dict[Path, Inheritance] = {}
     for name in sorted(glob.glob(str(path), recursive=True)):
+        if name.endswith((".tsv", ".json")):  # they lie beside the runs of most patterns
+            continue
         found |= _search(Path(name), raw, volumes)
     return found
 
@@ -198,7 +214,9 @@ def _nothing_in(path: Path, volumes: bool) -> str:
 def _is_run(name: str) -> bool:
     if name.startswith("."):
         return False
-    return is_cifti(name) or (name.lower().endswith(_PAIR_ENDINGS) and hemisphere(name) is not None)
+    if is_cifti(name) or is_surface_nifti(name):
+        return True
+    return name.lower().endswith(_PAIR_ENDINGS) and hemisphere(name) is not None
 
 
 def _left(path: Path) -> Path:
@@ -218,20 +236,24 @@ def _run_files(
     if told := people.get(fields.get("subject")):
         # A column with the name of a field of ours must not take its place.
         fields |= {f"participant_{k}" if k in _RESERVED else k: v for k, v in told.items()}
-    events = around.files(path, "_events.tsv")
-    confounds = [
-        file
-        for ending in ("_timeseries.tsv", "_regressors.tsv")  # of fMRIPrep before 20.2
-        for file in around.files(path, ending, "confounds")
-    ]
+    found, fault = {}, None
+    try:
+        events = around.file(path, "_events.tsv")
+        # The second is of fMRIPrep before 20.2.
+        endings = ("_timeseries.tsv", "_regressors.tsv")
+        found["confounds"] = around.file(path, endings, "confounds", inherited=False)
+        found["outliers"] = around.file(path, "_outliers.tsv", inherited=False)
+    except InputError as error:
+        events, fault = None, str(error)
     return RunFiles(
         run_key(path.name),
         path,
         fields,
         **(VOLUME_READERS if is_volume(path) else {}),
-        read_events=functools.partial(read_events, events[0]) if events else None,
-        confounds=confounds[0] if confounds else None,
-        sidecar_tr=tuple(around.files(path, "_bold.json")),
+        **found,
+        read_events=functools.partial(read_events, events) if events else None,
+        sidecar_tr=tuple(around.files(path, _SIDECARS)),
+        fault=fault,
         people=known,
     )
 

@@ -1,8 +1,8 @@
 """What belongs to a run in a BIDS-like tree: its events, sidecars, confounds and participant.
 
 BIDS lets files be inherited: one whose entities are among those of the run applies to it. We look
-beside the run, in the same place of the dataset that a derivative lies in, and in the directories
-above, up to the top of the dataset and never beyond.
+beside the run, in the same place of the dataset that a derivative lies in (also in its `rawdata`),
+and in the directories above, up to the top of the dataset and never beyond.
 """
 
 import functools
@@ -17,12 +17,24 @@ from data_tools.store.identity import persons
 
 # DATASET/derivatives/fmriprep/sub-01/ses-01/func/FILE
 _LEVELS = 6
+# Entities that are numbers: 1 is 01.
+_INDICES = frozenset({"run", "echo", "flip", "inv", "split", "chunk"})
+# Entities of raw files that derivatives may drop where there is one run, or echoes were combined.
+_DROPPED = frozenset({"run", "echo", "part"})
 
 
 def parse_entities(name: str) -> dict[str, str]:
     """BIDS entities of a file name, in order: "sub-01_task-rest_bold.nii" -> sub, task."""
     pieces = (piece.partition("-") for piece in name.split(".")[0].split("_"))
     return {key: value for key, _, value in pieces if key and value}
+
+
+def compared_entities(name: str) -> dict[str, str]:
+    """The entities of a file name as they compare: numbers without leading zeros."""
+    return {
+        key: value.lstrip("0") or "0" if key in _INDICES and value.isdecimal() else value
+        for key, value in parse_entities(name).items()
+    }
 
 
 class Inheritance:
@@ -48,7 +60,7 @@ class Inheritance:
             if derived or (described and folder.parent.name != "derivatives"):
                 last = i
                 break
-        return above[: last + 1] + ([self._raw] if self._raw else [])
+        return [*above[: last + 1], above[last] / "rawdata", *([self._raw] if self._raw else [])]
 
     def participants(self, run: Path) -> Path | None:
         """The nearest `participants.tsv`."""
@@ -57,29 +69,83 @@ class Inheritance:
                 return folder / "participants.tsv"
         return None
 
-    def files(self, run: Path, ending: str, description: str | None = None) -> list[Path]:
+    def files(
+        self, run: Path, endings: str | tuple[str, ...], description: str | None = None
+    ) -> list[Path]:
         """The files of a kind that apply to a run, first those of most shared entities.
 
-        Of those that share as many, the nearest come first. Their names end in `ending`, such as
-        "_events.tsv"; with a `description`, their entity `desc` must be that, whatever that of the
-        run says.
+        Of those that share as many, the nearest come first. Their names end in one of `endings`,
+        such as "_events.tsv"; with a `description`, their entity `desc` must be that, whatever that
+        of the run says. A file of the subject applies too if it has a number that the name of the
+        run lacks.
         """
-        entities = parse_entities(run.name)
-        place = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
-        found: list[tuple[int, Path]] = []
+        return [path for _, path in self._ranked(run, endings, description)]
+
+    def file(
+        self,
+        run: Path,
+        endings: str | tuple[str, ...],
+        description: str | None = None,
+        *,
+        inherited: bool = True,
+    ) -> Path | None:
+        """The first of `files`, None if there is none; InputError if nothing tells which it is.
+
+        Unless it may be `inherited` by all runs of a task, it has the number of the run.
+        """
+        ranked = self._ranked(run, endings, description)
+        if not inherited and "run" in parse_entities(run.name):
+            ranked = [item for item in ranked if "run" in parse_entities(item[1].name)]
+        if not ranked:
+            return None
+        best, first = ranked[0]
+        # Of files that lack nothing the nearest counts; a number that was dropped may be any.
+        equals = [p for rank, p in ranked if rank == best and (best[1] or p.parent == first.parent)]
+        if len({path.name for path in equals}) > 1:
+            names = " and ".join(path.name for path in equals[:2])
+            raise InputError(
+                f"{names} both fit {run}, so nobody knows which belongs to it: leave one of them, "
+                "or give the run the number that it has there."
+            )
+        return first
+
+    def _ranked(
+        self, run: Path, endings: str | tuple[str, ...], description: str | None
+    ) -> list[tuple[tuple[int, int], Path]]:
+        """Each file of a kind with how few entities it shares with a run, and how many it adds."""
+        entities = compared_entities(run.name)
+        place = [f"{key}-{value}" for key, value in parse_entities(run.name).items()]
+        place = [folder for folder in place if folder.startswith(("sub-", "ses-"))]
+        dropped = _DROPPED - entities.keys()
+        taken = self._numbers_beside(run) if "run" in dropped else frozenset()
+        found: dict[Path, tuple[int, int]] = {}
         for folder in self.directories(run):
             for directory in dict.fromkeys((folder, folder.joinpath(*place, "func"))):
                 for name in self._list(directory):
-                    if not name.endswith(ending):
+                    if not name.endswith(endings):
                         continue
-                    theirs = parse_entities(name)
+                    theirs = compared_entities(name)
                     if description is not None and theirs.pop("desc", None) != description:
                         continue
+                    shared = theirs.items() & entities.items()
+                    added = theirs.keys() - dict(shared).keys()
                     same_task = theirs.get("task") == entities.get("task")
-                    if theirs and same_task and theirs.items() <= entities.items():
-                        found.append((-len(theirs), directory / name))
-        found.sort(key=lambda item: item[0])
-        return list(dict.fromkeys(path for _, path in found))
+                    fits = added <= (dropped if "sub" in theirs else frozenset())
+                    if shared and same_task and fits and theirs.get("run") not in taken:
+                        found[directory / name] = (-len(shared), len(added))
+        return sorted(((rank, path) for path, rank in found.items()), key=lambda item: item[0])
+
+    def _numbers_beside(self, run: Path) -> frozenset[str]:
+        """The numbers of runs of the same task that lie beside one without a number."""
+        subject, own = run.name.partition("_")[0], parse_entities(run.name)
+        kind = run.name.partition(".")[2]
+        others = [
+            compared_entities(name)
+            for name in self._list(run.parent)
+            if name.startswith(f"{subject}_") and name.partition(".")[2] == kind
+        ]
+        same = [x for x in others if all(x.get(k) == own.get(k) for k in ("sub", "ses", "task"))]
+        return frozenset(x["run"] for x in same if "run" in x)
 
 
 def _list(directory: Path) -> Sequence[str]:

@@ -17,13 +17,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nibabel
 import tqdm
-from nibabel.cifti2 import Cifti2Image
 
 from data_tools.convert.raw_run import RunFiles, nothing_found, open_root
 from data_tools.errors import InputError
-from data_tools.readers.cifti import cifti_header, cifti_run
+from data_tools.readers.cifti import cifti_header, cifti_run, unpack_cifti
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun, readable
 from data_tools.store.selection import Chooser
 
@@ -86,9 +84,6 @@ TASKS = {"rfMRI": "rest", "tfMRI": "emotion"}
 _NAME = re.compile(r"(?P<subject>\d+)_32136_(?P<session>\d+)_0\.zip")
 _FOLDER = "surf_fMRI/CIFTIs"
 _TR = 0.735
-_NIFTI_HEADER = nibabel.Nifti2Header.sizeof_hdr
-# That of 91,282 grayordinates has 2 MB.
-_LONGEST_HEADER = 2**26
 # Central directories are small and the files many: what takes time is to wait for the disk.
 _READERS = 8
 
@@ -138,18 +133,16 @@ def find_ukbb_runs(
 
 def read_ukbb_run(path: str | os.PathLike, member: str, *, whole: bool = False) -> SurfaceRun:
     """Reads the run that is a member of an archive; see `cifti.cifti_run`."""
-    data = read_member(path, member)
     with readable(Path(path)):
-        return cifti_run(Cifti2Image.from_bytes(data), str(path), whole)
+        image = unpack_cifti(functools.partial(read_member, path, member), only_header=False)
+        return cifti_run(image, str(path), whole)
 
 
 def read_ukbb_header(path: str | os.PathLike, member: str) -> SurfaceHeader:
     """Reads what the header of such a run tells; only that is decompressed."""
-    start = read_member(path, member, _NIFTI_HEADER)
     with readable(Path(path)):
-        n_bytes = int(nibabel.Nifti2Header(start)["vox_offset"])
-        start = read_member(path, member, min(n_bytes, _LONGEST_HEADER))
-        return cifti_header(Cifti2Image.from_bytes(start), str(path))
+        image = unpack_cifti(functools.partial(read_member, path, member), only_header=True)
+        return cifti_header(image, str(path))
 
 
 def _members(path: Path) -> list[tuple[str, str]]:

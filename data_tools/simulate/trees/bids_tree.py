@@ -155,6 +155,8 @@ def write_fmriprep(directory: Path, study: Study, index: int, task: str, number:
     rng = study.rng("confounds", run.subject.name, task, number)
     table = confound_table(run, rng)
     write_table(folder / f"{run.key}_desc-confounds_timeseries.tsv", table)
+    components = {name: {"Mask": "combined"} for name in table[0] if name.startswith("a_comp_cor")}
+    write_json(folder / f"{run.key}_desc-confounds_timeseries.json", components)
 
 
 def write_tables(directory: Path, study: Study) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from data_tools.convert import conversion
 from data_tools.convert.__main__ import main
+from data_tools.convert.beside import read_sidecar_tr
 from data_tools.convert.convert_command import _check_fields
 from data_tools.convert.pseudonyms import read_salt
-from data_tools.convert.raw_run import RunFiles, sidecar_tr
+from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.releases.bids import describe_runs, find_runs
 from data_tools.errors import InputError
 from data_tools.inspect.__main__ import main as inspect
@@ -194,9 +195,9 @@ def test_a_raw_dataset_elsewhere_and_a_given_table(tmp_path):
     (tmp_path / "raw" / "participants.tsv").write_text("participant_id\tage\nsub-01\t30\n")
     (tmp_path / "later.tsv").write_text("participant_id\tscore\n01\t7\n")
     (alone,) = find_runs([tmp_path / "out"])
-    assert alone.read_events is None and sidecar_tr(alone) is None
+    assert alone.read_events is None and read_sidecar_tr(alone) is None
     (found,) = find_runs([str(tmp_path / "o*")], raw=tmp_path / "raw")
-    assert found.read_events() == [{"onset": 3, "duration": 1}] and sidecar_tr(found) == 1.5
+    assert found.read_events() == [{"onset": 3, "duration": 1}] and read_sidecar_tr(found) == 1.5
     assert found.fields == {"subject": "01", "session": "a", "task": "x", "age": 30}
     (found,) = find_runs([run], tmp_path / "later.tsv", tmp_path / "raw")
     assert found.fields["score"] == 7 and "age" not in found.fields

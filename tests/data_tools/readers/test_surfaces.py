@@ -1,5 +1,8 @@
 """Surface files: each format read back as written, and what is wrong told in one sentence."""
 
+import gzip
+
+import nibabel
 import numpy as np
 import pytest
 
@@ -71,6 +74,32 @@ def test_cifti(tmp_path):
         read_surface_run(path)
 
 
+def test_other_forms_are_read_or_named(tmp_path):
+    left, right = series(0), series(1)
+    plain = tmp_path / "a.dtseries.nii"
+    write_cifti(plain, left, right, drop=100)
+    packed = tmp_path / "b.dtseries.nii.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
+    run = read_surface_run(packed)
+    np.testing.assert_array_equal(run.right, read_surface_run(plain).right)
+    assert_header_tells(run, packed)
+    # FreeSurfer writes series of a surface as NIfTI too.
+    for side, data in zip("lr", (left, right), strict=True):
+        image = nibabel.Nifti1Image(data.T[:, None, None, :].copy(), np.eye(4))
+        image.header.set_zooms((1, 1, 1, 2.0))
+        nibabel.save(image, tmp_path / f"{side}h.f.nii.gz")
+    run = read_surface_run(tmp_path / "lh.f.nii.gz")
+    np.testing.assert_array_equal(run.right, right)
+    assert run.tr == 2.0
+    assert_header_tells(run, tmp_path / "lh.f.nii.gz")
+    plain.write_bytes(plain.read_bytes().replace(b'<CIFTI Version="2.0"', b'<CIFTI Version="1.0"'))
+    packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
+    for path in (plain, packed):
+        for read in (read_surface_run, read_surface_header):
+            with pytest.raises(InputError, match="is CIFTI-1: convert it with `wb_command"):
+                read(path)
+
+
 def test_roi(tmp_path):
     roi = np.arange(N) % 3 > 0
     write_mgz(tmp_path / "lh.roi.mgz", roi[None].astype(np.float32))
@@ -87,6 +116,10 @@ def test_roi(tmp_path):
         ("sub-lh_hemi-L_bold.func.gii", "sub-lh_hemi-R_bold.func.gii", "sub-lh_bold.func.gii"),
         ("100307.L.32k.func.gii", "100307.R.32k.func.gii", "100307.32k.func.gii"),
         ("flat_left.gii.gz", "flat_right.gii.gz", "flat.gii.gz"),
+        ("t_left.R.x.L.func.gii", "t_left.R.x.R.func.gii", "t_left.R.x.func.gii"),
+        ("7.rh_left_L_bold.gii", "7.rh_left_R_bold.gii", "7.rh_left_bold.gii"),
+        ("lh.tap_right.mgz", "rh.tap_right.mgz", "tap_right.mgz"),
+        ("fmcpr.fsaverage.lh.nii.gz", "fmcpr.fsaverage.rh.nii.gz", "fmcpr.fsaverage.nii.gz"),
     ],
 )
 def test_hemispheres_by_name(left, right, bare):
@@ -94,6 +127,7 @@ def test_hemispheres_by_name(left, right, bare):
     assert (other_side(left), other_side(right)) == (right, left)
     assert without_hemisphere(left) == without_hemisphere(right) == bare
     assert hemisphere("sub-01_task-Left2_bold.dtseries.nii") is None
+    assert hemisphere("sub-L_task-left_bold.func.gii") is None  # tasks are no hemispheres
 
 
 def test_a_name_without_a_side_has_no_other_side():

@@ -1,6 +1,7 @@
 """Confounds: read, chosen and regressed; filters; figures of motion."""
 
 import importlib.resources
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from data_tools.errors import InputError
 from data_tools.timeseries.confounds import (
     Confounds,
     check_n_frames,
+    check_patterns,
     frame_figures,
     motion_figures,
     n_dummies,
@@ -109,6 +111,63 @@ def test_simple_is_that_of_nilearn(tmp_path, stem):
     ours = select_confounds(confounds, ["simple"])
     np.testing.assert_allclose(np.sort(ours), np.sort(theirs.to_numpy()))
     assert n_dummies(confounds, "auto") == kept[0]
+
+
+def components_of(tmp_path, name, masks, more=()):
+    """The numbers of the components that acompcor takes of a table of a version of fMRIPrep."""
+    table = {x: v for x, v in fmriprep_table().items() if not x.startswith("a_comp_cor")}
+    noise = np.random.default_rng(3).normal(size=(12, T))
+    table |= {f"a_comp_cor_{i:02d}": x for i, x in enumerate(noise)}
+    table |= dict.fromkeys(more, noise[0])
+    path = write_tsv(tmp_path / name, table)
+    if masks:
+        about = {f"a_comp_cor_{i:02d}": {"Mask": mask} for i, mask in enumerate(masks)}
+        path.with_suffix(".json").write_text(json.dumps(about | {"tcompcor": None}))
+    x = select_confounds(read_confounds(path), ["acompcor"])
+    return [i for i, component in enumerate(noise) if (x == component[:, None]).all(0).any()]
+
+
+@pytest.mark.parametrize(
+    "name, masks, more, taken",
+    [
+        ("a_timeseries.tsv", ["CSF"] * 3 + ["WM"] * 3 + ["combined"] * 6, (), [6, 7, 8, 9, 10]),
+        ("a_regressors.tsv", ["combined"] * 6 + ["CSF"] * 3 + ["WM"] * 3, (), [0, 1, 2, 3, 4]),
+        ("a_regressors.tsv", None, (), [0, 1, 2, 3, 4]),
+        ("a_timeseries.tsv", None, ("c_comp_cor_00", "w_comp_cor_00"), [0, 1, 2, 3, 4]),
+        ("a_timeseries.tsv", ["CSF"] * 6 + ["combined"] * 3 + ["WM"] * 3, (), [6, 7, 8]),
+    ],
+    ids=["20.2", "20.1", "20.1 without JSON", "21", "few"],
+)
+def test_acompcor_takes_the_combined_mask_of_every_version(tmp_path, name, masks, more, taken):
+    assert components_of(tmp_path, name, masks, more) == taken
+
+
+@pytest.mark.parametrize("masks", [None, ["CSF"] * 6 + ["WM"] * 6])
+def test_acompcor_guesses_no_mask(tmp_path, masks):
+    with pytest.raises(InputError, match="a_timeseries.json, which says the mask of each"):
+        components_of(tmp_path, "a_timeseries.tsv", masks)
+
+
+def test_short_runs_have_no_cosines():
+    table = {x: v for x, v in fmriprep_table(60).items() if not x.startswith("cosine")}
+    assert select_confounds(as_confounds(table), ["simple"], seconds=127).shape == (60, 26)
+    with pytest.raises(InputError, match="no column 'cosine\\*', which the preset 'simple'"):
+        select_confounds(as_confounds(table), ["simple"], seconds=128)
+
+
+def test_patterns_may_match_in_other_runs_only(tmp_path):
+    table = fmriprep_table(20)
+    still = {x: v for x, v in table.items() if x != "motion_outlier00"}
+    paths = [write_tsv(tmp_path / f"{i}.tsv", x) for i, x in enumerate((still, table))]
+    wanted = ("csf", "motion_outlier*")
+    check_patterns(wanted, [tmp_path / "not there", *paths])
+    for path, n_columns in zip(paths, (1, 2), strict=True):
+        x = select_confounds(read_confounds(path), wanted, matched_elsewhere=True)
+        assert x.shape == (20, n_columns)
+    with pytest.raises(InputError, match="'motion_outlier\\*' matches no column in the tables"):
+        check_patterns(wanted, paths[:1])
+    with pytest.raises(InputError, match="'motion_outlier00' is neither"):
+        select_confounds(as_confounds(still), ["motion_outlier00"], matched_elsewhere=True)
 
 
 def test_columns_that_say_nothing_are_left_out():
