@@ -208,7 +208,7 @@ def test_bad_runs_are_skipped_with_a_reason(tmp_path, capsys):
     reasons += ("cannot name a file",)
     output = tmp_path / "store"
     assert reasons[0] in fails(capsys, output, f"--input={folder}", "--strict")
-    write_pair(folder, (left, right), "sub-05\\\n\udcff", 1000.0)
+    write_pair(folder, (left, right), "sub-05\\\n", 1000.0)
     convert(f"--input={folder}", f"--output={output}", "--dry-run")
     assert "Runs that cannot be converted: 3" in capsys.readouterr().out
     convert(f"--input={folder}", f"--output={output}")
