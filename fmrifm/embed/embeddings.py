@@ -30,6 +30,7 @@ from fmrifm.probe.features.representations import vector
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.samples import Samples, whole_runs
 from fmrifm.published.open_model import open_model
+from fmrifm.runs.hold import hold
 from fmrifm.runs.provenance import record_start
 
 _FIRST = ("key", "dataset", "subject", "session", "task", "run", "tr", "source_tr", "n_frames")
@@ -96,14 +97,16 @@ def make_table(
         raise InputError("--windows must be 0 (all of them) or more.")
     if output.is_file():
         raise InputError(f"{output} is a file: give a directory.")
-    sources = _open(inputs, output, files, list(convert))
-    for remark in remarks(files, sources):
-        print(f"NOTE: {remark}")
-    asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
-    asked |= {"convert": list(convert), "windows": windows}
-    record_start(output, asked, store_digests(source.store for source in sources))
-    embedded = embed_runs(files, sources, output / "features", with_tokens, windows, _MOST_TOKENS)
-    write_embeddings(output, embedded)
+    with hold(output):
+        sources = _open(inputs, output, files, list(convert))
+        for remark in remarks(files, sources):
+            print(f"NOTE: {remark}")
+        asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
+        asked |= {"convert": list(convert), "windows": windows}
+        record_start(output, asked, store_digests(source.store for source in sources))
+        cache = output / "features"
+        embedded = embed_runs(files, sources, cache, with_tokens, windows, _MOST_TOKENS)
+        write_embeddings(output, embedded)
     return len(embedded.runs)
 
 

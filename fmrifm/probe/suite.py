@@ -45,6 +45,7 @@ from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score
 from fmrifm.probe.scores.metrics import regression
 from fmrifm.probe.scores.permutation import permutation_test
 from fmrifm.published.open_model import open_model
+from fmrifm.runs.hold import hold
 
 # Heads that a seed changes: weights and batches, or the splits that C is chosen by.
 _SEEDED = (*GRID, "logistic")
@@ -75,17 +76,18 @@ def probe(
     parcels = open_parcels(config.data.parcels, splits)
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
     table, first = _Table(config, files, splits), jax.process_index() == 0
-    if first and records:
-        stores = [source.store for source in splits.all_sources]
-        record_probe(output, config, stores + (parcels.stores if parcels else []))
-    for entry in find_entries(config, files, splits, parcels, cache):
-        if first:  # all processes encode, one fits
-            table.add_entry(entry)
-    if first and FINETUNE in config.heads:
-        table.add_finetuned()
-    results = table.results()
-    if first:
-        publish(output, results, table.predictions)
+    with hold(output):
+        if first and records:
+            stores = [source.store for source in splits.all_sources]
+            record_probe(output, config, stores + (parcels.stores if parcels else []))
+        for entry in find_entries(config, files, splits, parcels, cache):
+            if first:  # all processes encode, one fits
+                table.add_entry(entry)
+        if first and FINETUNE in config.heads:
+            table.add_finetuned()
+        results = table.results()
+        if first:
+            publish(output, results, table.predictions)
     return results
 
 

@@ -57,6 +57,7 @@ from fmrifm.probe.results.results import (
 from fmrifm.probe.scores.bootstrap import describe_errors
 from fmrifm.probe.scores.permutation import compare_with_null
 from fmrifm.published.open_model import open_model
+from fmrifm.runs.hold import hold
 
 _SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
 _HEADS = {"classification": "logistic", "regression": "ridge"}
@@ -86,13 +87,14 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
     resolve_representations(config, files)
     cohort = open_cohort(config, files)
     study = _Study(config, files, cohort)
-    record_probe(output, config, [source.store for source in cohort.sources])
-    cache = Path(config.cache_dir) if config.cache_dir else output / "features"
-    for row in _find_rows(config, files, cohort, cache):
-        study.add(row)
-    results = study.results()
-    publish(output, results, study.predictions)
-    write_report(output / "report.html", results, config, files, cohort)
+    with hold(output):
+        record_probe(output, config, [source.store for source in cohort.sources])
+        cache = Path(config.cache_dir) if config.cache_dir else output / "features"
+        for row in _find_rows(config, files, cohort, cache):
+            study.add(row)
+        results = study.results()
+        publish(output, results, study.predictions)
+        write_report(output / "report.html", results, config, files, cohort)
     return results
 
 

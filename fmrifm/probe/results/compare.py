@@ -27,6 +27,7 @@ from fmrifm.probe.results.compare_rows import (
 )
 from fmrifm.probe.results.results import FIGURES
 from fmrifm.probe.scores.bootstrap import compare_paired
+from fmrifm.runs.hold import check_outside_stores
 
 
 def compare(paths: Sequence[str | Path], output: Path) -> str:
@@ -43,6 +44,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> str:
     Raises:
       InputError: a path has no results, or results are damaged or of another version.
     """
+    check_outside_stores(output)
     probes = find_probes(paths)
     rows = name_rows([row for probe in probes for row in read_rows(probe)])
     sections = grouped(rows, lambda row: row.section)

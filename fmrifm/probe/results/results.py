@@ -21,6 +21,7 @@ from fmrifm.probe.samples.samples import Samples
 from fmrifm.probe.samples.splits import Splits
 from fmrifm.runs.config import config_dict
 from fmrifm.runs.provenance import record_start
+from fmrifm.runs.workdir import check_workdir
 
 Results = dict[str, Any]
 # What is told of a metric; those of subjects only where they repeat.
@@ -44,8 +45,7 @@ def describe_probe(config: ConfigDict, step: int | None, classes: np.ndarray | N
 
 def check_output(output: Path, target: str, unit: str, task: str) -> None:
     """Raises InputError if results would replace those of another question, or cannot be there."""
-    if output.is_file():
-        raise InputError(f"{output} is a file: choose another --workdir.")
+    check_workdir(output)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged ones go
         old = json.loads((output / "results.json").read_text())
         asked = (old["target"], old["unit"], old["task"])

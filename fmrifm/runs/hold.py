@@ -1,0 +1,92 @@
+"""One job at a time in a directory, and never in a store.
+
+Two jobs that write to one workdir would delete each other's checkpoints and lines. Locks are those
+of the operating system (flock): they end with their process, even with one that is killed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from data_tools.errors import InputError
+
+LOCK = ".lock"  # the file that is locked, with a note on who has it
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def check_outside_stores(place: str | os.PathLike) -> None:
+    """Raises InputError for a directory that is a store or lies in one: stores do not change."""
+    path = Path(place).resolve()
+    for directory in (path, *path.parents):
+        if (directory / "store.json").is_file():
+            where = "is a store" if directory == path else f"lies in the store {directory}"
+            raise InputError(f"{place} {where}: choose a directory outside of it for the outputs.")
+
+
+@contextlib.contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Holds a directory, made if it is not there, for this job alone.
+
+    Raises:
+      InputError: it is a store, or another job has it, whom the sentence names; on all processes.
+    """
+    check_outside_stores(directory)
+    with contextlib.ExitStack() as stack:
+        taken = jax.process_index() == 0 and not stack.enter_context(_locked(directory))
+        if multihost_utils.broadcast_one_to_all(taken):
+            note = directory / LOCK
+            holder = note.read_text(errors="replace") if note.is_file() else ""
+            raise InputError(
+                f"{directory} is in use by {holder or 'another process'}: wait until that has "
+                "ended, or choose another directory."
+            )
+        yield
+
+
+@contextlib.contextmanager
+def wait_for(directory: Path) -> Iterator[None]:
+    """As `hold`, but waits until no other job has the directory; for the first process of a job."""
+    with _locked(directory) as free:
+        if free:
+            yield
+            return
+    print(f"Waiting for another job that fills {directory}.", file=sys.stderr)
+    with _locked(directory, wait=True):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
+    """Yields whether the lock of a directory is ours."""
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    ours = True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        ours = False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise
+        print(f"No file locks in {directory}: run one job at a time there.", file=sys.stderr)
+    try:
+        if ours:
+            note = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)[:200]})"
+            with contextlib.suppress(OSError):  # a full disk must not refuse what only reads
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, note.encode(errors="replace"), 0)
+        yield ours
+    finally:
+        if ours:  # at once: forked children may keep the file open for longer
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
