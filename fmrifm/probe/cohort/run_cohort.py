@@ -31,7 +31,6 @@ from fmrifm.probe.cohort.cross_fit import (
     learning_curve,
     permuted_scores,
     run_jobs,
-    settled_kind,
 )
 from fmrifm.probe.cohort.folds import check_sites, make_folds
 from fmrifm.probe.cohort.scores import (
@@ -55,7 +54,7 @@ from fmrifm.probe.results.results import (
     record_probe,
 )
 from fmrifm.probe.scores.bootstrap import describe_errors
-from fmrifm.probe.scores.permutation import compare_with_null
+from fmrifm.probe.scores.permutation import compare_with_null, exchange_kind
 from fmrifm.published.open_model import open_model
 from fmrifm.runs.hold import hold
 
@@ -259,7 +258,7 @@ class _Study(Table):
             "metric": truth.metric,
             "majority": self._majority[truth.metric],
             "uniform": None if truth.classes is None else 1 / len(truth.classes),
-            "kind": settled_kind(truth.labels, truth.subjects),
+            "kind": exchange_kind(truth.labels, truth.subjects),
             "permutations": 0,
             "p": None,
             "null_mean": None,

@@ -152,7 +152,9 @@ def _paired_table(rows: list[Row]) -> list[str]:
     for probe, question in asked.items():
         reference = first.setdefault(question, probe)
         for x in paired(reference, probe) if probe != reference else ():
-            difference = f"{x['difference']:+.3f} [{x['low']:+.3f}, {x['high']:+.3f}]"
+            difference = f"{x['difference']:+.3f}"
+            if x["low"] is not None:
+                difference += f" [{x['low']:+.3f}, {x['high']:+.3f}]"
             what = (x["representation"], x["head"], x["split"], x["metric"])
             pair = (names[probe], names[reference])
             body.append([*pair, *what, x["n"], difference, f"{x['p']:.3g}"])
