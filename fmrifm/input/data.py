@@ -16,6 +16,7 @@ from data_tools.spaces.geometry import Geometry
 from data_tools.store.reader import Store, scale_checksum
 from fmrifm.input.augment import Augmentation
 from fmrifm.input.clips import usable_runs
+from fmrifm.input.likeness import find_unlike
 from fmrifm.input.sources import (
     Source,
     check_grid,
@@ -85,6 +86,11 @@ def open_data(config: ConfigDict) -> Data:
         evals[name] = usable_runs(sources, data.num_frames, data.skip_short_runs)
         grid = union_geometry(evals[name])
         check_grid(grid, geometry, f"The eval set '{name}'", "the training data")
+        stores = [source.store for source in train]
+        trained = {"tr": stores[0].tr, "stores": [store.preprocessing for store in stores]}
+        if jax.process_index() == 0:
+            for remark in find_unlike((x.store for x in evals[name]), trained, "this model"):
+                print(f"Eval set '{name}': {remark}")
     if jax.process_index() == 0:
         sources = itertools.chain(train, *evals.values())
         for store in {source.store.path: source.store for source in sources}.values():

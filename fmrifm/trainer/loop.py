@@ -167,7 +167,8 @@ class _Run:
     def first_state(self) -> TrainState:
         if self.config.init_from is None:
             return self.program.initial_state(self.config.seed)
-        state, origin = warm_start(self.program, self.config.init_from)
+        stores = [source.store for source in self.data.train]
+        state, origin = warm_start(self.program, self.config.init_from, stores)
         seen = origin["subjects_seen"] + self.origin["subjects_seen"]
         self.origin = {**origin, "subjects_seen": seen}
         return state
