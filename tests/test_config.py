@@ -43,6 +43,7 @@ def test_every_field_is_read(toy_config, stores, one_device, tmp_path, monkeypat
             dumping.clear()
 
     monkeypatch.setattr(loop, "config_dict", dump_unseen)
+    monkeypatch.setattr("fmrifm.trainer.program.check_numbers", lambda *_: None)
 
     def make_probe(settings, workdir, files):
         scores = training_probe(get_probe_config, settings, workdir, files)

@@ -6,7 +6,7 @@ Letters: R runs, D width, W windows of a run, M tokens of a window.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,10 @@ def make_table(
         raise InputError("--windows must be 0 (all of them) or more.")
     if output.is_file():
         raise InputError(f"{output} is a file: give a directory.")
+    known = is_store(inputs[0])
+    found = open_runs(inputs, output, files) if known else find_runs(inputs)
     with hold(output):
-        sources = _open(inputs, output, files, list(convert))
+        sources = found if known else _convert(found, inputs, output, files, list(convert))
         for remark in remarks(files, sources):
             print(f"NOTE: {remark}")
         asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
@@ -110,14 +112,12 @@ def make_table(
     return len(embedded.runs)
 
 
-def _open(
-    inputs: Sequence[str], output: Path, files: ModelFiles, convert: list[str]
+def _convert(
+    found: Iterable, inputs: Sequence[str], output: Path, files: ModelFiles, convert: list[str]
 ) -> list[Source]:
     """The sources, those of an earlier conversion where it was of the same files."""
     store, note = output / "store", output / "converted.json"
-    if is_store(inputs[0]):
-        return open_runs(inputs, store, files)
-    runs = [(path, path.stat()) for path in sorted({Path(run.path) for run in find_runs(inputs)})]
+    runs = [(path, path.stat()) for path in sorted({Path(run.path) for run in found})]
     listed = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in runs]
     asked = {"flags": convert, "tr": files.preprocessing.get("tr"), "files": listed}
     if is_store(store):

@@ -16,7 +16,7 @@ from fmrifm.probe.features.table_rows import (
     check_pairs,
     split_layer,
 )
-from fmrifm.probe.heads.settings import LOSSES, FinetuneSettings, GridSettings
+from fmrifm.probe.heads.settings import LOSSES, FinetuneSettings, GridSettings, LogisticSettings
 from fmrifm.probe.samples.samples import TASKS, UNITS
 from fmrifm.probe.scores.metrics import CLASSIFICATION
 from fmrifm.runs.config import SEED, check_numbers
@@ -68,6 +68,7 @@ def resolve_probe(config: ConfigDict) -> None:
         },
         _PROBE_RANGES,
     )
+    LogisticSettings(**config.logistic)
     frozen = [head for head in config.heads if head != FINETUNE]
     if not (config.representations and frozen or {*config.baselines} - {"untrained"}):
         if FINETUNE not in config.heads:

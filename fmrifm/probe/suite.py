@@ -28,7 +28,7 @@ from fmrifm.probe.heads.logistic import (
     typical_values,
 )
 from fmrifm.probe.heads.ridge import fit_ridge
-from fmrifm.probe.heads.settings import FinetuneSettings
+from fmrifm.probe.heads.settings import FinetuneSettings, LogisticSettings
 from fmrifm.probe.results.results import (
     Results,
     Table,
@@ -193,7 +193,8 @@ class _Table(Table):
             fitted = fit_grid(entry.head, train, val, splits.n_out, settings, seed)
             hparams, diverged = fitted.hparams, fitted.diverged
         else:
-            fitted, hparams = fit_logistic(train, val, seed)
+            settings = LogisticSettings(**config.logistic)
+            fitted, hparams = fit_logistic(train, val, seed % 2**32, settings)
         values = {name: fitted.predict_values(features[name]) for name in splits.tests}
         return values, hparams, diverged
 
@@ -201,9 +202,10 @@ class _Table(Table):
         names, config = _pool(self.splits), self.config
         x_SxD = np.concatenate([entry.features[name].x_SxD for name in names])
         labels = [self.splits.targets(name) for name in names]
-        return random_splits(
-            x_SxD, np.concatenate(labels), *map(len, labels), config.random_splits, config.seed
-        )
+        settings = LogisticSettings(**config.logistic)
+        sizes, labels = map(len, labels), np.concatenate(labels)
+        n, seed = config.random_splits, config.seed
+        return random_splits(x_SxD, labels, *sizes, n, seed, settings)
 
     def _add(self, name, head, baseline, hparams, values, diverged=0) -> dict:
         samples = self.splits.samples

@@ -268,6 +268,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
     )  # fmt: skip
     # What is only written down is not read.
     monkeypatch.setattr("fmrifm.probe.results.results.config_dict", lambda _: {})
+    monkeypatch.setattr("fmrifm.probe.check_config.check_numbers", lambda *_: None)
     with fields_read(config) as read:
         run_probes(config, tmp_path / "probe")
     # "wait" is for checkpoints.
