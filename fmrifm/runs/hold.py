@@ -42,8 +42,9 @@ def hold(directory: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         taken = jax.process_index() == 0 and not stack.enter_context(_locked(directory))
         if multihost_utils.broadcast_one_to_all(taken):
-            note = directory / LOCK
-            holder = note.read_text(errors="replace") if note.is_file() else ""
+            holder = ""
+            with contextlib.suppress(OSError):  # it may end just now
+                holder = (directory / LOCK).read_text(errors="replace")
             raise InputError(
                 f"{directory} is in use by {holder or 'another process'}: wait until that has "
                 "ended, or choose another directory."
@@ -65,28 +66,42 @@ def wait_for(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
-    """Yields whether the lock of a directory is ours."""
+    """Yields whether the lock of a directory is ours; then the file goes at the end."""
     directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    ours = True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        ours = False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            os.close(handle)
-            raise
-        print(f"No file locks in {directory}: run one job at a time there.", file=sys.stderr)
-    try:
+    path = directory / LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, handle)
+            ours = _lock(handle, wait, directory)
+            # Whoever had it before may have removed the file that we opened.
+            with contextlib.suppress(FileNotFoundError):
+                if not ours or os.stat(path).st_ino == os.fstat(handle).st_ino:
+                    opened = stack.pop_all()
+                    break
+    with opened:
         if ours:
             note = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)[:200]})"
             with contextlib.suppress(OSError):  # a full disk must not refuse what only reads
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, note.encode(errors="replace"), 0)
-        yield ours
-    finally:
-        if ours:  # at once: forked children may keep the file open for longer
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
+        try:
+            yield ours
+        finally:
+            if ours:
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # forked children may keep the file open
+                    fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _lock(handle: int, wait: bool, directory: Path) -> bool:
+    """Locks an open file; returns whether it could. Without locks, jobs run without."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(f"No file locks in {directory}: run one job at a time there.", file=sys.stderr)
+    return True

@@ -25,7 +25,8 @@ def test_a_second_job_in_a_directory_is_refused_by_name(tmp_path):
         pass
     workdir.close()
     with hold(tmp_path / "run"), hold(tmp_path / "run" / "probes"):
-        pass
+        assert (tmp_path / "run" / ".lock").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["probes"]
 
 
 def test_who_waits_comes_after_the_other(tmp_path, capsys):
