@@ -143,6 +143,19 @@ def test_arguments(argument, size):
     assert (options.embed_dim, options.depth, options.num_heads) == SIZES[size][:3]
 
 
+def test_brainmarks_as_an_argument():
+    """Its multipliers are written with two digits."""
+    config = get_probe_config("task21,brainmarks")
+    some = config.grid.lr_multipliers
+    assert len(some) == 49 and some[:5] == (0.02, 0.023, 0.028, 0.033, 0.038)
+    assert some[23:26] == (0.85, 1, 1.2) and some[-3:] == (36, 43, 50)
+    assert config.logistic.protocol == "brainmarks" and config.target == "event:trial_type;task21"
+    assert get_probe_config("age,brainmarks").random_splits == 0
+    assert get_probe_config("task21").logistic.protocol == "fmrifm"
+    with pytest.raises(InputError, match="'x' behind the task"):
+        get_probe_config("task21,x")
+
+
 def test_runlocal_is_small():
     config = load_config(arg="vit_b,runlocal")
     assert config.total_steps == 20 and config.model.size == "d3"
