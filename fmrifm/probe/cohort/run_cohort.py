@@ -246,7 +246,8 @@ class _Study(Table):
             split["sites"] = by_site(truth, repeats, self._sites)
         motion = self._cohort.confound(MOTION)
         if motion is not None and row.head != "majority":
-            split["motion"] = with_motion(truth, repeats.mean, motion.values)
+            people = samples.subjects
+            split["motion"] = with_motion(truth, repeats.mean, motion.values, people)
         if config.curve and row.head != "majority":
             split["curve"] = learning_curve(row, truth, self._folds, config.curve, config.seed)
         return split

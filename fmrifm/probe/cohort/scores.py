@@ -201,8 +201,13 @@ def by_site(truth: Truth, repeats: Repeats, sites: np.ndarray) -> dict[str, dict
     return found
 
 
-def with_motion(truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray) -> dict | None:
+def with_motion(
+    truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray, people: np.ndarray | None = None
+) -> dict | None:
     """Do predictions follow motion? Spearman's correlation over people.
+
+    Args:
+      people: (S,) str, where the subjects of the truth are families, whose labels may differ.
 
     Returns:
       {"rho", "p", "within_rho", "within_p", "class"}: of the predicted number, or of the
@@ -210,7 +215,8 @@ def with_motion(truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray) -> d
       the same with the means of the true classes taken out. p is corrected for the choice among
       classes or numbers (Bonferroni). None where motion is not known or does not vary.
     """
-    names, first, person_S = np.unique(truth.subjects, return_index=True, return_inverse=True)
+    people = truth.subjects if people is None else people
+    names, first, person_S = np.unique(people, return_index=True, return_inverse=True)
     known = np.isfinite(motion_S)
     if known.sum() < 4 or np.ptp(motion_S[known]) == 0:
         return None

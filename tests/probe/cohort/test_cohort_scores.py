@@ -126,6 +126,9 @@ def test_sites_and_motion():
     motion[3] = np.nan  # of one it is not known
     assert with_motion(TRUTH, values, motion)["rho"] > 0.7
     assert with_motion(TRUTH, values, np.full(40, np.nan)) is None
+    # Of families of two, whose labels differ, people are what counts.
+    families = dataclasses.replace(TRUTH, subjects=SUBJECTS[np.arange(40) // 2])
+    assert with_motion(families, values, motion, SUBJECTS) == with_motion(TRUTH, values, motion)
     # The strongest of five classes is no surprise at p = 0.05.
     rng, p = np.random.default_rng(0), []
     truth = dataclasses.replace(TRUTH, labels=np.arange(40) % 5, classes=np.array(list("abcde")))
