@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError
 
-LOCK = ".lock"  # the file that is locked, with a note on who has it
+LOCK = ".in-use"  # the file that is locked, with a note on who has it
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 

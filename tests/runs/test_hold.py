@@ -25,7 +25,7 @@ def test_a_second_job_in_a_directory_is_refused_by_name(tmp_path):
         pass
     workdir.close()
     with hold(tmp_path / "run"), hold(tmp_path / "run" / "probes"):
-        assert (tmp_path / "run" / ".lock").exists()
+        assert (tmp_path / "run" / ".in-use").exists()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["probes"]
 
 
@@ -59,7 +59,7 @@ def test_outputs_in_a_store_are_refused(stores, tmp_path):
                 check(place)
         with pytest.raises(InputError, match=words), hold(place):
             pass
-    assert not (stores["train"] / ".lock").exists()
+    assert not (stores["train"] / ".in-use").exists()
     check_outside_stores(stores["train"].parent / "run")
 
 
