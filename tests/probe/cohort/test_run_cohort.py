@@ -62,7 +62,7 @@ def cohort_config(model, store, arg="", **changes):
 
 @pytest.mark.parametrize(
     "kind, verdict",
-    [("effect", "found"), ("none", "unclear"), ("site", "confounded"), ("motion", "confounded")],
+    [("effect", "found"), ("none", "chance"), ("site", "confounded"), ("motion", "confounded")],
 )
 def test_the_report_says_what_is_there(model, tmp_path, kind, verdict):
     store = write_cohort(tmp_path / "store", kind)
