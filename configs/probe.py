@@ -10,7 +10,8 @@ The argument `task21` takes the published ViT-B and the 21 task conditions of HC
 that `data_tools.import_arrow` makes of the published folder; with --config.data.parcels=STORES,
 those of the same folder in parcels, the connectome is that of the published baseline. Other tasks
 are in TASKS: `sex`, `age`, `nsd`, `subject`, `arrow` (of time), ... `simulated` runs on what
-`data_tools.simulate` makes.
+`data_tools.simulate` makes. With `,brainmarks` behind the task heads are chosen on the splits and
+learning rates of Brainmarks, so that its numbers can be repeated.
 """
 
 from ml_collections import ConfigDict
@@ -68,10 +69,22 @@ TASKS = {
 }
 
 
+# Brainmarks: its seed, its splits, and its multipliers, which have two digits.
+BRAINMARKS = {
+    "seed": 4466,
+    "random_splits": 100,
+    "logistic.protocol": "brainmarks",
+    "grid.lr_multipliers": tuple(float(f"{10 ** (-1.7 + 3.4 * i / 48):.2g}") for i in range(49)),
+}
+
+
 def get_config(arg: str = "") -> ConfigDict:
-    """The configuration of a probe; `arg` is a task of TASKS, or "" for none."""
+    """The configuration of a probe; `arg` is `[TASK][,brainmarks]`, with a task of TASKS."""
+    arg, comma, peer = arg.partition(",")
     if arg not in TASKS:
         raise unknown(f"{arg!r} is no task of this config", filter(None, TASKS))
+    if peer != "brainmarks" * bool(comma):
+        raise unknown(f"{peer!r} behind the task is unknown", ["brainmarks"])
     config = ConfigDict()
 
     config.seed = 0  # of weights, batches, resamples and randomised decompositions
@@ -99,6 +112,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.parcels = ""  # stores of the same runs in parcels, for the connectome; "": patches
     config.data.hrf_delay = 0.0  # seconds from an event's onset to its clip
     config.data.strict = True  # refuse stores of another TR than the model's, or only warn
+
+    config.logistic = ConfigDict()  # of the head logistic
+    config.logistic.class_weight = "none"  # or balanced: samples of rare classes weigh more
+    config.logistic.protocol = "fmrifm"  # or brainmarks: splits for C and random splits as it draws
 
     config.grid = ConfigDict()  # of the trained heads linear, attn and mlp
     config.grid.lr = 3e-4  # learning rate, before its multipliers
@@ -137,4 +154,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finetune.representation = "patch"  # or cls
 
     config.update_from_flattened_dict(TASKS[arg])
+    if peer:
+        config.update_from_flattened_dict(BRAINMARKS)
+        if config.task == "regression":  # has no random splits
+            config.random_splits = 0
     return config

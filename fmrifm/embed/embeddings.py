@@ -6,7 +6,7 @@ Letters: R runs, D width, W windows of a run, M tokens of a window.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from fmrifm.probe.features.representations import vector
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.samples import Samples, whole_runs
 from fmrifm.published.open_model import open_model
+from fmrifm.runs.hold import hold
 from fmrifm.runs.provenance import record_start
 
 _FIRST = ("key", "dataset", "subject", "session", "task", "run", "tr", "source_tr", "n_frames")
@@ -97,27 +98,29 @@ def make_table(
         raise InputError("--windows must be 0 (all of them) or more.")
     if output.is_file():
         raise InputError(f"{output} is a file: give a directory.")
-    sources = _open(inputs, output, files, list(convert))
-    if with_tokens:
-        _check_keys(sources)
-    for remark in remarks(files, sources):
-        print(f"NOTE: {remark}")
-    asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
-    asked |= {"convert": list(convert), "windows": windows}
-    record_start(output, asked, store_digests(source.store for source in sources))
-    embedded = embed_runs(files, sources, output / "features", with_tokens, windows, _MOST_TOKENS)
-    write_embeddings(output, embedded)
+    known = is_store(inputs[0])
+    found = open_runs(inputs, output, files) if known else find_runs(inputs)
+    with hold(output):
+        sources = found if known else _convert(found, inputs, output, files, list(convert))
+        if with_tokens:
+            _check_keys(sources)
+        for remark in remarks(files, sources):
+            print(f"NOTE: {remark}")
+        asked = {"model": model, "input": list(inputs), "tokens": with_tokens}
+        asked |= {"convert": list(convert), "windows": windows}
+        record_start(output, asked, store_digests(source.store for source in sources))
+        cache = output / "features"
+        embedded = embed_runs(files, sources, cache, with_tokens, windows, _MOST_TOKENS)
+        write_embeddings(output, embedded)
     return len(embedded.runs)
 
 
-def _open(
-    inputs: Sequence[str], output: Path, files: ModelFiles, convert: list[str]
+def _convert(
+    found: Iterable, inputs: Sequence[str], output: Path, files: ModelFiles, convert: list[str]
 ) -> list[Source]:
     """The sources, those of an earlier conversion where it was of the same files."""
     store, note = output / "store", output / "converted.json"
-    if is_store(inputs[0]):
-        return open_runs(inputs, store, files)
-    runs = [(path, path.stat()) for path in sorted({Path(run.path) for run in find_runs(inputs)})]
+    runs = [(path, path.stat()) for path in sorted({Path(run.path) for run in found})]
     listed = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in runs]
     asked = {"flags": convert, "tr": files.preprocessing.get("tr"), "files": listed}
     if is_store(store):

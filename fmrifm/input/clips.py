@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from data_tools.errors import InputError, check_choice, check_least
 from fmrifm.input.sources import Source
 
-# Shares are met exactly over so many clips where clips are drawn from a list.
+# Shares are met over about so many clips, up to one of each store, in draws from a list.
 ROUND = 1000
 
 
@@ -210,20 +210,28 @@ class ListSampler:
         empty = [s for s, part in enumerate(self._lists) if not len(part)]
         if empty:
             raise InputError(f"{sources[empty[0]].store.path} has no clip to draw: check events.")
-        share = shares(sources, [len(part) for part in self._lists])
-        ends = np.round(np.cumsum(share) * ROUND).astype(np.int64)
-        self._quota = np.diff(ends, prepend=0)  # clips of each source in a round
+        self._quota = shares(sources, [len(part) for part in self._lists]) * ROUND
+        # Where a store's quota is no whole number, its rounds have one clip more or less, in turns
+        # that begin anywhere: else all small stores would get their clips in the same rounds.
+        self._phase = 0.999 * np.random.default_rng((seed, 3)).random(len(sources))
         self._cache: dict = {}
 
     def draw(self, step: int, batch_size: int) -> Clips:
         """The whole global batch of a step."""
         which_B, run_B, start_B = np.empty((3, batch_size), np.int64)
-        turn_B, slot_B = np.divmod(step * batch_size + np.arange(batch_size), ROUND)
-        for turn in np.unique(turn_B):
-            rows = turn_B == turn
-            source_R, rank_R = self._cached(self._round, int(turn))
-            which_B[rows] = source_R[slot_B[rows]]
-            run_B[rows] = turn * self._quota[which_B[rows]] + rank_R[slot_B[rows]]
+        first = step * batch_size
+        turn = max(0, (first - len(self._lists)) // ROUND)  # not after the round of this slot
+        done = 0
+        while done < batch_size:
+            begin, end = (int(self._drawn(t).sum()) for t in (turn, turn + 1))
+            slot = first + done - begin
+            if slot < end - begin:
+                source_R, place_R = self._cached(self._round, turn)
+                part = slice(slot, slot + batch_size - done)
+                rows = slice(done, done + len(source_R[part]))
+                which_B[rows], run_B[rows] = source_R[part], place_R[part]
+                done = rows.stop
+            turn += 1
         for s, clips in enumerate(self._lists):
             rows = np.flatnonzero(which_B == s)
             epoch, place = np.divmod(run_B[rows], len(clips))  # the ordinal within the source
@@ -233,14 +241,21 @@ class ListSampler:
                 run_B[rows[part]], start_B[rows[part]] = picked.run, picked.start
         return Clips(which_B, run_B, start_B)
 
+    def _drawn(self, turn: int) -> np.ndarray:
+        """(S,) int64: the clips of each source that all rounds before this one draw."""
+        return np.floor(np.round(self._quota * turn + self._phase, 6)).astype(np.int64)
+
     def _round(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
-        """The source of each slot of a round, and how many slots of that source stand before."""
-        source_R = np.repeat(np.arange(len(self._quota)), self._quota)
+        """The source of each slot of a round, and its ordinal among all slots of that source."""
+        before, after = self._drawn(turn), self._drawn(turn + 1)
+        source_R = np.repeat(np.arange(len(before)), after - before)
         np.random.default_rng((self._seed, 1, turn)).shuffle(source_R)
-        rank_R = np.empty(ROUND, np.int64)
-        for s, quota in enumerate(self._quota):
-            rank_R[source_R == s] = np.arange(quota)
-        return source_R, rank_R
+        place_R = np.empty(len(source_R), np.int64)
+        order = np.argsort(source_R, kind="stable")
+        place_R[order] = np.concatenate(
+            [np.arange(*ends) for ends in zip(before, after, strict=True)]
+        )
+        return source_R, place_R
 
     def _epoch(self, source: int, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self._seed, 2, source, epoch))

@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 from data_tools.errors import InputError
 from data_tools.files.block_cache import BlockCache
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.reader import Store
+from data_tools.store.reader import Store, scale_checksum
 from fmrifm.input.augment import Augmentation
 from fmrifm.input.clips import usable_runs
+from fmrifm.input.likeness import find_unlike
 from fmrifm.input.sources import (
     Source,
     check_grid,
@@ -52,10 +53,21 @@ def store_digests(stores: Iterable[Store]) -> dict[str, str]:
 
 
 def store_digest(store: Store) -> str:
-    """A checksum of the geometry of a store and of the frames of its runs."""
+    """A checksum of the geometry of a store and of the frames of its runs, and of their scale."""
     runs = [[run["key"], run["n_frames"], run["crc32"]] for run in store.runs]
-    text = json.dumps([store.meta["geometry_sha256"], runs])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    parts = [[store.meta["geometry_sha256"], runs]]
+    if store.has_scale:  # after the first part, which is all that earlier versions recorded
+        parts.append([scale_of(store, r) for r in range(len(store.runs))])
+    texts = [json.dumps(part).encode() for part in parts]
+    return "-".join(hashlib.sha256(text).hexdigest()[:16] for text in texts)
+
+
+def scale_of(store: Store, run: int) -> int | None:
+    """A checksum of the mean and deviation of a run before z-scoring: read if not recorded."""
+    if not store.has_scale:
+        return None
+    recorded = store.runs[run].get("scale_crc32")
+    return scale_checksum(*store.scale(run)) if recorded is None else recorded
 
 
 def open_data(config: ConfigDict) -> Data:
@@ -74,6 +86,11 @@ def open_data(config: ConfigDict) -> Data:
         evals[name] = usable_runs(sources, data.num_frames, data.skip_short_runs)
         grid = union_geometry(evals[name])
         check_grid(grid, geometry, f"The eval set '{name}'", "the training data")
+        stores = [source.store for source in train]
+        trained = {"tr": stores[0].tr, "stores": [store.preprocessing for store in stores]}
+        if jax.process_index() == 0:
+            for remark in find_unlike((x.store for x in evals[name]), trained, "this model"):
+                print(f"Eval set '{name}': {remark}")
     if jax.process_index() == 0:
         sources = itertools.chain(train, *evals.values())
         for store in {source.store.path: source.store for source in sources}.values():

@@ -35,6 +35,7 @@ RANGES = {
     **dict.fromkeys(("in_chans", "pca_norm_nc"), (1, inf)),
     **dict.fromkeys(("depth", "decoder_depth", "reg_tokens"), (0, inf)),
     **dict.fromkeys(("pred_edge_pad", "mask_patch_size", "gauss_sigma"), (0, inf)),
+    "head_init_scale": (0, inf),
     **dict.fromkeys(("mask_ratio", "pred_mask_ratio", "drop_path_rate"), (0, 1)),
 }
 DIVISORS = (

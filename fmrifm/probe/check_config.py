@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError, check_least
+from data_tools.errors import InputError
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.cohort.confound_removal import REMOVALS
 from fmrifm.probe.cohort.folds import SCHEMES
@@ -16,19 +16,37 @@ from fmrifm.probe.features.table_rows import (
     check_pairs,
     split_layer,
 )
-from fmrifm.probe.heads.settings import LOSSES, FinetuneSettings, GridSettings
+from fmrifm.probe.heads.settings import LOSSES, FinetuneSettings, GridSettings, LogisticSettings
 from fmrifm.probe.samples.samples import TASKS, UNITS
 from fmrifm.probe.scores.metrics import CLASSIFICATION
+from fmrifm.runs.config import SEED, check_numbers
 
 FINETUNE = "finetune"
 _COHORT_BASELINES = ("confounds", "connectome", "pca", "input", "untrained", "majority")
 RUNS = ("once", "last", "every")
 FEWEST_PERMUTATIONS = 20  # with fewer no p is below 0.05
-_AT_LEAST = {"n_seeds": 1, "random_splits": 0}
-_COHORT_AT_LEAST = _AT_LEAST | {
-    "permutations": 0, "pictures": 0, "data.windows": 0, "splits.folds": 2, "splits.repeats": 1,
-    "splits.inner": 2,
-}  # fmt: skip
+_RANGES = {
+    SEED: "seed",
+    "[1, inf)": "n_seeds",
+    "[0, inf)": "random_splits quantiles",
+    "(-inf, inf)": "bins data.hrf_delay",
+}
+_COHORT_RANGES = {
+    "[0, inf)": "permutations pictures data.windows",
+    "[1, inf)": "splits.repeats",
+    "[2, inf)": "splits.folds splits.inner",
+    "(0, 1)": "curve",
+}
+_PROBE_RANGES = {
+    "[1, inf)": "grid.batch_size grid.epochs grid.updates finetune.rank finetune.batch_size "
+    "finetune.accumulation finetune.epochs",
+    "[0, inf)": "wait grid.weight_decay grid.weight_decay_multipliers grid.warmup_epochs "
+    "grid.inner finetune.weight_decay finetune.steps_per_epoch finetune.warmup_epochs "
+    "finetune.delay_epochs",
+    "(0, inf)": "grid.lr grid.lr_multipliers grid.clip_norm finetune.lr finetune.alpha "
+    "finetune.head_lr_factor",
+    "[0, 1)": "grid.dropout finetune.dropout",
+}
 
 
 def resolve_probe(config: ConfigDict) -> None:
@@ -48,8 +66,9 @@ def resolve_probe(config: ConfigDict) -> None:
             "grid.metric": (CLASSIFICATION, [config.grid.metric]),
             "grid.regression_loss": (LOSSES[1:], [config.grid.regression_loss]),
         },
-        _AT_LEAST,
+        _PROBE_RANGES,
     )
+    LogisticSettings(**config.logistic)
     frozen = [head for head in config.heads if head != FINETUNE]
     if not (config.representations and frozen or {*config.baselines} - {"untrained"}):
         if FINETUNE not in config.heads:
@@ -79,7 +98,7 @@ def resolve_cohort(config: ConfigDict) -> None:
             "splits.scheme": (SCHEMES, [config.splits.scheme]),
             "confounds.remove": (REMOVALS, [config.confounds.remove]),
         },
-        _COHORT_AT_LEAST,
+        _COHORT_RANGES,
     )
     if not config.representations:
         raise InputError("Nothing is to be fitted: give representations.")
@@ -87,8 +106,6 @@ def resolve_cohort(config: ConfigDict) -> None:
         raise InputError(
             f"permutations must be {FEWEST_PERMUTATIONS} or more to tell anything, or 0 for none."
         )
-    if not all(0 < share < 1 for share in config.curve):
-        raise InputError("curve has shares between 0 and 1, such as (0.25, 0.5).")
     if config.splits.scheme == "site" and config.confounds.remove == "combat":
         raise InputError(
             "ComBat cannot learn of a site that is left out: set confounds.remove=regress or "
@@ -103,7 +120,7 @@ def _split_words(config: ConfigDict, *names: str) -> None:
 
 
 def _check_choices(
-    config: ConfigDict, baselines: Iterable[str], choices: dict, at_least: dict[str, int]
+    config: ConfigDict, baselines: Iterable[str], choices: dict, ranges: dict[str, str]
 ) -> None:
     """Raises InputError where the fields of all probes make no sense, or one of the choices."""
     choices = {
@@ -121,9 +138,8 @@ def _check_choices(
     for name in ("representations", "heads", "baselines"):
         if name in choices and len({*config[name]}) < len(config[name]):
             raise InputError(f"{name} names one twice: leave it out once.")
-    for name, least in at_least.items():
-        *path, field = name.split(".")
-        check_least(name, (config[path[0]] if path else config)[field], least)
+    for intervals in (_RANGES, ranges):
+        check_numbers(config, intervals)
     if config.random_splits and config.task == "regression":
         raise InputError("random_splits are of logistic regression: set it to 0.")
     if not config.model:

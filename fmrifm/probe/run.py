@@ -9,13 +9,15 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, describe_os_error
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.check_config import resolve_probe
 from fmrifm.probe.results.results import Results, describe_results, main_metric
 from fmrifm.probe.suite import open_probe, probe
 from fmrifm.runs.checkpoint import find_checkpoint, list_steps, restore_meta
 from fmrifm.runs.export import export_checkpoint
+from fmrifm.runs.hold import hold
+from fmrifm.runs.workdir import check_workdir
 
 _POLL = 5.0  # seconds
 
@@ -82,30 +84,40 @@ def training_probe(
     open_probe(config, files)
 
     def scores(files: ModelFiles) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as cache:
-            own = config.copy_and_resolve_references()
-            # Weights of a step are never asked for again. Several processes must share a place.
-            several = jax.process_count() > 1
-            own.cache_dir = str(workdir / "probes" / "features") if several else cache
-            try:
-                output = workdir / "probes" / f"step-{files.step:08d}"
-                results = probe(own, output, files, records=False)
-            except InputError as error:
-                print(f"The model of step {files.step} was not probed: {error}")
-                return {}
-            if several and jax.process_index() == 0:  # the others are done with them
-                shutil.rmtree(own.cache_dir)
-        if not results["results"]:
+        try:
+            return _scores(config, workdir, files)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, OSError):
+                reason = describe_os_error(error)
+            else:
+                name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+                reason = f"{name}{error}"
+            print(f"The model of step {files.step} was not probed: {reason}")
             return {}
-        metric = main_metric(results)
-        return {
-            f"probe/{row['representation']}_{row['head']}/{name}/{metric}": figures[metric]["value"]
-            for row in results["results"]
-            for name, figures in ((n, split["metrics"]) for n, split in row["splits"].items())
-            if metric in figures
-        }
 
     return scores
+
+
+def _scores(config: ConfigDict, workdir: Path, files: ModelFiles) -> dict[str, float]:
+    """The scores that `training_probe` returns, on the first process."""
+    with tempfile.TemporaryDirectory() as cache:
+        own = config.copy_and_resolve_references()
+        # Weights of a step are never asked for again. Several processes must share a place.
+        several = jax.process_count() > 1
+        own.cache_dir = str(workdir / "probes" / "features") if several else cache
+        output = workdir / "probes" / f"step-{files.step:08d}"
+        results = probe(own, output, files, records=False)
+        if several and jax.process_index() == 0:  # the others are done with them
+            shutil.rmtree(own.cache_dir)
+    if not results["results"]:
+        return {}
+    metric = main_metric(results)
+    return {
+        f"probe/{row['representation']}_{row['head']}/{name}/{metric}": figures[metric]["value"]
+        for row in results["results"]
+        for name, figures in ((n, split["metrics"]) for n, split in row["splits"].items())
+        if metric in figures
+    }
 
 
 def _show(results: Results) -> None:
@@ -114,6 +126,12 @@ def _show(results: Results) -> None:
 
 
 def _probe_every(config: ConfigDict, output: Path) -> None:
+    check_workdir(output)
+    with hold(output):
+        _probe_steps(config, output)
+
+
+def _probe_steps(config: ConfigDict, output: Path) -> None:
     done, waited = set(), 0.0
     while True:
         new = [step for step in list_steps(config.model) if step not in done]

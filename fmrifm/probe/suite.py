@@ -28,7 +28,7 @@ from fmrifm.probe.heads.logistic import (
     typical_values,
 )
 from fmrifm.probe.heads.ridge import fit_ridge
-from fmrifm.probe.heads.settings import FinetuneSettings
+from fmrifm.probe.heads.settings import FinetuneSettings, LogisticSettings
 from fmrifm.probe.results.results import (
     Results,
     Table,
@@ -45,6 +45,7 @@ from fmrifm.probe.scores.bootstrap import compare_paired, describe_errors, score
 from fmrifm.probe.scores.metrics import regression
 from fmrifm.probe.scores.permutation import permutation_test
 from fmrifm.published.open_model import open_model
+from fmrifm.runs.hold import hold
 
 # Heads that a seed changes: weights and batches, or the splits that C is chosen by.
 _SEEDED = (*GRID, "logistic")
@@ -75,17 +76,18 @@ def probe(
     parcels = open_parcels(config.data.parcels, splits)
     cache = Path(config.cache_dir) if config.cache_dir else output / "features"
     table, first = _Table(config, files, splits), jax.process_index() == 0
-    if first and records:
-        stores = [source.store for source in splits.all_sources]
-        record_probe(output, config, stores + (parcels.stores if parcels else []))
-    for entry in find_entries(config, files, splits, parcels, cache):
-        if first:  # all processes encode, one fits
-            table.add_entry(entry)
-    if first and FINETUNE in config.heads:
-        table.add_finetuned()
-    results = table.results()
-    if first:
-        publish(output, results, table.predictions)
+    with hold(output):
+        if first and records:
+            stores = [source.store for source in splits.all_sources]
+            record_probe(output, config, stores + (parcels.stores if parcels else []))
+        for entry in find_entries(config, files, splits, parcels, cache):
+            if first:  # all processes encode, one fits
+                table.add_entry(entry)
+        if first and FINETUNE in config.heads:
+            table.add_finetuned()
+        results = table.results()
+        if first:
+            publish(output, results, table.predictions)
     return results
 
 
@@ -191,7 +193,8 @@ class _Table(Table):
             fitted = fit_grid(entry.head, train, val, splits.n_out, settings, seed)
             hparams, diverged = fitted.hparams, fitted.diverged
         else:
-            fitted, hparams = fit_logistic(train, val, seed)
+            settings = LogisticSettings(**config.logistic)
+            fitted, hparams = fit_logistic(train, val, seed % 2**32, settings)
         values = {name: fitted.predict_values(features[name]) for name in splits.tests}
         return values, hparams, diverged
 
@@ -199,9 +202,10 @@ class _Table(Table):
         names, config = _pool(self.splits), self.config
         x_SxD = np.concatenate([entry.features[name].x_SxD for name in names])
         labels = [self.splits.targets(name) for name in names]
-        return random_splits(
-            x_SxD, np.concatenate(labels), *map(len, labels), config.random_splits, config.seed
-        )
+        settings = LogisticSettings(**config.logistic)
+        sizes, labels = map(len, labels), np.concatenate(labels)
+        n, seed = config.random_splits, config.seed
+        return random_splits(x_SxD, labels, *sizes, n, seed, settings)
 
     def _add(self, name, head, baseline, hparams, values, diverged=0) -> dict:
         samples = self.splits.samples

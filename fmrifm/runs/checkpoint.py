@@ -35,7 +35,8 @@ class TrainState:
       step: int32, updates done.
       params: float32 tree.
       opt_state: the optimizer's tree.
-      first_bad_step: int32, the first update whose loss or gradient was not finite, else -1.
+      first_bad_step: int32, the first update whose loss, gradient or result was not finite, else
+        -1.
     """
 
     step: jax.Array
@@ -128,7 +129,13 @@ class Checkpoints:
             self._manager.save(step, args=args, force=True)
 
     def restore(self, abstract: TrainState) -> TrainState:
-        """The newest state, laid out as `abstract` (shapes with shardings) says."""
+        """The newest state, laid out as `abstract` (shapes with shardings) says.
+
+        Raises:
+          InputError: it is damaged, or of another model.
+        """
+        with _opened(self._directory / str(self.latest_step)) as opened:
+            _check_stored(*opened, abstract.params)
         return self._restore(state=ocp.args.StandardRestore(abstract)).state
 
     def meta(self) -> dict:
@@ -228,14 +235,19 @@ def restore_params(path: str | os.PathLike, abstract_params: Any) -> Any:
     """
     wanted = {"params": abstract_params}
     with _opened(path) as (manager, step):
-        stored = manager.item_metadata(step).state.tree["params"]
-        check_shapes(stored, abstract_params, f"{manager.directory}/{step}")
+        _check_stored(manager, step, abstract_params)
         args = ocp.args.PyTreeRestore(
             wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
             partial_restore=True,
         )
         return manager.restore(step, args=ocp.args.Composite(state=args)).state["params"]
+
+
+def _check_stored(manager: ocp.CheckpointManager, step: int, abstract_params: Any) -> None:
+    """Raises InputError unless a checkpoint is of the model with these parameters."""
+    stored = manager.item_metadata(step).state.tree["params"]
+    check_shapes(stored, abstract_params, f"{manager.directory}/{step}")
 
 
 def check_shapes(stored: dict, wanted: dict, where: str) -> None:

@@ -1,6 +1,8 @@
-"""The config of a run: as plain values, compared with that of an earlier start."""
+"""The config of a run: its numbers checked, as plain values, compared with an earlier start's."""
 
 import json
+from collections.abc import Mapping
+from math import inf
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
@@ -19,6 +21,28 @@ BEFORE = {
     "data.window": 0,
     "data.clips_per_window": 1,
 }
+
+
+SEED = "[0, 4294967295]"  # what the generators of NumPy and scikit-learn take
+
+
+def check_numbers(config: ConfigDict, ranges: Mapping[str, str]) -> None:
+    """Raises InputError for a number, or one of a list, outside its interval; NaN is in none.
+
+    Args:
+      ranges: interval such as "(0, 1]" -> the fields that lie in it, in one text; None passes.
+    """
+    for interval, names in ranges.items():
+        low, high = map(float, interval[1:-1].split(","))
+        ends = [low] * (interval[0] == "[") + [high] * (interval[-1] == "]")
+        least = interval[0] == "[" and high == inf
+        wanted = f"be {low:g} or more" if least else f"lie in {interval}"
+        for name in names.split():
+            section, _, field = name.rpartition(".")
+            found = (config[section] if section else config)[field]
+            for value in found if isinstance(found, tuple | list) else (found,):
+                if not (value is None or low < value < high or value in ends):
+                    raise InputError(f"{name}={value} must {wanted}: change it.")
 
 
 def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
@@ -46,7 +70,7 @@ def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
     changes += [
         f"the contents of {path}"
         for path, digest in current["stores"].items()
-        if saved["stores"].get(path, digest) != digest
+        if not digest.startswith(saved["stores"].get(path, digest))
     ]
     if not changes:
         return

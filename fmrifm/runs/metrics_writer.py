@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -111,14 +112,23 @@ class MetricsWriter:
             self._wandb.finish()
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line cut off by a kill is left out."""
-    lines = []
-    for line in Path(path).read_text().split("\n"):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+def read_metrics(path: Path, *fields: str) -> list[dict]:
+    """The lines with a step, and these fields, of a metrics.jsonl; others are left out.
+
+    A kill may cut off the last line. Others are damaged only by disks and people: that is reported.
+    """
+    lines, damaged = [], []
+    *whole, last = Path(path).read_bytes().split(b"\n")
+    for number, text in enumerate([*whole, last], 1):
+        with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
+            line = json.loads(text)
+            if isinstance(line, dict) and line.keys() >= {"step", *fields}:
+                lines.append(line)
+                continue
+        if text.strip() and number <= len(whole):
+            damaged.append(str(number))
+    if damaged:
+        print(f"{path}: left out damaged lines ({', '.join(damaged[:5])}).", file=sys.stderr)
     return lines
 
 

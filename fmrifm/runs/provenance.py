@@ -56,6 +56,9 @@ def record_start(
     """
     workdir.mkdir(parents=True, exist_ok=True)
     starts = read_starts(workdir)
+    if not starts and (workdir / FILE).exists():
+        os.replace(workdir / FILE, workdir / f"{FILE}.damaged")
+        print(f"{workdir / FILE} is damaged: it is kept as {FILE}.damaged.")
     git, diff = source_state()
     if git is not None:
         git = {**git, "diff": _keep_diff(workdir, starts, diff)}

@@ -4,6 +4,7 @@ Orbax writes checkpoints into buckets itself. All else is appended to or replace
 cannot do: it is written to a local mirror, and copied into the bucket by the first process.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from data_tools.files.atomic import write_bytes
 from data_tools.files.remote import file_system, is_absence, is_url, remote_errors
 from data_tools.store.checks import refuse_inside_store
 from fmrifm.runs.checkpoint import as_path
+from fmrifm.runs.hold import hold
 from fmrifm.runs.metrics_writer import read_metrics
 
 CHECKPOINTS = "checkpoints"
@@ -223,13 +225,26 @@ class Workdir(Mirror):
         super().__init__(str(path), mirror_of(str(path)) if is_url(path) else path)
         self.checkpoints = path / CHECKPOINTS
         self._copies = False
+        self._held = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Makes the directory; from a bucket comes what an earlier start left there."""
+        """Makes the directory and holds it; from a bucket comes what an earlier start left there.
+
+        Raises:
+          InputError: another job has it.
+        """
+        # Beside a mirror, which may be moved aside.
+        held = Path(f"{self.local}.held") if is_url(self.place) else self.local
+        self._held.enter_context(hold(held))
         if is_url(self.place) and jax.process_index() == 0:
             self.fetch()
             self._copies = True
         self.local.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """As of a mirror; then another job may have the directory."""
+        with self._held:
+            super().close()
 
     def check_shared(self, wanted_by: str) -> None:
         """Raises InputError where several processes do not all have the files."""

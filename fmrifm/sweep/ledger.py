@@ -21,6 +21,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
+from data_tools.store.checks import refuse_inside_store
 from fmrifm.sweep.sweep_file import Experiment, Sweep
 
 PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
@@ -172,6 +173,7 @@ def _lock(handle: int, kind: int, path: Path) -> bool:
 
 def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
     """Begins a sweep in a workdir, or goes on with the one that is there, which may have grown."""
+    refuse_inside_store(workdir, "--workdir")
     workdir = Path(workdir)
     points = [dataclasses.asdict(experiment) for experiment in sweep.experiments]
     plan = {

@@ -105,7 +105,7 @@ def _compare_stores(then: Mapping[str, str]) -> Iterator[str]:
     intact = 0
     for path, digest in then.items():
         try:
-            if store_digest(Store(path)) == digest:
+            if store_digest(Store(path)).startswith(digest):
                 intact += 1
             else:
                 yield f"The store {path} has other contents now."

@@ -54,7 +54,8 @@ class Account:
         Args:
           step: how many steps the state has that this start goes on from.
         """
-        lines = read_metrics(path) if path.exists() else []
+        fields = ("time", "start", "event", "seconds")
+        lines = read_metrics(path, *fields) if path.exists() else []
         if lines:
             last = lines[-1]
             self.starts = last["start"] + 1

@@ -27,7 +27,7 @@ from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.goodput import STEPS, Account
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
-from fmrifm.trainer.program import Program
+from fmrifm.trainer.program import Program, check_config
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite
 from fmrifm.trainer.summary import describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
@@ -63,7 +63,8 @@ def train(
 
     Raises:
       InputError: bad config, store or workdir; nothing has been written then.
-      NonFiniteError: the loss or gradient was not finite; the last good checkpoint is intact.
+      NonFiniteError: the loss, gradient or parameters were not finite; the last good checkpoint is
+        intact.
     """
     run = _Run(config, workdir, make_probe, profile, began)
     with StopSignal() as stop:
@@ -79,6 +80,7 @@ class _Run:
     def __init__(self, config: ConfigDict, workdir, make_probe, profile, began):
         """Checks and opens everything and writes nothing; arguments as of `train`."""
         self.config, self.account = config, Account(began)
+        check_config(config)
         check_workdir(workdir)
         self.workdir = Workdir(workdir)
         local, steps = self.workdir.local, parse_profile(profile, config.total_steps)
@@ -143,6 +145,8 @@ class _Run:
         if not evaluated:
             with self.account.spent("evaluation"):
                 self.evaluate(state, first_step)
+            if self.is_probed(first_step):
+                self.run_probe(state, first_step)
         state, stopped = self.loop(state, first_step, stop)
         with self.account.spent("checkpoint"):
             self.checkpoints.wait()
@@ -163,7 +167,8 @@ class _Run:
     def first_state(self) -> TrainState:
         if self.config.init_from is None:
             return self.program.initial_state(self.config.seed)
-        state, origin = warm_start(self.program, self.config.init_from)
+        stores = [source.store for source in self.data.train]
+        state, origin = warm_start(self.program, self.config.init_from, stores)
         seen = origin["subjects_seen"] + self.origin["subjects_seen"]
         self.origin = {**origin, "subjects_seen": seen}
         return state
@@ -222,12 +227,15 @@ class _Run:
                         self.profile.close()
                     # First, so that metrics are complete up to a checkpoint. Who is told to stop
                     # may have seconds left: then it is made when the run continues.
+                    probe = evaluate and not stopped and self.is_probed(step)
                     if evaluate and not stopped:
                         with account.spent("evaluation"):
                             save |= self.evaluate(state, step)
-                    if save:
+                    if save or probe:
                         with account.spent("checkpoint"):
                             self.save(state, step, evaluated=not (evaluate and stopped))
+                    if probe:
+                        self.run_probe(state, step)
                     throughput.restart()
                 if stopped:
                     break
@@ -256,9 +264,6 @@ class _Run:
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Scores the evaluation sets; returns whether this is the best step so far."""
         values = self.evaluator(state.params, step)
-        every = self.config.probe.every
-        if self.probe is not None and (step % every == 0 or step == self.config.total_steps):
-            values |= self.probe(self.model(state))
         if values and self.first_host:
             self.write(step, values)
             losses = {k: v for k, v in values.items() if k.endswith("/loss")}
@@ -272,6 +277,19 @@ class _Run:
         self.best = {"set": name, "step": step, "loss": loss}
         self.checkpoints.keep_best(step)
         return True
+
+    def is_probed(self, step: int) -> bool:
+        every = self.config.probe.every
+        return self.probe is not None and (step % every == 0 or step == self.config.total_steps)
+
+    def run_probe(self, state: TrainState, step: int) -> None:
+        """Probes the model of a step once that is saved: what kills a probe costs no step."""
+        with self.account.spent("checkpoint"):
+            self.checkpoints.wait()
+        with self.account.spent("evaluation"):
+            values = self.probe(self.model(state))
+        if values and self.first_host:
+            self.write(step, values)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self.metrics.write(step, values)

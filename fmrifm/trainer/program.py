@@ -28,6 +28,7 @@ from fmrifm.model.objective import Objective
 from fmrifm.model.options import options_from_config
 from fmrifm.published.space_geometry import load_components
 from fmrifm.runs.checkpoint import TrainState
+from fmrifm.runs.config import SEED, check_numbers
 from fmrifm.trainer.mesh import (
     RULES,
     batch_sharding,
@@ -49,17 +50,27 @@ from fmrifm.trainer.step import (
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+# Sections with classes of their own (model, augment, mesh) are checked there.
+RANGES = {
+    SEED: "seed",
+    "[1, inf)": "batch_size total_steps log_every checkpoint_every keep_checkpoints "
+    "data.num_frames data.requests data.clips_per_window optim.accumulation",
+    "[0, inf)": "eval_every keep_every figures probe.every data.eval_clips data.stride data.window "
+    "data.threads data.workers model.patch optim.warmup_steps optim.weight_decay optim.clip_norm",
+    "(0, inf)": "data.cache_gb optim.lr optim.base_lr",
+    "[0, 1)": "optim.b1 optim.b2",
+    "(-inf, inf)": "data.hrf_delay",
+}
+
+
 def check_config(config: ConfigDict) -> None:
     """Raises InputError for numbers that make no sense."""
-    counts = ("batch_size", "total_steps", "log_every", "checkpoint_every", "keep_checkpoints")
-    least = dict.fromkeys(counts, 1) | {"eval_every": 0, "figures": 0}
-    least |= {"data.num_frames": 1, "data.eval_clips": 0, "data.stride": 0, "model.patch": 0}
-    least |= {"data.requests": 1, "data.window": 0, "data.clips_per_window": 1}
-    for name, bound in least.items():
-        section, _, field = name.rpartition(".")
-        value = (config[section] if section else config)[field]
-        if value < bound:
-            raise InputError(f"{name}={value} must be at least {bound}.")
+    check_numbers(config, RANGES)
+    if config.optim.warmup_steps > config.total_steps:
+        raise InputError(
+            f"optim.warmup_steps={config.optim.warmup_steps} exceeds "
+            f"total_steps={config.total_steps}: lower it."
+        )
     check_choice("compute_dtype", config.compute_dtype, DTYPES)
 
 

@@ -112,7 +112,9 @@ def make_update(
             updates = jax.lax.with_sharding_constraint(updates, shardings)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
         # A non-finite step changes nothing but the mark; reading the mark is the host's business.
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        # Parameters too: finite gradients become infinite steps where Adam's state overflows.
+        finite = [jnp.isfinite(x).all() for x in (loss, norm, *jax.tree.leaves(params))]
+        good = jnp.stack(finite).all()
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
             (params, opt_state),

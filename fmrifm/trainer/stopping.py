@@ -19,7 +19,7 @@ STOPPED_EXIT_CODE = 75  # the sysexits code for "try again": the same command co
 
 
 class NonFiniteError(InputError):
-    """The loss or a gradient was not finite."""
+    """The loss, a gradient or a new parameter was not finite."""
 
 
 def non_finite(
@@ -48,9 +48,9 @@ def non_finite(
     named = bad or keys
     kept = f"checkpoint {checkpoint} is intact" if checkpoint else "no checkpoint exists yet"
     return NonFiniteError(
-        f"The loss or gradient of step {step + 1} was not finite, from runs {', '.join(named[:4])}"
-        f"{' ...' if len(named) > 4 else ''} (all in {path.name}); {kept}: leave out damaged runs "
-        "or lower optim.lr."
+        f"The loss, gradient or parameters of step {step + 1} were not finite, from runs "
+        f"{', '.join(named[:4])}{' ...' if len(named) > 4 else ''} (all in {path.name}); {kept}: "
+        "leave out damaged runs or lower optim.lr."
     )
 
 

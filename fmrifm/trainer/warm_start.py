@@ -1,9 +1,13 @@
 """How a run starts: checks on resuming, and warm starts from other weights."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.store.reader import Store
+from fmrifm.input.likeness import find_other_settings, find_unlike
 from fmrifm.input.sources import check_grid, mask_problem
 from fmrifm.model.mae import param_shapes
 from fmrifm.model.options import ModelOptions
@@ -20,11 +24,14 @@ from fmrifm.trainer.mesh import replicated
 from fmrifm.trainer.program import Program
 
 
-def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
+def warm_start(
+    program: Program, path: str, stores: Sequence[Store] = ()
+) -> tuple[TrainState, dict]:
     """A fresh state around the weights of a checkpoint, or of anything that names a model.
 
     Args:
       path: a checkpoint or its workdir, or what `fmrifm.from_pretrained` takes.
+      stores: to train on; in what they are unlike those of the model is printed.
 
     Returns:
       The state, and where those weights come from (see `origin_of`).
@@ -36,9 +43,11 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
         except InputError as error:
             raise InputError(f"init_from: {error}") from error
         options, geometry, origin = files.options, files.geometry, origin_of(vars(files))
+        trained = files.preprocessing
     else:
         meta = restore_meta(path)
         (options, geometry), origin = model_of(meta), origin_of(meta)
+        trained = meta.get("preprocessing", {})
     check_grid(program.cut, geometry, "The training data", f"The model {path}")
     params = dict(files.params if checkpoint is None else _restore(program, path, options))
     given = params.pop("target_norm", {}).get("components")
@@ -54,6 +63,10 @@ def warm_start(program: Program, path: str) -> tuple[TrainState, dict]:
         changes = [f"{n} {x} -> {here[n]}" for n, x in vars(options).items() if x != here[n]]
         if changes:
             print(f"Model options that change from there: {', '.join(changes)}.")
+        for remark in find_unlike(stores, trained, path):
+            print(remark)
+        for remark in find_other_settings(program.config.data, trained, path):
+            print(remark)
     return program.state_with_params(params), origin
 
 

@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_tools.errors import InputError
-from fmrifm.input.clips import ListSampler, RandomSampler, list_clips, pick_evenly, usable_runs
-from fmrifm.input.sources import parse_sources
+from fmrifm.input.clips import (
+    Clips,
+    ListSampler,
+    RandomSampler,
+    list_clips,
+    pick_evenly,
+    usable_runs,
+)
+from fmrifm.input.sources import Source, parse_sources
 from tests.conftest import write_toy_store
 
 FRAMES = 16
@@ -76,6 +83,24 @@ def test_listed_clips_come_once_an_epoch_and_in_their_shares(stores):
     np.testing.assert_array_equal(
         table(ListSampler(sources, clips, seed=1).draw(41, 50)), stream[41 * 50 : 42 * 50]
     )
+
+
+@pytest.mark.parametrize(
+    "sizes, shares",
+    [([40, 100_000], None), ([7, 7], [0.0004, 0.9996]), ([3] * 1500, None), ([5], None)],
+)
+def test_every_store_of_a_list_is_drawn_by_its_share(sizes, shares):
+    sources = [Source(None, None, share) for share in shares or [None] * len(sizes)]
+    source = np.repeat(np.arange(len(sizes)), sizes)
+    clips = Clips(source, np.zeros_like(source), np.arange(len(source)))
+    sampler, n, batch = ListSampler(sources, clips, seed=2), 40, 500
+    drawn = [sampler.draw(step, batch) for step in range(n)]
+    count = np.bincount(np.concatenate([some.source for some in drawn]), minlength=len(sizes))
+    wanted = np.array(shares or sizes) / np.sum(shares or sizes) * n * batch
+    assert np.abs(count - wanted).max() <= 1.5  # the last round may be cut anywhere
+    assert all((source[some.start] == some.source).all() for some in drawn)
+    again = ListSampler(sources, clips, seed=2).draw(n - 1, batch)
+    np.testing.assert_array_equal(table(again), table(drawn[-1]))
 
 
 def test_event_clips_start_at_onset_plus_delay(stores):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs.probe import get_config
 from data_tools.errors import InputError
@@ -73,6 +74,23 @@ def probed(make_config, finished, tmp_path_factory):
 @pytest.fixture
 def quick_poll(monkeypatch):
     monkeypatch.setattr(strategies, "_POLL", 0.05)
+
+
+@pytest.mark.parametrize("error", [
+    InputError("no sample"), OSError(28, "No space left", "/x"), ValueError("infs"), MemoryError(),
+    SystemExit(3),
+])  # fmt: skip
+def test_no_probe_ends_a_training(error, monkeypatch, tmp_path, capsys):
+    def probe(*_, **__):
+        raise error
+
+    monkeypatch.setattr(strategies, "probe", probe)
+    monkeypatch.setattr(strategies, "open_probe", lambda *_: None)
+    settings = ConfigDict({"task": "", "representations": ("cls",), "train": "", "val": "",
+                           "test": ""})  # fmt: skip
+    scores = training_probe(get_config, settings, tmp_path, None)
+    assert scores(SimpleNamespace(step=4)) == {}
+    assert "The model of step 4 was not probed: " in capsys.readouterr().out
 
 
 def steps_of(output) -> list[str]:

@@ -268,6 +268,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
     )  # fmt: skip
     # What is only written down is not read.
     monkeypatch.setattr("fmrifm.probe.results.results.config_dict", lambda _: {})
+    monkeypatch.setattr("fmrifm.probe.check_config.check_numbers", lambda *_: None)
     with fields_read(config) as read:
         run_probes(config, tmp_path / "probe")
     # "wait" is for checkpoints.
@@ -311,7 +312,7 @@ def test_several_test_splits_in_a_folder(model, tmp_path, monkeypatch):
         ({"representations": ("cls", "cls")}, "representations names one twice"),
         ({"heads": ("finetune",), "finetune__mode": "lroa"}, "mode='lroa' is unknown"),
         ({"heads": ("attn",), "grid__epochs": 4}, "warmup_epochs"),
-        ({"heads": ("attn",), "grid__epochs": 0}, "grid.epochs must be 1 or more"),
+        ({"heads": ("attn",), "grid__epochs": 0}, "grid.epochs=0 must be 1 or more"),
         (
             {"heads": ("finetune",), "unit": "run", "target": "run:subject"},
             "takes single clips, not a run",

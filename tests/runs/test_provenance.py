@@ -135,6 +135,15 @@ def test_an_installed_package_asks_no_git(tmp_path, monkeypatch):
     assert read_starts(tmp_path / "run")[0]["git"] is None
 
 
+def test_a_damaged_file_is_kept_beside_the_new_one(tmp_path):
+    record_start(tmp_path, {}, {})
+    damaged = (tmp_path / "provenance.json").read_bytes()[:-9]
+    (tmp_path / "provenance.json").write_bytes(damaged)
+    record_start(tmp_path, {}, {})
+    assert len(read_starts(tmp_path)) == 1
+    assert (tmp_path / "provenance.json.damaged").read_bytes() == damaged
+
+
 def test_the_command(monkeypatch):
     assert provenance._command() is None
     # What a fresh process of ours, `python -m`, and its children have.

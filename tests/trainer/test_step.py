@@ -1,14 +1,18 @@
 """The step: the same numbers on every layout, and nothing lost to a bad batch."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from data_tools.errors import InputError
 from fmrifm.input.data import open_data
 from fmrifm.model.files import to_reference
+from fmrifm.model.targets import LossSums
 from fmrifm.trainer.mesh import make_mesh, sharded_share, to_devices
+from fmrifm.trainer.optimizer import make_optimizer, make_schedule
 from fmrifm.trainer.program import Program
+from fmrifm.trainer.step import init_state, make_update
 
 STEPS = 5
 
@@ -100,6 +104,24 @@ def test_bad_batch_changes_nothing_but_the_mark(toy_config, one_device):
         assert np.isfinite(leaf).all()
     early = run_steps(toy_config(), jax.devices()[:1], spoil=0)[1]
     assert early.first_bad_step == 0  # later good steps do not clear it
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"b2": 1.0}, {"b1": 1.0}, {"lr": np.inf}, {"lr": np.nan}, {"weight_decay": np.inf}],
+)
+def test_parameters_that_are_not_finite_are_not_kept(changes):
+    """Gradient and loss are finite here."""
+    optim = {"name": "adamw", "b1": 0.9, "b2": 0.95, "weight_decay": 0.05, "lr": 1e-3} | changes
+    tx, schedule = make_optimizer(optim), make_schedule(optim["lr"], 1, 10)
+    one = jnp.float32(1)
+    state = init_state({"w": {"kernel": jnp.ones((2, 2))}}, tx)
+    update = jax.jit(make_update(tx, schedule, 1.0))
+    for _ in range(3):
+        state, metrics = update(state, {"w": {"kernel": jnp.ones((2, 2))}}, LossSums(one, one, one))
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.opt_state))]
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert (metrics["first_bad_step"] >= 0) == bool(changes)
 
 
 def test_bfloat16_stays_close(toy_config, one_device):

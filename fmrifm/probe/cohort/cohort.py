@@ -16,12 +16,12 @@ from data_tools.store.selection import group_subjects
 from fmrifm.input.sources import Source, parse_sources
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.cohort.confound_removal import Confound, association, read_confounds
-from fmrifm.probe.cohort.cross_fit import settled_kind
 from fmrifm.probe.cohort.scores import Repeats, Truth
 from fmrifm.probe.features.encode import are_within
 from fmrifm.probe.samples.compatibility import check_compatible, clip_length
 from fmrifm.probe.samples.samples import Samples, whole_runs
 from fmrifm.probe.samples.splits import Splits, label_samples
+from fmrifm.probe.scores.permutation import exchange_kind
 
 COHORT = "cohort"  # the one set of its `splits`
 _MOST_UNUSED = 2  # times as many clips as have a label are encoded at most
@@ -142,7 +142,7 @@ def describe(confound: Confound, cohort: Cohort) -> dict[str, Any]:
     if classes is not None:
         parts |= {name: labels == name for name in classes.tolist()}
     subjects = cohort.samples.subjects
-    is_trait = settled_kind(labels, subjects) == "across"
+    is_trait = exchange_kind(cohort.splits.targets(COHORT), subjects) == "across"
     return {
         "name": confound.name,
         "label": confound.label,

@@ -31,6 +31,7 @@ _INTERVALS = {
     "corrected": "by the corrected resampled t-test of Nadeau and Bengio, since folds share most "
     "of those they learn from",
     "subjects": "over resampled people, with predictions as they are",
+    "few": "by t over people, with predictions as they are; none where all are equal",
 }
 _MEANINGS = {  # the first that a name begins with
     "patch_connectome": "which places of the cortex go together in what the model makes of them.",
@@ -151,8 +152,10 @@ def _text(value: float | None, form: str = ".3f") -> str:
 def _difference(results: Results, v: dict) -> list[str]:
     unit = 100 if results["classes"] else 1
     digits, word = (0, " points") if results["classes"] else (2, "")
-    value, low, high = (f"{unit * v[x]:+.{digits}f}" for x in ("difference", "low", "high"))
-    return [f"{value} ({low} to {high}){word}", f"{v['p']:.3f}"]
+    told = [x for x in ("difference", "low", "high") if v[x] is not None]
+    value, *ends = (f"{unit * v[x]:+.{digits}f}" for x in told)
+    interval = f" ({' to '.join(ends)})" if ends else ""
+    return [f"{value}{interval}{word}", f"{v['p']:.3f}"]
 
 
 def _name(row: dict) -> str:

@@ -161,14 +161,12 @@ Deal = Callable[[np.ndarray], list[Fold]]  # folds of labels
 def permuted_scores(row: Row, truth: Truth, deal: Deal, n: int, seed: int) -> np.ndarray:
     """(N,) main metric of one repeat for arrangements of the labels, folds and choices made anew.
 
-    Where most groups have one label, whole groups exchange theirs (of a group with several, the
-    commonest counts); else labels are exchanged within groups. Arrangements that cannot be dealt
-    into folds are left out.
+    Labels are exchanged as in `permutation_test`, the groups being its subjects. Arrangements that
+    cannot be dealt into folds are left out.
     """
     first, place_S = distinct_rows(truth.labels)
-    drawn = exchange(
-        settled(place_S, truth.subjects), truth.subjects, n, np.random.default_rng(seed)
-    )
+    kind, rng = exchange_kind(truth.labels, truth.subjects), np.random.default_rng(seed)
+    drawn = exchange(place_S, truth.subjects, kind, n, rng)
     arranged = (dataclasses.replace(truth, labels=truth.labels[first[p]]) for p in drawn)
     work = (
         joblib.delayed(_score)(row.features[0], some, deal, row.prepare, seed + k)
@@ -176,21 +174,6 @@ def permuted_scores(row: Row, truth: Truth, deal: Deal, n: int, seed: int) -> np
     )
     scores = np.array(run_jobs(work, n, f"chance of {row.name}", "labelling"))
     return scores[np.isfinite(scores)]
-
-
-def settled(label_S: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(S,) int labels, the commonest of its group for each where most groups have one only."""
-    group_S = np.unique(groups, return_inverse=True)[1]
-    counts_GxK = np.zeros((group_S.max() + 1, label_S.max() + 1), int)
-    np.add.at(counts_GxK, (group_S, label_S), 1)
-    several = (counts_GxK > 0).sum(1) > 1
-    return label_S if several.mean() > 0.5 else counts_GxK.argmax(1)[group_S]
-
-
-def settled_kind(labels: np.ndarray, groups: np.ndarray) -> str:
-    """How `permuted_scores` exchanges labels: "within" groups, or "across" them."""
-    place_S = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
-    return exchange_kind(settled(place_S, groups), groups)
 
 
 def _score(x_SxD, truth: Truth, deal: Deal, prepare, seed: int) -> float:

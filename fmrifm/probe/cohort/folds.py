@@ -141,11 +141,11 @@ def _deal(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> li
     strata = _strata(labels, min(_QUANTILES, len(names) // n_folds))
     tested = np.empty(len(groups), int)
     if (strata == strata[first][group_S]).all():  # a trait: exact shares
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed % 2**32)
         for k, (_, test) in enumerate(folds.split(names, strata[first])):
             tested[np.isin(group_S, test)] = k
     else:
-        folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+        folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed % 2**32)
         for k, (_, test) in enumerate(folds.split(strata, strata, groups)):
             tested[test] = k
     return [

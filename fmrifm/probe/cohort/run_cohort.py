@@ -31,7 +31,6 @@ from fmrifm.probe.cohort.cross_fit import (
     learning_curve,
     permuted_scores,
     run_jobs,
-    settled_kind,
 )
 from fmrifm.probe.cohort.folds import check_sites, make_folds
 from fmrifm.probe.cohort.scores import (
@@ -55,8 +54,9 @@ from fmrifm.probe.results.results import (
     record_probe,
 )
 from fmrifm.probe.scores.bootstrap import describe_errors
-from fmrifm.probe.scores.permutation import compare_with_null
+from fmrifm.probe.scores.permutation import compare_with_null, exchange_kind
 from fmrifm.published.open_model import open_model
+from fmrifm.runs.hold import hold
 
 _SHARES = (0.6, 0.2, 0.2)  # of random splits: to train, to validate, to test
 _HEADS = {"classification": "logistic", "regression": "ridge"}
@@ -86,13 +86,14 @@ def run_cohort(config: ConfigDict, output: Path, files: ModelFiles | None = None
     resolve_representations(config, files)
     cohort = open_cohort(config, files)
     study = _Study(config, files, cohort)
-    record_probe(output, config, [source.store for source in cohort.sources])
-    cache = Path(config.cache_dir) if config.cache_dir else output / "features"
-    for row in _find_rows(config, files, cohort, cache):
-        study.add(row)
-    results = study.results()
-    publish(output, results, study.predictions)
-    write_report(output / "report.html", results, config, files, cohort)
+    with hold(output):
+        record_probe(output, config, [source.store for source in cohort.sources])
+        cache = Path(config.cache_dir) if config.cache_dir else output / "features"
+        for row in _find_rows(config, files, cohort, cache):
+            study.add(row)
+        results = study.results()
+        publish(output, results, study.predictions)
+        write_report(output / "report.html", results, config, files, cohort)
     return results
 
 
@@ -245,7 +246,8 @@ class _Study(Table):
             split["sites"] = by_site(truth, repeats, self._sites)
         motion = self._cohort.confound(MOTION)
         if motion is not None and row.head != "majority":
-            split["motion"] = with_motion(truth, repeats.mean, motion.values)
+            people = samples.subjects
+            split["motion"] = with_motion(truth, repeats.mean, motion.values, people)
         if config.curve and row.head != "majority":
             split["curve"] = learning_curve(row, truth, self._folds, config.curve, config.seed)
         return split
@@ -257,7 +259,7 @@ class _Study(Table):
             "metric": truth.metric,
             "majority": self._majority[truth.metric],
             "uniform": None if truth.classes is None else 1 / len(truth.classes),
-            "kind": settled_kind(truth.labels, truth.subjects),
+            "kind": exchange_kind(truth.labels, truth.subjects),
             "permutations": 0,
             "p": None,
             "null_mean": None,

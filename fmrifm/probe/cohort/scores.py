@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from fmrifm.probe.cohort.folds import Fold
-from fmrifm.probe.scores.bootstrap import compare_paired, score
+from fmrifm.probe.scores.bootstrap import BOUNDS, FEWEST_SUBJECTS, compare_paired, score
 from fmrifm.probe.scores.metrics import classification, regression
 
 _FEWEST = 2  # folds that have a score
@@ -94,7 +94,8 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
       {metric: {"value", "std", "low", "high", "interval"}}: "corrected" intervals are those of
       Nadeau & Bengio, by t; where folds lack classes or are too few, or one sample is all that
       there is of a fold, "subjects" are those of resamples of people (of samples where each has
-      one), for which the predictions are what they are: so it is of numbers, too.
+      one), for which the predictions are what they are: so it is of numbers, too. Of fewer than
+      five people, "few" are those of t over people, None where they are as good as equal.
     """
     found = [[truth.measure(v) for v in of_seed] for of_seed in repeats.values]
     scores, guesses, about = {}, repeats.mean, {}
@@ -102,20 +103,22 @@ def score_repeats(truth: Truth, repeats: Repeats, seed: int) -> dict[str, dict[s
         about = {"scores_SxK": guesses, "classes": np.arange(truth.n_out)}
         guesses = guesses.argmax(1)
     resampled = score(truth.labels, guesses, seed=seed, subjects=truth.subjects, **about)
+    few = len(np.unique(truth.subjects)) < FEWEST_SUBJECTS
     for name in (name for name, first in found[0][0].items() if np.isfinite(first)):
         value = float(np.nanmean([[one[name] for one in some] for some in found]))
-        spread = fold_spread(*_fold_scores(truth, repeats, name))
+        spread = None if few else fold_spread(*_fold_scores(truth, repeats, name))
         if spread is not None:
             kind, (std, reach) = "corrected", spread
             low, high = value - reach, value + reach
         else:
-            kind, other = "subjects", resampled[name]
+            kind, other = "few" if few else "subjects", resampled[name]
             prefix = "subject_" if "subject_low" in other else ""
             std, low, high = (other[prefix + x] for x in ("std", "low", "high"))
-            shift = value - other["value"]
-            low, high = low + shift, high + shift
-        least = {"r2": -np.inf, "pearson": -1.0}.get(name, 0.0)
-        low, high = float(max(low, least)), float(min(high, 1.0))
+            if low is not None:
+                low, high = (end + value - other["value"] for end in (low, high))
+        if low is not None:
+            least, most = BOUNDS.get(name, (0.0, 1.0))
+            low, high = float(max(low, least)), float(min(high, most))
         scores[name] = {"value": value, "std": std, "low": low, "high": high, "interval": kind}
     return scores
 
@@ -150,7 +153,7 @@ def compare_rows(truth: Truth, a: Repeats, b: Repeats, seed: int) -> dict[str, f
     scores_a, shares_J = _fold_scores(truth, a, name)
     scores_b, _ = _fold_scores(truth, b, name)
     spread = fold_spread(scores_a - scores_b, shares_J)
-    if spread is None:
+    if spread is None or len(np.unique(truth.subjects)) < FEWEST_SUBJECTS:
         told = [x.mean if truth.classes is None else x.mean.argmax(1) for x in (a, b)]
         return compare_paired(truth.labels, *told, truth.subjects, name, seed)
     difference = float(np.mean(scores_a - scores_b))
@@ -198,16 +201,22 @@ def by_site(truth: Truth, repeats: Repeats, sites: np.ndarray) -> dict[str, dict
     return found
 
 
-def with_motion(truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray) -> dict | None:
+def with_motion(
+    truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray, people: np.ndarray | None = None
+) -> dict | None:
     """Do predictions follow motion? Spearman's correlation over people.
+
+    Args:
+      people: (S,) str, where the subjects of the truth are families, whose labels may differ.
 
     Returns:
       {"rho", "p", "within_rho", "within_p", "class"}: of the predicted number, or of the
       probability of the class (named) where it is the strongest, for two classes the second; and
-      the same with the means of the true classes taken out. None where motion is not known or does
-      not vary.
+      the same with the means of the true classes taken out. p is corrected for the choice among
+      classes or numbers (Bonferroni). None where motion is not known or does not vary.
     """
-    names, first, person_S = np.unique(truth.subjects, return_index=True, return_inverse=True)
+    people = truth.subjects if people is None else people
+    names, first, person_S = np.unique(people, return_index=True, return_inverse=True)
     known = np.isfinite(motion_S)
     if known.sum() < 4 or np.ptp(motion_S[known]) == 0:
         return None
@@ -216,14 +225,16 @@ def with_motion(truth: Truth, values_SxK: np.ndarray, motion_S: np.ndarray) -> d
         _mean_by(person_S[known], x[known], len(names))[keep] for x in (*values_SxK.T, motion_S)
     ]
     *scores, motion = means
-    columns = range(len(scores)) if len(scores) != 2 else [1]
+    # Of two classes one probability tells the other.
+    columns = [1] if truth.classes is not None and len(scores) == 2 else range(len(scores))
     best = max(columns, key=lambda k: abs(_rho(scores[k], motion)[0]))
     rho, p = _rho(scores[best], motion)
-    found = {"rho": rho, "p": p}
+    found = {"rho": rho, "p": min(1.0, len(columns) * p)}
     if truth.classes is not None:
         label = truth.labels[first][keep]
         parts = [x - _mean_by(label, x, len(truth.classes))[label] for x in (scores[best], motion)]
-        found["within_rho"], found["within_p"] = _rho(*parts)
+        found["within_rho"], p = _rho(*parts)
+        found["within_p"] = min(1.0, len(columns) * p)
         found["class"] = str(truth.classes[best])
     return found
 

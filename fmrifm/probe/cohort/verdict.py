@@ -9,6 +9,9 @@ _SMALL = 25  # people of a class, below which a score says little
 _UNEVEN = 2.0  # times as many of one class as of another
 _FEW_SITES = 5
 FOUND, PARTLY, CONFOUNDED, CHANCE = "found", "partly", "confounded", "chance"
+UNCLEAR = "unclear"
+# From which on a result is of use: of the way from a guess to perfection, or r2.
+_USEFUL, _USEFUL_R2 = 0.4, 0.1
 
 
 def metric_name(results: Results) -> str:
@@ -27,8 +30,10 @@ def outcome(results: Results, row: dict) -> dict:
 
 
 def figure(results: Results, row: dict) -> str:
-    """Such as "72% (58% to 86%)"."""
+    """Such as "72% (58% to 86%)", of too few people "72% (no interval)"."""
     some = outcome(results, row)["metrics"][results["metric"]]
+    if some["low"] is None:
+        return f"{number(results, some['value'])} (no interval)"
     value, low, high = (number(results, some[x]) for x in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
@@ -45,7 +50,14 @@ def is_found(results: Results, row: dict) -> bool:
         return False
     if some["chance"]["p"] is not None:
         return some["chance"]["p"] < _SIGNIFICANT
-    return some["metrics"][results["metric"]]["low"] > chance_level(results)
+    low = some["metrics"][results["metric"]]["low"]
+    return low is not None and low > chance_level(results)
+
+
+def useful_level(results: Results) -> float:
+    """The least value of the main metric that would be of use, 70 % of two classes."""
+    chance = chance_level(results)
+    return chance + _USEFUL * (1 - chance) if results["classes"] else _USEFUL_R2
 
 
 def p_text(p: float) -> str:
@@ -61,8 +73,9 @@ def answer(results: Results) -> dict[str, str]:
     """The answer of the first row to the question.
 
     Returns:
-      {"verdict", "text"}: "found"; "chance"; "confounded", where the confounds alone do as well;
-      "partly", where they are above chance and the model is better.
+      {"verdict", "text"}: "found"; "chance"; "unclear", where the row is not above chance but its
+      interval holds values of use; "confounded", where the confounds alone do as well; "partly",
+      where they are above chance and the model is better.
     """
     row, confounds = results["results"][0], find_row(results, "confounds")
     some = outcome(results, row)
@@ -74,8 +87,22 @@ def answer(results: Results) -> dict[str, str]:
     if results["config"]["confounds"]["remove"] != "none":
         scored += "; what confounds explain had been taken out of its features"
     if not is_found(results, row):
-        text = f"No. From {row['representation']} the model does not tell {what}: {scored}."
-        return {"verdict": CHANCE, "text": " ".join([text, *_others(results, confounds)])}
+        high = some["metrics"][results["metric"]]["high"]
+        useful = number(results, useful_level(results))
+        if high is None or high >= useful_level(results):
+            verdict = UNCLEAR
+            text = (
+                f"No evidence either way. From {row['representation']} the model is not shown to "
+                f"tell {what}: {scored}. Values of {useful} and above, which would be of use, are "
+                "not ruled out: ask more people."
+            )
+        else:
+            verdict = CHANCE
+            text = (
+                f"No. From {row['representation']} the model does not tell {what}: {scored}. The "
+                f"interval rules out values of {useful} and above, which would be of use."
+            )
+        return {"verdict": verdict, "text": " ".join([text, *_others(results, confounds)])}
     if confounds is None or not is_found(results, confounds):
         text = f"Yes. From {row['representation']} the model tells {what}: {scored}."
         if confounds is not None:

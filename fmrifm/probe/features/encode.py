@@ -6,6 +6,7 @@ killed job continues; several processes each encode their share into the same fi
 clips of a batch, C clips in all, M tokens, V values of a token, D width, R registers.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -23,11 +24,13 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
+from fmrifm.input.data import scale_of
 from fmrifm.input.preprocess import Tokens
 from fmrifm.input.sources import Source, union_geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.features.clip_encoder import ClipBatches, ClipEncoder, run_batches
 from fmrifm.probe.samples.samples import Samples
+from fmrifm.runs.hold import wait_for
 from fmrifm.trainer.mesh import make_mesh
 
 BATCH_PER_DEVICE = 16
@@ -128,6 +131,8 @@ def fingerprint(
     for s, r in sorted({*zip(clips.source.tolist(), clips.run.tolist(), strict=True)}):
         run = sources[s].store.runs[r]
         sha.update(f"{s}/{r}/{run['key']}/{run['crc32']}/{run.get('missing')}".encode())
+        if files.preprocessing.get("no_coord_normalize"):
+            sha.update(f"/{scale_of(sources[s].store, r)}".encode())
     for array in (clips.source, clips.run, clips.start, samples.n_frames_C):
         sha.update(np.ascontiguousarray(array, np.int64).data)
     sha.update(b"" if samples.reversed_C is None else np.packbits(samples.reversed_C).data)
@@ -165,6 +170,16 @@ class _Program:
 
 
 def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> None:
+    """Makes arrays, unless another job that has the same cache makes them meanwhile."""
+    first = jax.process_index() == 0
+    with wait_for(directory) if first else contextlib.nullcontext():
+        _sync("features locked")
+        kinds = [kind for kind in kinds if not (directory / f"{kind}.npy").is_file()]
+        if kinds:
+            _fill_alone(directory, kinds, program, name)
+
+
+def _fill_alone(directory: Path, kinds: list[str], program: _Program, name: str) -> None:
     """Writes arrays, this process its share of the rows, and publishes them when all are done."""
     n_hosts, host = jax.process_count(), jax.process_index()
     half = directory / f"partial-{'-'.join(kinds)}-{n_hosts}"
@@ -172,37 +187,40 @@ def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> No
         new = half.with_name(f"{half.name}.new")  # appears with all arrays
         new.mkdir(parents=True, exist_ok=True)
         batch = jax.eval_shape(program.step, program.batches(0, 1)[0])
-        for kind, array in batch.items():
-            shape = (program.n_clips, *array.shape[1:])
+        for kind in kinds:
+            shape = (program.n_clips, *batch[kind].shape[1:])
             np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
         os.replace(new, half)
     _sync("features made")
     bounds = [program.n_clips * h // n_hosts for h in (host, host + 1)]
     mark = half / f"rows-{host}"
     done = int(mark.read_text()) if mark.is_file() else 0
-    arrays = {kind: np.load(half / f"{kind}.npy", mmap_mode="r+") for kind in kinds}
     bar = tqdm(
         total=bounds[1] - bounds[0], initial=done, unit="clip", desc=f"encode {name}".strip()
     )
-    with bar:
+    with bar, contextlib.ExitStack() as stack:
+        files = {kind: stack.enter_context(_Rows(half / f"{kind}.npy")) for kind in kinds}
         first = bounds[0] + done
         for i, features in enumerate(_encoded(program, (first, bounds[1])), 1):
             rows = slice(first, min(first + program.batch_size, bounds[1]))
-            for kind, array in arrays.items():
-                array[rows] = features[kind][: rows.stop - rows.start]
-                if not np.isfinite(array[rows]).all():
+            for kind, file in files.items():
+                values = np.asarray(features[kind])[: rows.stop - rows.start]
+                if not np.isfinite(values).all():
                     shutil.rmtree(half)
                     raise InputError(
                         f"{kind} of clips {rows.start} to {rows.stop - 1} of {name or 'a split'} "
                         "is NaN or infinite: look at the loss of the model, and at the stores with "
                         "data_tools.inspect --verify."
                     )
+                file.write(first, values)
             bar.update(rows.stop - rows.start)
             first = rows.stop
             if i % _FLUSH_EVERY == 0:
-                _flush(arrays)
+                for file in files.values():
+                    file.sync()
                 mark.write_text(str(first - bounds[0]))
-    _flush(arrays)
+        for file in files.values():
+            file.sync()
     _sync("features written")
     if host == 0:
         for kind in kinds:
@@ -213,14 +231,48 @@ def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> No
     _sync("features published")
 
 
+class _Rows:
+    """Writes rows of an array in a file.
+
+    Not through a memory map: where the disk is full, that ends the process without an error.
+    """
+
+    def __init__(self, path: Path):
+        array = np.load(path, mmap_mode="r")
+        self._path, self._offset, self._dtype = path, array.offset, array.dtype
+        self._row = array[:1].nbytes
+
+    def __enter__(self) -> "_Rows":
+        self._handle = os.open(self._path, os.O_WRONLY)
+        return self
+
+    def __exit__(self, *error) -> None:
+        os.close(self._handle)
+
+    def write(self, first: int, values: np.ndarray) -> None:
+        data = memoryview(np.ascontiguousarray(values, self._dtype)).cast("B")
+        place = self._offset + first * self._row
+        with self._naming_it():
+            while data:  # a full disk may cut the first write short; the next one says why
+                written = os.pwrite(self._handle, data, place)
+                data, place = data[written:], place + written
+
+    def sync(self) -> None:
+        with self._naming_it():
+            os.fsync(self._handle)
+
+    @contextlib.contextmanager
+    def _naming_it(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+
 def _encoded(program: _Program, rows: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
     if rows[0] < rows[1]:
         yield from run_batches(program.step, program.batches(*rows), program.mesh)
-
-
-def _flush(arrays: dict[str, np.ndarray]) -> None:
-    for array in arrays.values():
-        array.flush()
 
 
 def _sync(name: str) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 
 from data_tools.errors import InputError
 from fmrifm.probe.samples.samples import Samples
@@ -48,10 +49,9 @@ class Vectors:
 
 def standardise(features: Mapping[str, Vectors]) -> dict[str, Vectors]:
     """Every column less its mean over the samples of "train", in units of its deviation there."""
-    x_SxD = features["train"].x_SxD
-    mean_D, std_D = x_SxD.mean(0), x_SxD.std(0)
-    std_D = np.where(std_D > 0, std_D, 1)
-    return {name: Vectors((some.x_SxD - mean_D) / std_D) for name, some in features.items()}
+    # By scikit-learn, which takes columns for constant that vary by rounding only.
+    scaler = StandardScaler().fit(features["train"].x_SxD)
+    return {name: Vectors(scaler.transform(some.x_SxD)) for name, some in features.items()}
 
 
 @dataclasses.dataclass(frozen=True)

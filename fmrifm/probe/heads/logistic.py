@@ -6,6 +6,7 @@ K classes, E columns of targets.
 
 import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -15,15 +16,16 @@ from scipy.linalg import eigh
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import accuracy_score, recall_score
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from data_tools.errors import InputError
 from fmrifm.probe.heads.ridge import check_finite, gram, standard_blocks
+from fmrifm.probe.heads.settings import LogisticSettings
 
 C_GRID = np.logspace(-4, 4, 10)
 _SELECTION_SPLITS = 5
@@ -33,6 +35,7 @@ _MOST_ITERATIONS = 1000
 _SPLITS_MEMORY = 8 * 2**30  # bytes that random splits fitted at once may take
 # Eigenvalues of a Gram matrix below this share of the largest are rounding.
 _ROUNDING = 1e-10
+_SETTINGS = LogisticSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,9 @@ def _without_warnings() -> Iterator[None]:
 
 
 @_without_warnings()
-def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, dict]:
+def fit_logistic(
+    train: tuple, val: tuple, seed: int = 0, settings: LogisticSettings = _SETTINGS
+) -> tuple[Classifier, dict]:
     """Standardises the pooled training and validation set, and fits L2 logistic regression.
 
     C has the best mean balanced accuracy, the smallest on ties, over five stratified random splits
@@ -77,9 +82,13 @@ def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, d
     samples and columns both are more than 2,000, all splits share the leading 2,000 principal
     directions of the pool, by a randomised decomposition.
 
+    With settings.protocol="brainmarks" the fit is that of Brainmarks, number by number: it draws
+    its splits from the seed (its own is 4466), and all share the standardisation of the pool.
+
     Args:
       train, val: (features (S, D) float32, labels (S,) int).
       seed: of the splits and the randomised decomposition.
+      settings: weights of classes, and the protocol.
 
     Returns:
       The fitted classifier, and {"C", "chosen_on": "random_splits" or "validation"}, and
@@ -88,7 +97,7 @@ def fit_logistic(train: tuple, val: tuple, seed: int = 0) -> tuple[Classifier, d
     check_finite(train[0], "training")
     check_finite(val[0], "validation")
     x_SxD, labels = (np.concatenate(parts) for parts in zip(train, val, strict=True))
-    return _fit_pool(x_SxD, labels, len(train[0]), seed, jobs=-1)
+    return _fit_pool(x_SxD, labels, len(train[0]), seed, settings, jobs=-1)
 
 
 @_without_warnings()
@@ -100,6 +109,7 @@ def random_splits(
     n_test: int,
     n: int = 100,
     seed: int = 0,
+    settings: LogisticSettings = _SETTINGS,
 ) -> dict:
     """Scores of `fit_logistic` on random stratified splits of all samples, sizes as given.
 
@@ -113,6 +123,7 @@ def random_splits(
       n_train, n_val, n_test: how many samples each random set has; at most S together.
       n: number of splits.
       seed: of all of them.
+      settings: as of `fit_logistic`.
 
     Returns:
       {"accuracy": {"mean", "std"}, "balanced_accuracy": {"mean", "std"}, "n"} over the splits.
@@ -121,15 +132,20 @@ def random_splits(
     check_random_splits(labels, n_train, n_val, n_test)
 
     def scores(pool: np.ndarray, test: np.ndarray, split_seed: int) -> tuple[float, float]:
-        fitted, _ = _fit_pool(x_SxD[pool], labels[pool], n_train, split_seed, jobs=1)
+        fitted, _ = _fit_pool(x_SxD[pool], labels[pool], n_train, split_seed, settings, jobs=1)
         guesses = fitted.model.predict(x_SxD[test])
         return accuracy_score(labels[test], guesses), balanced_accuracy(labels[test], guesses)
 
-    splitter = StratifiedShuffleSplit(
-        n, train_size=n_train + n_val, test_size=n_test, random_state=seed
-    )
-    splits = splitter.split(labels, labels)
-    work = (joblib.delayed(scores)(*rows, seed + k) for k, rows in enumerate(splits))
+    n_pool, rows = n_train + n_val, np.arange(len(labels))
+    if settings.protocol == "brainmarks":
+        seeds = [seed] * n
+        draw = functools.partial(train_test_split, rows, train_size=n_pool, stratify=labels)
+        splits = (draw(random_state=(seed + k) % 2**32) for k in range(1, n + 1))
+    else:
+        seeds = [(seed + k) % 2**32 for k in range(n)]
+        splitter = StratifiedShuffleSplit(n, train_size=n_pool, test_size=n_test, random_state=seed)
+        splits = splitter.split(labels, labels)
+    work = (joblib.delayed(scores)(*rows, k) for rows, k in zip(splits, seeds, strict=True))
     # Each copies its samples and standardises the copy.
     jobs = max(1, min(joblib.cpu_count(), _SPLITS_MEMORY // (3 * x_SxD.nbytes)))
     columns = zip(*_in_threads(work, jobs), strict=True)
@@ -155,11 +171,18 @@ def check_random_splits(labels: np.ndarray, n_train: int, n_val: int, n_test: in
 
 
 def _fit_pool(
-    x_SxD: np.ndarray, labels: np.ndarray, n_train: int, seed: int, jobs: int
+    x_SxD: np.ndarray,
+    labels: np.ndarray,
+    n_train: int,
+    seed: int,
+    settings: LogisticSettings,
+    jobs: int,
 ) -> tuple[Classifier, dict]:
     """As `fit_logistic`, of a pool whose first `n_train` samples are the training set."""
     if len(np.unique(labels[:n_train])) < 2:
         raise InputError(f"All training samples are of class {labels[0]}: two classes are needed.")
+    if settings.protocol == "brainmarks":
+        return _fit_brainmarks(x_SxD, labels, n_train, seed, settings, jobs)
     leading = None
     if min(x_SxD.shape) > _MOST_DIRECTIONS:
         pca = PCA(_MOST_DIRECTIONS, svd_solver="randomized", random_state=seed, copy=False)
@@ -169,19 +192,48 @@ def _fit_pool(
 
     def scores(fit: np.ndarray, test: np.ndarray) -> list[float]:
         z_SxR = coordinates(x_SxD, fit)[0] if leading is None else reduced_SxR
-        models = (_logistic(z_SxR[fit], labels[fit], c) for c in C_GRID)
+        models = (_logistic(z_SxR[fit], labels[fit], c, settings) for c in C_GRID)
         return [balanced_accuracy(labels[test], model.predict(z_SxR[test])) for model in models]
 
     every = _in_threads((joblib.delayed(scores)(*split) for split in splits), jobs)
     # Equal scores are equal means only up to rounding.
     c = float(C_GRID[np.mean(every, 0).round(9).argmax()])
     if leading is None:
-        model = _fit_all_columns(x_SxD, labels, c)
+        model = _fit_all_columns(x_SxD, labels, c, settings)
     else:
-        model = make_pipeline(leading, _logistic(reduced_SxR, labels, c))
+        model = make_pipeline(leading, _logistic(reduced_SxR, labels, c, settings))
     ended = model[-1].n_iter_.max() < _MOST_ITERATIONS
     told = {"C": c, "chosen_on": chosen_on} | ({} if ended else {"converged": False})
     return Classifier(model), told
+
+
+def _fit_brainmarks(
+    x_SxD: np.ndarray,
+    labels: np.ndarray,
+    n_train: int,
+    seed: int,
+    settings: LogisticSettings,
+    jobs: int,
+) -> tuple[Classifier, dict]:
+    """As `_fit_pool`, with the settings of Brainmarks, down to where optimisers stop."""
+    state, share = np.random.RandomState(seed), (len(labels) - n_train) / len(labels)
+    cv_seed = state.randint(1000, 10000)
+    model = LogisticRegressionCV(
+        Cs=C_GRID,
+        cv=StratifiedShuffleSplit(_SELECTION_SPLITS, test_size=share, random_state=cv_seed),
+        scoring="balanced_accuracy",
+        max_iter=_MOST_ITERATIONS,
+        class_weight=settings.weight,
+        n_jobs=jobs,
+        random_state=state,
+    )
+    try:
+        model = make_pipeline(StandardScaler(), model).fit(x_SxD, labels)
+    except ValueError as error:
+        raise InputError(
+            f"Brainmarks cannot split these classes ({error}): set logistic.protocol=fmrifm."
+        ) from error
+    return Classifier(model), {"C": float(np.ravel(model[-1].C_)[0]), "chosen_on": "random_splits"}
 
 
 def _selection_splits(labels: np.ndarray, n_train: int, seed: int) -> tuple[list, str]:
@@ -213,11 +265,13 @@ def coordinates(x_SxD: np.ndarray, fit: np.ndarray) -> tuple[np.ndarray, np.ndar
     return gram_SxF @ weights_FxR, weights_FxR
 
 
-def _fit_all_columns(x_SxD: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
+def _fit_all_columns(
+    x_SxD: np.ndarray, labels: np.ndarray, c: float, settings: LogisticSettings
+) -> Pipeline:
     """A classifier of plain features, fitted by their coordinates."""
     every = np.arange(len(x_SxD))
     z_SxR, weights_SxR = coordinates(x_SxD, every)
-    model = _logistic(z_SxR, labels, c)
+    model = _logistic(z_SxR, labels, c, settings)
     if weights_SxR is not None:
         by_sample = model.coef_ @ weights_SxR.T
         parts = [by_sample @ block for block in standard_blocks(x_SxD, every)]
@@ -225,9 +279,12 @@ def _fit_all_columns(x_SxD: np.ndarray, labels: np.ndarray, c: float) -> Pipelin
     return make_pipeline(StandardScaler().fit(x_SxD), model)
 
 
-def _logistic(z_SxR: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
+def _logistic(
+    z_SxR: np.ndarray, labels: np.ndarray, c: float, settings: LogisticSettings
+) -> LogisticRegression:
+    model = LogisticRegression(C=c, max_iter=_MOST_ITERATIONS, class_weight=settings.weight)
     with threadpool_limits(1):
-        return LogisticRegression(C=c, max_iter=_MOST_ITERATIONS).fit(z_SxR, labels)
+        return model.fit(z_SxR, labels)
 
 
 def balanced_accuracy(labels: np.ndarray, guesses: np.ndarray) -> float:

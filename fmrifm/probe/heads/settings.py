@@ -18,6 +18,23 @@ _CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class LogisticSettings:
+    """`config.logistic`: weights of classes, and whose splits C is chosen by."""
+
+    class_weight: str = "none"
+    protocol: str = "fmrifm"
+
+    def __post_init__(self):
+        check_choice("logistic.class_weight", self.class_weight, ("none", "balanced"))
+        check_choice("logistic.protocol", self.protocol, ("fmrifm", "brainmarks"))
+
+    @property
+    def weight(self) -> str | None:
+        """As scikit-learn calls it."""
+        return None if self.class_weight == "none" else self.class_weight
+
+
+@dataclasses.dataclass(frozen=True)
 class GridSettings:
     """`config.grid`: how a grid of heads is trained; the defaults are the published ones."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_tools.files.atomic import write_bytes
 from data_tools.reports.text_tables import as_csv, as_markdown
+from data_tools.store.checks import refuse_inside_store
 from fmrifm.probe.results.compare_figures import draw_intervals, draw_steps, find_lines
 from fmrifm.probe.results.compare_rows import (
     Row,
@@ -43,6 +44,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> str:
     Raises:
       InputError: a path has no results, or results are damaged or of another version.
     """
+    refuse_inside_store(output)
     probes = find_probes(paths)
     rows = name_rows([row for probe in probes for row in read_rows(probe)])
     sections = grouped(rows, lambda row: row.section)
@@ -150,7 +152,9 @@ def _paired_table(rows: list[Row]) -> list[str]:
     for probe, question in asked.items():
         reference = first.setdefault(question, probe)
         for x in paired(reference, probe) if probe != reference else ():
-            difference = f"{x['difference']:+.3f} [{x['low']:+.3f}, {x['high']:+.3f}]"
+            difference = f"{x['difference']:+.3f}"
+            if x["low"] is not None:
+                difference += f" [{x['low']:+.3f}, {x['high']:+.3f}]"
             what = (x["representation"], x["head"], x["split"], x["metric"])
             pair = (names[probe], names[reference])
             body.append([*pair, *what, x["n"], difference, f"{x['p']:.3g}"])

@@ -21,6 +21,7 @@ from fmrifm.probe.samples.samples import Samples
 from fmrifm.probe.samples.splits import Splits
 from fmrifm.runs.config import config_dict
 from fmrifm.runs.provenance import record_start
+from fmrifm.runs.workdir import check_workdir
 
 Results = dict[str, Any]
 # What is told of a metric; those of subjects only where they repeat.
@@ -44,8 +45,7 @@ def describe_probe(config: ConfigDict, step: int | None, classes: np.ndarray | N
 
 def check_output(output: Path, target: str, unit: str, task: str) -> None:
     """Raises InputError if results would replace those of another question, or cannot be there."""
-    if output.is_file():
-        raise InputError(f"{output} is a file: choose another --workdir.")
+    check_workdir(output)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged ones go
         old = json.loads((output / "results.json").read_text())
         asked = (old["target"], old["unit"], old["task"])
@@ -186,10 +186,11 @@ def _cell(split: dict, metric: str, is_share: bool) -> str:
         n += f" of {split['n_subjects']:,} subjects"
     if figures is None:
         return f"has no {metric}, as its targets are all the same ({n})"
-    low, high = (figures.get(f"subject_{x}", figures[x]) for x in ("low", "high"))
+    ends = [figures.get(f"subject_{x}", figures[x]) for x in ("low", "high")]
+    interval = "" if None in ends else f"{ends[0]:{form}} to {ends[1]:{form}}, "
     p = split["chance"]["p"]
     p = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
-    return f"{figures['value']:{form}} ({low:{form}} to {high:{form}}, {n}{p})"
+    return f"{figures['value']:{form}} ({interval}{n}{p})"
 
 
 def _notes(results: Results) -> list[str]:
@@ -197,7 +198,7 @@ def _notes(results: Results) -> list[str]:
     notes = []
     for name, split in results["results"][0]["splits"].items():
         if split["n_subjects"] < _FEW_SUBJECTS:
-            notes.append(f"{name} has few subjects: its intervals say little of other people")
+            notes.append(f"{name} has few subjects: its intervals, if any, say little of others")
     for row in results["results"]:
         if not row["hparams"].get("converged", True):
             notes.append(f"{row['representation']} {row['head']} had not converged at its end")

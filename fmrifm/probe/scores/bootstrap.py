@@ -5,12 +5,16 @@ of samples within their class, which says how far the number of samples carries,
 subjects (Field & Welsh, Bootstrapping clustered data, JRSS B 69, 2007), which says what to expect
 of other subjects. Samples of one subject are alike: where subjects repeat, trust the second.
 
+Resamples of fewer than five subjects tell too little: their interval is that of t over subjects,
+by the jackknife (Efron & Tibshirani, chapter 11), which is wide, or there is none.
+
 Labels and predictions are (S,) of the classes (K,), or (S, E) or (S,) float in regression; scores
 are probabilities in the order of the classes; subjects (S,) str say whose sample each is. Letters:
 S samples, R resamples, K classes, E columns of a regression, U units that are drawn.
 """
 
 import numpy as np
+from scipy import stats
 
 from data_tools.errors import InputError
 from fmrifm.probe.scores.metrics import (
@@ -27,6 +31,9 @@ RESAMPLES = 500
 _RESAMPLES_OF_COMPARISON = 2000
 # With fewer resamples that have a value, none lies in a tail of 2.5 %.
 _FEWEST = 40
+FEWEST_SUBJECTS = 5  # that are resampled
+_EQUAL = 1e-9
+BOUNDS = {"r2": (-np.inf, 1.0), "pearson": (-1.0, 1.0), "cosine": (-1.0, 1.0)}  # others 0 to 1
 _MOST_CONFUSED = 100  # classes; the matrix of more is too large for a results.json
 _CELLS_AT_ONCE = 2_000_000
 
@@ -46,10 +53,12 @@ def score(
 
     Returns:
       {metric: {"value", "std", "low", "high"}}: the value, and the standard deviation and 95 %
-      interval over bootstrap resamples, stratified by class. Where there are two subjects or more
+      interval over bootstrap resamples, stratified by class. Where there are five subjects or more
       and some have several samples, also "subject_std", "subject_low" and "subject_high" over
       resamples of whole subjects: a class missing from a resample is left out of its means, and the
       resample out of auroc's spread, which is left out where hardly any resample has all classes.
+      Of two to four subjects, "low" and "high", and these three, are those of t over subjects;
+      where that is not defined, as of one subject or of equal ones, "low" and "high" are None.
       Of a classifier the metrics are
 
       - accuracy, balanced_accuracy, f1_macro: the means over the classes of the split;
@@ -78,19 +87,49 @@ def score(
     found = measure(np.ones((len(stratum_S), 1), np.int32))
     scores = {name: {"value": float(v[0])} for name, v in found.items() if not np.isnan(v[0])}
     spreads = {"": _resampled(measure, np.arange(len(stratum_S)), stratum_S, seed, RESAMPLES)}
+    few = _few_subjects(subjects)
     unit_S, stratum_U = _whole_subjects(subjects)
-    if unit_S is not None:
+    if unit_S is not None and few is None:
         spreads["subject_"] = _resampled(measure, unit_S, stratum_U, seed, RESAMPLES)
     for prefix, values in spreads.items():
         for name, result in scores.items():
             some = values[name][~np.isnan(values[name])]
-            # Of two subjects, all resamples with a value may be the one that has both.
-            enough = len(some) >= (RESAMPLES if prefix and len(stratum_U) <= 2 else _FEWEST)
-            if enough or not prefix:
+            if len(some) >= _FEWEST or not prefix:
                 low, high = np.percentile(some, [2.5, 97.5])
                 spread = {"std": some.std(), "low": low, "high": high}
                 result |= {prefix + key: float(v) for key, v in spread.items()}
+    if few is not None:
+        errors = _jackknife(measure, few)
+        for name, result in scores.items():
+            error = errors.get(name, np.nan)
+            result |= _t_interval(name, result["value"], error, few.max())
     return scores
+
+
+def _few_subjects(subjects: np.ndarray | None) -> np.ndarray | None:
+    """Number of each sample's subject where there are too few to be resampled; else None."""
+    if subjects is None:
+        return None
+    names, unit_S = np.unique(subjects, return_inverse=True)
+    return unit_S if len(names) < FEWEST_SUBJECTS else None
+
+
+def _jackknife(measure: Measure, unit_S: np.ndarray) -> dict[str, float]:
+    """Standard error of each metric, from the values without one subject at a time."""
+    n = unit_S.max() + 1
+    values = measure((unit_S[:, None] != np.arange(n)).astype(np.int32)) if n > 1 else {}
+    return {name: float(np.sqrt((n - 1) * x.var())) for name, x in values.items()}
+
+
+def _t_interval(name: str, value: float, error: float, df: int) -> dict[str, float | None]:
+    """The figures of a metric of few subjects; no interval where they are as good as equal."""
+    if not error > _EQUAL:
+        return {"low": None, "high": None}
+    reach = error * stats.t.ppf(0.975, df)
+    least, most = BOUNDS.get(name, (0.0, 1.0))
+    ends = {"low": max(least, value - reach), "high": min(most, value + reach)}
+    ends = {key: float(end) for key, end in ends.items()}
+    return {**ends, "subject_std": error, **{f"subject_{key}": end for key, end in ends.items()}}
 
 
 def describe_errors(labels: np.ndarray, predictions: np.ndarray, classes: np.ndarray) -> dict:
@@ -126,7 +165,8 @@ def compare_paired(
       metric: accuracy, balanced_accuracy or f1_macro of classes; r2, pearson or cosine of numbers.
 
     Returns:
-      "difference", the metric of a less that of b; "low" and "high", its 95 % interval; "p",
+      "difference", the metric of a less that of b; "low" and "high", its 95 % interval (of two to
+      four subjects that of t, None where it is not defined); "p",
       two-sided: twice (1 + n) / (1 + R) where n of R resamples lie on the other side of zero or on
       it, and at most 1; so p is never 0, and near 0.05 where an end of the interval is zero. Of U
       subjects (or samples) it is 2 ** (1 - U) or more, as in a sign test: two that agree prove
@@ -148,11 +188,15 @@ def compare_paired(
         unit_S, stratum_U = np.arange(len(labels)), np.unique(strata, return_inverse=True)[1]
     values = _resampled(difference, unit_S, stratum_U, seed, _RESAMPLES_OF_COMPARISON)[metric]
     values = values[~np.isnan(values)]
-    low, high = np.percentile(values, [2.5, 97.5])
+    low, high = map(float, np.percentile(values, [2.5, 97.5]))
+    few = _few_subjects(subjects)
+    if few is not None and few.max() > 0:
+        reach = _jackknife(difference, few)[metric] * stats.t.ppf(0.975, few.max())
+        low, high = (float(value - reach), float(value + reach)) if reach > _EQUAL else (None, None)
     beyond = min((values <= 0).sum(), (values >= 0).sum())
     least = 2.0 ** (1 - len(stratum_U))
     p = min(1.0, max(least, 2 * (1 + beyond) / (1 + len(values))))
-    return {"difference": float(value), "low": float(low), "high": float(high), "p": float(p)}
+    return {"difference": float(value), "low": low, "high": high, "p": float(p)}
 
 
 def _metric_of(metric: str, labels: np.ndarray, predictions: np.ndarray) -> Measure:

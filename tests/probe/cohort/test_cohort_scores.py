@@ -17,6 +17,7 @@ from fmrifm.probe.cohort.scores import (
     split_variance,
     with_motion,
 )
+from fmrifm.probe.cohort.verdict import answer
 
 SUBJECTS = np.array([f"toy/{g:02d}" for g in range(40)])
 LABELS = np.arange(40) % 2
@@ -125,8 +126,52 @@ def test_sites_and_motion():
     motion[3] = np.nan  # of one it is not known
     assert with_motion(TRUTH, values, motion)["rho"] > 0.7
     assert with_motion(TRUTH, values, np.full(40, np.nan)) is None
+    # Of families of two, whose labels differ, people are what counts.
+    families = dataclasses.replace(TRUTH, subjects=SUBJECTS[np.arange(40) // 2])
+    assert with_motion(families, values, motion, SUBJECTS) == with_motion(TRUTH, values, motion)
+    # The strongest of five classes is no surprise at p = 0.05.
+    rng, p = np.random.default_rng(0), []
+    truth = dataclasses.replace(TRUTH, labels=np.arange(40) % 5, classes=np.array(list("abcde")))
+    for _ in range(60):
+        told = with_motion(truth, rng.dirichlet(np.ones(5), 40), rng.normal(size=40))
+        p.append(told["p"])
+    assert np.mean(np.array(p) < 0.05) < 0.1
     # Motion that differs between the classes only: nothing is left within them.
     apart = values.copy()
     apart[:20] = apart[:20, ::-1]
     told = with_motion(TRUTH, apart, LABELS + np.random.default_rng(1).normal(size=40) / 9)
     assert told["rho"] > 0.7 and told["within_p"] > 0.05
+
+
+def test_of_few_people_intervals_are_wide_or_there_is_none():
+    people = np.repeat(SUBJECTS[:4], 10)
+    truth = dataclasses.replace(TRUTH, subjects=people)
+    folds = [make_folds("kfold", LABELS, people, n_folds=2, seed=r) for r in range(5)]
+    right = np.eye(2, dtype=np.float32)[LABELS]
+    perfect = Repeats(np.tile(right, (1, 5, 1, 1)), folds)
+    found = score_repeats(truth, perfect, 0)["balanced_accuracy"]
+    assert found["value"] == 1 and found["interval"] == "few"
+    assert found["low"] is None and found["high"] is None
+    values = perfect.values.copy()
+    values[:, :, :4] = values[:, :, :4, ::-1]
+    found = score_repeats(truth, Repeats(values, folds), 0)["accuracy"]
+    assert found["value"] == pytest.approx(0.9) and found["low"] < 0.65 and found["high"] > 0.99
+    versus = compare_rows(truth, perfect, Repeats(values, folds), 0)
+    assert versus["low"] < 0 < versus["difference"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict, begin",
+    [(0.35, 0.62, "chance", "No. "), (0.3, 0.8, "unclear", "No evidence either way. "),
+     (None, None, "unclear", "No evidence either way. ")],
+)  # fmt: skip
+def test_no_and_no_evidence_are_told_apart(low, high, verdict, begin):
+    metrics = {"balanced_accuracy": {"value": 0.5, "low": low, "high": high}}
+    split = {"metrics": metrics, "chance": {"p": 0.4}}
+    row = {"representation": "cls", "head": "logistic", "splits": {"kfold": split}}
+    config = {"confounds": {"remove": "none"}}
+    results = {"results": [row], "classes": ["a", "b"], "metric": "balanced_accuracy",
+               "target": "run:x", "splits": {"scheme": "kfold"}, "config": config}  # fmt: skip
+    found = answer(results)
+    assert found["verdict"] == verdict and found["text"].startswith(begin)
+    assert ("no interval" in found["text"]) == (low is None) and "70%" in found["text"]

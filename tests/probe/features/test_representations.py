@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
 
 from data_tools.errors import InputError
 from fmrifm.probe.features.representations import (
@@ -18,6 +19,19 @@ from fmrifm.probe.features.representations import (
     vector,
 )
 from fmrifm.probe.heads.heads import masked_mean
+
+
+def test_constant_columns_are_those_of_scikit_learn():
+    """Else the rounding of their mean becomes a feature."""
+    x = np.random.default_rng(0).normal(size=(1111, 30)).astype(np.float32)
+    x[:, 1:] = np.linspace(0.1, 999, 29)
+    assert (x.std(0)[1:] > 0).any()
+    features = {"train": Vectors(x), "test": Vectors(x + np.float32(1e-4))}
+    found = standardise(features)
+    expected = StandardScaler().fit(x).transform(features["test"].x_SxD)
+    np.testing.assert_array_equal(found["test"].x_SxD, expected)
+    assert np.abs(found["test"].x_SxD[:, 1:]).max() < 0.01
+    assert found["train"].x_SxD[:, 0].std() == pytest.approx(1, abs=1e-3)
 
 
 def first_of(counts):

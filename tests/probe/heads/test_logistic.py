@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,6 +20,7 @@ from fmrifm.probe.heads import ridge
 from fmrifm.probe.heads.knn import fit_knn
 from fmrifm.probe.heads.logistic import fit_logistic, random_splits, typical_values
 from fmrifm.probe.heads.ridge import fit_ridge
+from fmrifm.probe.heads.settings import LogisticSettings
 
 
 def labelled(n_samples, n_columns, seed, n_classes=3, effect=8):
@@ -69,6 +70,53 @@ def test_logistic_is_the_grid_search_of_a_plain_pipeline(n_columns, n_classes, s
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values.argmax(1), plain.predict(test[0]))
     assert (values.argmax(1) == test[1]).mean() > 1 / n_classes + 0.1
+
+
+def brainmarks(x, labels, share, seed, weight):
+    """The fit of the public program, whose defaults are those of scikit-learn."""
+    state = np.random.RandomState(seed)
+    cv = StratifiedShuffleSplit(5, test_size=share, random_state=state.randint(1000, 10000))
+    model = LogisticRegressionCV(
+        Cs=10, cv=cv, scoring="balanced_accuracy", max_iter=1000, class_weight=weight
+    )
+    return make_pipeline(StandardScaler(), model).fit(x, labels)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("n_columns, weight", [(20, None), (20, "balanced"), (120, "balanced")])
+def test_the_protocol_of_brainmarks_repeats_its_fits(n_columns, weight):
+    x, labels = labelled(99, n_columns, 0, effect=12)
+    x, labels = (some[np.r_[0:99:3, 1:99:3, 2:99:6]] for some in (x, labels))  # a class is rarer
+    order = np.random.default_rng(1).permutation(len(labels))
+    x, labels = x[order], labels[order]
+    settings = LogisticSettings(weight or "none", "brainmarks")
+    train, val = ((x[rows], labels[rows]) for rows in (slice(40), slice(40, 61)))
+    fitted, hparams = fit_logistic(train, val, 4466, settings)
+    plain = brainmarks(x[:61], labels[:61], 21 / 61, 4466, weight)
+    assert hparams["C"] == pytest.approx(np.ravel(plain[-1].C_)[0])
+    values, expected = fitted.predict_values(x[61:]), plain.predict_proba(x[61:])
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    scores = []
+    for trial in (1, 2):
+        some = train_test_split(x, labels, train_size=61, stratify=labels, random_state=7 + trial)
+        plain = brainmarks(some[0], some[2], 21 / 61, 7, weight)
+        scores.append((plain.predict(some[1]) == some[3]).mean())
+    found = random_splits(x, labels, 40, 21, 22, n=2, seed=7, settings=settings)
+    assert found["accuracy"]["mean"] == pytest.approx(np.mean(scores))
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    x, labels = labelled(90, 20, 0, effect=4)
+    labels[:60] = 0
+    train, val = ((x[k::2], labels[k::2]) for k in range(2))
+    fitted, hparams = fit_logistic(train, val, 0, LogisticSettings("balanced"))
+    plain = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=hparams["C"], class_weight="balanced", max_iter=1000),
+    ).fit(*(np.concatenate(parts) for parts in zip(train, val, strict=True)))
+    np.testing.assert_allclose(fitted.predict_values(x), plain.predict_proba(x), atol=2e-3)
+    with pytest.raises(InputError, match="class_weight='even' is unknown: choose one of none"):
+        LogisticSettings("even")
 
 
 @pytest.mark.parametrize("seed", [3, 4])

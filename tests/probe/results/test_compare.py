@@ -10,6 +10,8 @@ from data_tools.errors import InputError
 from fmrifm.probe.results.compare import compare, paired
 from fmrifm.probe.results.compare_figures import draw_intervals, draw_steps
 from fmrifm.probe.results.compare_rows import find_probes, read_rows
+from fmrifm.probe.results.results import describe_results
+from fmrifm.probe.scores.bootstrap import score
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -97,6 +99,29 @@ def test_intervals_are_over_subjects_where_they_are_told(tmp_path):
     assert [first[x] for x in names] == ["0.1", "0.2", "0.8"]
     assert [second[x] for x in names] == ["", "", ""]
     assert (first["low"], first["high"]) == ("0.45", "0.55")  # those over samples stay
+
+
+def test_tables_of_few_subjects_show_one_interval_or_none(tmp_path):
+    """The table of a probe, that of several, and results.csv."""
+    subjects, labels = np.repeat(list("pqr"), 8), np.tile(["a", "b"], 12)
+    wrong = np.isin(np.arange(24), (0, 8, 9, 10))
+    for i, guesses in enumerate((np.where(wrong, "c", labels), labels)):
+        found = score(labels, guesses, None, np.array(list("abc")), subjects=subjects)
+        split = {"n": 24, "n_subjects": 3, "seen_in_pretraining": None, "metrics": found,
+                 "chance": {"p": 0.01}}  # fmt: skip
+        row = result("cls", 0.5) | {"splits": {"test": split}, "hparams": {}, "diverged": 0}
+        probe = write_probe(tmp_path / f"probe{i}", row)
+        results = json.loads((probe / "results.json").read_text())
+        text = describe_results({"left_out": {}, "overlap": [], **results})
+        cell = body(compare([probe], tmp_path / "out"), "event:kind, toy test")[0][3]
+        low, high = (found["accuracy"][end] for end in ("low", "high"))
+        if i:
+            assert (low, high) == (None, None)
+            assert cell == "**1.000**" and "100.0% (n = 24 of 3 subjects" in text
+        else:
+            assert low < 0.6 and high == 1  # t with two degrees of freedom
+            assert cell == f"**0.833** [{low:.3f}, {high:.3f}]"
+            assert f"83.3% ({low:.1%} to {high:.1%}, n = 24" in text
 
 
 def test_pictures_show_the_intervals_over_subjects(tmp_path):
@@ -221,7 +246,7 @@ def test_subjects_are_resampled_whole_where_they_are_known(tmp_path):
     subject = np.repeat([f"toy/{i}" for i in range(4)], 10)
     for probe, hits in ((old, 0), (new, 10)):
         write_predictions(probe, hits, subject=subject)
-    assert paired(old, new)[0]["low"] == 0
+    assert paired(old, new)[0]["low"] < 0
 
 
 def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -122,13 +123,14 @@ def test_subjects_that_tell_nothing_get_no_interval():
 
 def test_a_class_of_one_subject_is_left_out_of_resamples_without_that_subject():
     # All are recognised, so every mean over the classes of a resample is 1.
-    labels = np.repeat(["a", "b", "a", "b", "c"], 4)
-    subjects = np.repeat(["p", "p", "q", "q", "r"], 4)
+    labels = np.repeat(list("ababababc"), 4)
+    subjects = np.repeat(list("ppqqssttr"), 4)
     scores = np.eye(3)[np.searchsorted(CLASSES[:3], labels)]
     found = score(labels, labels, scores, CLASSES[:3], 0, subjects)
     for name in ("balanced_accuracy", "f1_macro", "auroc"):
         assert found[name]["subject_low"] == found[name]["value"] == 1
     # Where p is taken for c and r is not drawn, a and b have half their samples right.
+    labels, subjects = (x[~np.isin(subjects, ["s", "t"])] for x in (labels, subjects))
     truth = np.searchsorted(CLASSES, labels)
     guess = np.where(subjects == "p", 2, truth)
     counts = np.stack([subjects != "r", subjects != ""], axis=1).astype(np.int32)
@@ -149,10 +151,15 @@ def test_an_interval_holds_the_value_and_the_order_of_samples_does_not_matter(da
     n = data.draw(st.integers(2, 30))
     k = data.draw(st.integers(2, 4))
     draw = st.lists(st.integers(0, k - 1), min_size=n, max_size=n).map(np.array)
-    labels, predictions, subjects = data.draw(draw), data.draw(draw), data.draw(draw).astype(str)
+    labels, predictions = data.draw(draw), data.draw(draw)
+    people = st.integers(0, data.draw(st.sampled_from([0, 2, 9])))
+    subjects = np.array(data.draw(st.lists(people, min_size=n, max_size=n))).astype(str)
     scores = np.random.default_rng(n).random((n, k)).round(1)
     found = score(labels, predictions, scores, np.arange(k), 0, subjects)
     for name, result in found.items():
+        if result["low"] is None:  # of few subjects
+            assert len(set(subjects)) < 5 and "subject_low" not in result
+            continue
         for prefix in {"", "subject_"} if "subject_low" in result else {""}:
             assert 0 <= result[prefix + "low"] <= result[prefix + "high"] <= 1 + 1e-12
             assert result[prefix + "std"] >= 0
@@ -261,7 +268,30 @@ def test_two_subjects_that_agree_prove_nothing():
     assert compare_paired(labels, labels, wrong, subjects)["p"] == 0.5
     many = np.repeat([f"{i}" for i in range(20)], 2)
     assert compare_paired(labels, labels, wrong, many)["p"] == 2 / 2001
-    # Only the resample of both has an r2, and it is always the same.
+    # One of them alone has no r2.
     ages = np.repeat([20.0, 30], 20)
     found = score(ages, ages + rng.normal(size=40), subjects=subjects)
-    assert "low" in found["r2"] and "subject_low" not in found["r2"]
+    assert found["r2"]["low"] is None and "subject_low" not in found["r2"]
+
+
+def test_intervals_of_few_subjects_are_those_of_t():
+    labels, subjects = np.tile(["a", "b"], 12), np.repeat(list("pqr"), 8)
+    wrong = np.isin(np.arange(24), (0, 8, 9, 10))  # one of p, three of q
+    guesses = np.where(wrong, "c", labels)
+    each = np.array([7, 5, 8]) / 8
+    reach = stats.t.ppf(0.975, 2) * each.std(ddof=1) / np.sqrt(3)
+    found = score(labels, guesses, None, CLASSES, 0, subjects)["accuracy"]
+    assert found["low"] == found["subject_low"] == pytest.approx(each.mean() - reach)
+    assert found["high"] == 1 < each.mean() + reach
+    found = compare_paired(labels, labels, guesses, subjects)
+    assert found["low"] == pytest.approx(1 - each.mean() - reach) and found["low"] < 0
+    # Of equal subjects, and of one, nothing is known of others; nor do single samples change that.
+    some = labels[:4]
+    for people in (subjects, np.full(24, "p"), None):
+        metrics = score(labels, labels, None, CLASSES, 0, people)
+        assert (metrics["accuracy"]["low"] is None) == (people is not None)
+    assert score(some, some, None, CLASSES, 0, np.array(list("pqrs")))["accuracy"]["high"] is None
+    assert compare_paired(some, some, some, np.array(list("pqrs")))["low"] is None
+    ages = np.arange(4.0)
+    found = score(ages, ages[[0, 1, 3, 2]], subjects=np.array(list("pqrs")))["r2"]
+    assert found["low"] < 0 < found["high"] == 1

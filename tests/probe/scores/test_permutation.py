@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, r
 
 from data_tools.errors import InputError
 from fmrifm.probe.scores import permutation
-from fmrifm.probe.scores.permutation import permutation_test
+from fmrifm.probe.scores.permutation import exchange, permutation_test
 
 CLASSES = np.array(["a", "b", "c"])
 SUBJECTS = np.repeat([f"s{i:02}" for i in range(20)], 6)
@@ -79,6 +79,62 @@ def test_traits_move_with_whole_subjects():
     assert found["null_mean"] == pytest.approx(np.mean(scores), abs=0.01)
     as_good = np.mean(np.array(scores) >= balanced_accuracy_score(labels, guesses) - 1e-9)
     assert found["p"] == pytest.approx(as_good, abs=0.03)
+
+
+def test_what_changes_little_within_people_keeps_its_power():
+    """One person with two labels, and numbers that differ from scan to scan."""
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(40), 2).astype(str)
+    truth = CLASSES[np.arange(80) // 2 % 2]
+    converts = truth.copy()
+    converts[1] = CLASSES[1]
+    found = permutation_test(converts, truth, CLASSES[:2], people)
+    assert found["kind"] == "across" and found["p"] == 1 / 1001 and found["null_high"] < 0.65
+    age = rng.uniform(20, 80, 40).repeat(2)
+    age[1::2] += 1
+    guesses = age + rng.normal(0, 3, 80)
+    found = permutation_test(age, guesses, None, people, "r2", n=200)
+    assert found["kind"] == "across" and found["p"] == 1 / 201
+    found = permutation_test(age, guesses[rng.permutation(80)], None, people, "r2", n=200)
+    assert found["p"] > 0.05
+    # Single scans, and one person who has two.
+    people = np.array([*map(str, range(39)), "0"])
+    found = permutation_test(truth[:40], truth[:40], CLASSES[:2], people, n=200)
+    assert found["p"] == 1 / 201
+
+
+def test_families_of_several_people_keep_their_power():
+    """Half of the variance lies between pairs that are not alike: to exchange within is weak."""
+    families, kinds, p = np.repeat(np.arange(30), 2).astype(str), set(), ([], [])
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        numbers = rng.integers(2, size=60)
+        noise = rng.normal(size=30).repeat(2) + 0.5 * rng.normal(size=60)
+        for effect, values in zip((0, 0.9), p, strict=True):
+            guesses = CLASSES[(noise + effect * (2 * numbers - 1) > 0).astype(int)]
+            found = permutation_test(CLASSES[numbers], guesses, CLASSES[:2], families, n=100)
+            kinds.add(found["kind"])
+            values.append(found["p"])
+    assert "both" in kinds
+    assert sum(value > 0.05 for value in p[0]) >= 17 and max(p[1]) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["across", "within", "both"])
+def test_series_of_labels_move_as_a_whole(kind):
+    rng, subjects = np.random.default_rng(0), np.array(list("pqqrrrqp"))
+    labels = np.array([10, 20, 21, 30, 31, 32, 22, 11])
+    some = exchange(labels, subjects, kind, 400, rng)
+    wanted = {
+        "across": {"p": {(10, 11), (20, 22), (30, 32)},
+                   "q": {(10, 11, 11), (20, 21, 22), (30, 31, 32)}},
+        "within": {"p": {(10, 11), (11, 10)}},
+    }.get(kind, {})  # fmt: skip
+    for who, series in wanted.items():
+        assert {tuple(row) for row in some[:, subjects == who].tolist()} == series
+    if kind == "both":  # all of one subject, in any order
+        owners = some[:, subjects == "r"] // 10
+        assert (owners == owners[:, :1]).all() and set(owners[:, 0]) == {1, 2, 3}
+        found = {tuple(row) for row in some[:, subjects == "p"].tolist()}
+        assert {(10, 11), (11, 10), (20, 22), (22, 20)} <= found
 
 
 def test_labels_that_can_be_arranged_in_one_way_only_prove_nothing():
