@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.total_steps = 625_000  # updates; 100 epochs of 200,000 clips
     config.log_every = 100  # steps between training lines in metrics.jsonl
     config.eval_every = 6_250  # steps between evaluations; 0 evaluates at the end only
+    config.eval_linear = True  # also the loss of a linear predictor, computed once per store
     config.checkpoint_every = 6_250  # steps between checkpoints
     config.keep_checkpoints = 2  # how many of the newest stay
     config.keep_every = 0  # checkpoints at multiples of this stay for good; 0 for none

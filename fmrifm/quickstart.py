@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.atomic import write_bytes
 from data_tools.reports.figures import new_figure, save_figure
@@ -36,11 +38,13 @@ def draw_curves(path: Path, workdir: Path, title: str) -> None:
     names = {k.split("/")[1] for x in lines for k in x if k.startswith("eval/")}
     for name in sorted(names):
         scored = [x for x in lines if f"eval/{name}/loss" in x]
-        steps = [x["step"] for x in scored]
-        loss = [x[f"eval/{name}/loss"] for x in scored]
-        zero = [x[f"eval/{name}/loss_of_zero"] for x in scored]
-        axis.plot(steps, loss, "o-", color="#b2182b", label=f"{name}: masked loss")
-        axis.plot(steps, zero, "--", color="#2166ac", label=f"{name}: predicting zero")
+        for key, label, style, color in (
+            ("loss", "masked loss", "o-", "#b2182b"),
+            ("loss_zero", "predicting zero", "--", "#2166ac"),
+            ("loss_linear", "linear predictor", ":", "#4d4d4d"),
+        ):
+            points = [(x["step"], x.get(f"eval/{name}/{key}", np.nan)) for x in scored]
+            axis.plot(*zip(*points, strict=True), style, color=color, label=f"{name}: {label}")
     axis.set(xlabel="step", ylabel="loss", title=title)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
@@ -64,10 +68,11 @@ def draw_accuracy(path: Path, results: dict) -> None:
     save_figure(figure, path)
 
 
-def last_evaluation(workdir: Path, name: str) -> tuple[float, float]:
-    """The last loss of an evaluation set, and that of predicting zero."""
+def last_evaluation(workdir: Path, name: str) -> tuple[float, float, float]:
+    """The last loss of an evaluation set, that of predicting zero, and the linear predictor's."""
     lines = [x for x in read_metrics(workdir / "metrics.jsonl") if f"eval/{name}/loss" in x]
-    return lines[-1][f"eval/{name}/loss"], lines[-1][f"eval/{name}/loss_of_zero"]
+    kinds = ("", "_zero", "_linear")  # runs of older versions have the first only
+    return tuple(lines[-1].get(f"eval/{name}/loss{kind}", np.nan) for kind in kinds)
 
 
 RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.mgz"
@@ -165,7 +170,7 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
     draw_curves(workdir / "curves_task.png", task, "Simulated task runs")
     results = json.loads((workdir / "probe" / "results.json").read_text())
     draw_accuracy(workdir / "probe.png", results)
-    loss, zero = last_evaluation(rest, "held_out")
+    loss, zero, linear = last_evaluation(rest, "held_out")
     rows = results["results"]
     timed = [f"# {s:.0f} s\n{c}" for s, c in zip(steps.seconds, steps.lines, strict=True)]
     largest = max(
@@ -178,6 +183,7 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
         workdir=workdir,
         loss=f"{loss:.3f}",
         zero=f"{zero:.3f}",
+        linear=f"{linear:.3f}",
         explained=f"{1 - loss / zero:.0%}",
         figures_rest=newest_figures(rest / "figures"),
         figures_task=newest_figures(task / "figures"),

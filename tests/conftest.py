@@ -27,6 +27,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 if "FMRIFM_TESTS_CACHE" not in os.environ:
     _cache = tempfile.TemporaryDirectory()
     os.environ["FMRIFM_TESTS_CACHE"] = _cache.name
+os.environ["FMRIFM_CACHE"] = os.environ["FMRIFM_TESTS_CACHE"]
 jax.config.update("jax_compilation_cache_dir", os.environ["FMRIFM_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -119,7 +120,7 @@ def make_toy_config(stores, **overrides):
     config.batch_size = 8
     config.total_steps = 6
     config.log_every = config.eval_every = config.checkpoint_every = 2
-    config.figures = 0
+    config.figures, config.eval_linear = 0, False
     config.data.train = str(stores["train"])
     config.data.eval = f"held={stores['eval']}"
     config.model.update(

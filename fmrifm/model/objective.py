@@ -129,15 +129,8 @@ class Objective:
         """
         o, queries = self.model.options, mask.queries_BxQ
         seen = self.see(pixels, mask.visible_BxL, noise and noise.input_B)
-        predicted = _rows(self.to_predict(pixels, mask.visible_BxL, full_decoding), queries)
+        predicted, targets = self.wanted(params, pixels, mask, full_decoding)
         weight = strided(predicted, o)
-        targets = normalize_targets(
-            strided(pixels.values_BxMxV, o),
-            strided(pixels.valid_BxMxV, o),
-            o,
-            self.geometry,
-            params.get("target_norm", {}).get("components"),
-        )
         branches = None
         if noise is not None and o.drop_path_rate:
             branches = drop_path(noise.depth_B, o.depth, o.drop_path_rate)
@@ -149,6 +142,36 @@ class Objective:
             weight = weight & counted_B[:, None, None]
         sums = loss_sums(preds, _rows(targets.normed_BxMxW, queries), weight)
         return Outcome(sums, preds, embeddings, targets, predicted)
+
+    def wanted(
+        self, params, pixels: Pixels, mask: Mask, full_decoding: bool = False
+    ) -> tuple[jax.Array, Targets]:
+        """(B, Q, V) bool, the pixels to predict in the queried tokens, and the targets of all."""
+        o = self.model.options
+        wanted = self.to_predict(pixels, mask.visible_BxL, full_decoding)
+        targets = normalize_targets(
+            strided(pixels.values_BxMxV, o),
+            strided(pixels.valid_BxMxV, o),
+            o,
+            self.geometry,
+            params.get("target_norm", {}).get("components"),
+        )
+        return _rows(wanted, mask.queries_BxQ), targets
+
+    def score_values(
+        self,
+        values_BxMxV: jax.Array,
+        mask: Mask,
+        predicted_BxQxV: jax.Array,
+        targets: Targets,
+        counted_B: jax.Array,
+    ) -> LossSums:
+        """Loss sums of predicted values of the input; see `wanted`."""
+        o = self.model.options
+        normed = (strided(values_BxMxV, o) - targets.offset_BxMxW) / targets.scale_BxMxW
+        weight = strided(predicted_BxQxV, o) & counted_B[:, None, None]
+        both = (_rows(x, mask.queries_BxQ) for x in (normed, targets.normed_BxMxW))
+        return loss_sums(*both, weight)
 
     def restore(self, outcome: Outcome, mask: Mask) -> jax.Array:
         """(B, M, V): predictions as values of the input, of normalised zero where there is none."""

@@ -12,7 +12,8 @@ from data_tools.errors import InputError
 # These change where a run computes or what it shows, never its numbers beyond rounding.
 HARMLESS = (
     *("mesh.", "attention", "data.threads", "data.workers", "data.requests", "data.cache_"),
-    *("keep_", "checkpoint_every", "log_every", "figures", "wandb_project", "probe."),
+    *("keep_", "checkpoint_every", "log_every", "figures", "eval_linear", "wandb_project"),
+    "probe.",
 )
 # What runs did before there were these fields.
 BEFORE = {

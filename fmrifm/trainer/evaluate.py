@@ -9,6 +9,7 @@ from data_tools.reports.figures import new_figure, save_figure
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.input.sources import Source, union_geometry
+from fmrifm.trainer.linear_reference import LinearReference
 from fmrifm.trainer.mesh import to_devices
 from fmrifm.trainer.program import Program
 from fmrifm.trainer.stopping import NonFiniteError
@@ -88,24 +89,37 @@ def show_frame(axis, geometry: Geometry, patches: np.ndarray):
 class Evaluator:
     """Scores the evaluation sets of a run; compiles once a set, on its first call."""
 
-    def __init__(self, program: Program, evals: dict[str, list[Source]], figures: Path):
+    def __init__(
+        self,
+        program: Program,
+        evals: dict[str, list[Source]],
+        figures: Path,
+        linear: LinearReference | None = None,
+    ):
         """
         Args:
           evals: name -> sources.
           figures: directory for the pictures.
+          linear: gives the losses of the linear predictor; None leaves them out.
         """
-        self._program, self._figures = program, figures
+        self._program, self._figures, self._linear = program, figures, linear
+        self._linear_losses: dict[str, float] = {}
         self._sets = {}
         for name, sources in evals.items():
             geometry = union_geometry(sources)
             batches, task = program.eval_batches(sources, geometry), program.make_task(geometry)
             cut = task.objective.geometry
-            self._sets[name] = (batches, cut, *program.eval_functions(task))
+            self._sets[name] = (batches, cut, task, *program.eval_functions(task))
 
     def __call__(self, params, step: int) -> dict[str, float]:
-        """eval/NAME/{loss, loss_of_zero, clips} of every set; draws figures on the first host."""
+        """Scores every set; draws figures on the first host.
+
+        Returns:
+          eval/NAME/loss; loss_zero, of predicting zero; loss_linear, of the linear predictor;
+          explained, the share (loss_zero - loss) / loss_zero; clips.
+        """
         values = {}
-        for name, (batches, geometry, loss_sums, reconstruct) in self._sets.items():
+        for name, (batches, geometry, task, loss_sums, reconstruct) in self._sets.items():
             sums = []
             for batch in self._on_devices(batches):
                 if not sums and self._program.config.figures:
@@ -122,7 +136,12 @@ class Evaluator:
                     "damaged runs with python -m data_tools.inspect STORE --verify."
                 )
             values[f"eval/{name}/loss"] = float(error / pixels)
-            values[f"eval/{name}/loss_of_zero"] = float(power / pixels)
+            values[f"eval/{name}/loss_zero"] = float(power / pixels)
+            values[f"eval/{name}/explained"] = float(1 - error / power) if power else 0.0
+            if self._linear is not None:
+                if name not in self._linear_losses:
+                    self._linear_losses[name] = self._linear.loss(name, batches, task, params)
+                values[f"eval/{name}/loss_linear"] = self._linear_losses[name]
             values[f"eval/{name}/clips"] = len(batches.clips)
         return values
 

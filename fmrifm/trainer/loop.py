@@ -25,11 +25,12 @@ from fmrifm.runs.provenance import measure, record_start
 from fmrifm.runs.workdir import Workdir, check_workdir
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.goodput import STEPS, Account
+from fmrifm.trainer.linear_reference import LinearReference
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
 from fmrifm.trainer.program import Program, check_config
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite
-from fmrifm.trainer.summary import describe_start, summarize
+from fmrifm.trainer.summary import describe_losses, describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
 from fmrifm.trainer.warm_start import warm_start
 
@@ -89,7 +90,8 @@ class _Run:
         self.data = open_data(config)
         self.program = Program(config, self.data.geometry)
         self.batches = self.program.train_batches(self.data)
-        self.evaluator = Evaluator(self.program, self.data.evals, local / "figures")
+        linear = LinearReference(self.program, self.data) if config.eval_linear else None
+        self.evaluator = Evaluator(self.program, self.data.evals, local / "figures", linear)
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
         self.origin = {"subjects_seen": [hashed_subjects(self.data)], "sources": [], "license": ""}
@@ -266,8 +268,8 @@ class _Run:
         values = self.evaluator(state.params, step)
         if values and self.first_host:
             self.write(step, values)
-            losses = {k: v for k, v in values.items() if k.endswith("/loss")}
-            self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+            losses = "  ".join(f"{name} {text}" for name, text in describe_losses(values))
+            self.say(f"step {step}  {losses}")
         name = self.config.keep_best
         if name is None:
             return False

@@ -58,11 +58,14 @@ class Task:
         """The same without augmentation and noise; masks depend on the clip alone, not on seed or
         step.
         """
-        pixels = self._pixels(batch)
-        mask = self.objective.draw(
-            clip_keys(stream_key(0, "evaluation mask"), batch["words"]), pixels
-        )
+        pixels, mask = self.masked(batch)
         return pixels, mask, self.objective(params, pixels, mask, batch["counted"])
+
+    def masked(self, batch: dict) -> tuple[Pixels, Mask]:
+        """A batch of an evaluation set as tokens, and its masks."""
+        pixels = self._pixels(batch)
+        keys = clip_keys(stream_key(0, "evaluation mask"), batch["words"])
+        return pixels, self.objective.draw(keys, pixels)
 
     def _pixels(self, batch: dict, keys_B: jax.Array | None = None) -> Pixels:
         values, valid = self.tokenizer(batch, keys_B)
@@ -97,7 +100,7 @@ def make_update(
     """The new state from the gradient of the summed error.
 
     `shardings` are those of the parameters; without, updates lie where the compiler likes.
-    Metrics: loss, loss_of_zero (of predicting zero), grad_norm (before clipping), lr,
+    Metrics: loss, loss_zero (of predicting zero), grad_norm (before clipping), lr,
     first_bad_step.
     """
 
@@ -125,7 +128,7 @@ def make_update(
         )
         metrics = {
             "loss": loss,
-            "loss_of_zero": sums.power / pixels,
+            "loss_zero": sums.power / pixels,
             "grad_norm": norm,
             "lr": lr,
             "first_bad_step": first_bad_step,

@@ -66,9 +66,19 @@ def summarize(
         rows += [("utilisation (MFU)", f"{speed['perf/mfu'] * 100:.1f} %")]
     if "perf/hbm_peak_bytes" in speed:
         rows += [("memory peak (HBM)", f"{speed['perf/hbm_peak_bytes'] / 2**30:.2f} GiB a chip")]
-    rows += [(name, f"{shown[name]:.4f}") for name in shown if name.endswith("/loss")]
+    rows += describe_losses(shown)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def describe_losses(values: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(metric, its value beside its reference lines) of every loss among metrics."""
+    rows = []
+    for name in (name for name in values if name.endswith("/loss")):
+        lines = {kind: values.get(f"{name}_{kind}") for kind in ("zero", "linear")}
+        known = ", ".join(f"{kind} {x:.4f}" for kind, x in lines.items() if x is not None)
+        rows.append((name, f"{values[name]:.4f}" + (f" ({known})" if known else "")))
+    return rows
 
 
 def _time(seconds: float) -> str:

@@ -43,6 +43,7 @@ def test_the_command_gives_the_same_numbers(tmp_path, monkeypatch):
         *("-m", "fmrifm.pretrain", "--config=configs/pretrain.py:d3,runlocal"),
         *("--workdir", os.path.relpath(run, ROOT), "--config.total_steps=3", "--config.seed=7"),
         *("--config.log_every=1", "--config.figures=0", "--config.model.patch=8"),
+        "--config.eval_linear=False",
         *("--config.model.embed_dim=32", "--config.model.depth=1", "--config.model.num_heads=2"),
         *("--config.model.decoder_depth=1", "--config.model.decoder_embed_dim=32"),
         f"--config.data.train={tmp_path}/my stores/train?subject=0*",

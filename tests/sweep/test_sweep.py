@@ -21,7 +21,7 @@ def get_config(arg=""):
     config.batch_size = 4
     config.total_steps = config.eval_every = 4
     config.log_every = config.checkpoint_every = 2
-    config.figures = 0
+    config.figures, config.eval_linear = 0, False
     config.model.update(
         embed_dim=32, depth=1, num_heads=2, decoder_embed_dim=32, decoder_depth=1,
         decoder_num_heads=2, patch=8,

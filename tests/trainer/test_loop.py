@@ -414,7 +414,7 @@ def test_evaluation_is_the_mean_over_every_clip(make_config, finished):
     error, power, pixels = np.sum(np.array(sums, np.float64), axis=0)
     assert len(sums) == 9 and len({float(s.pixels) for s in sums}) > 1
     assert logged["eval/held/loss"] == pytest.approx(error / pixels, rel=1e-6)
-    assert logged["eval/held/loss_of_zero"] == pytest.approx(power / pixels, rel=1e-6)
+    assert logged["eval/held/loss_zero"] == pytest.approx(power / pixels, rel=1e-6)
 
 
 def test_evaluation_sets(make_config, own_stores, finished):
@@ -425,4 +425,4 @@ def test_evaluation_sets(make_config, own_stores, finished):
     assert found["eval/other/loss"] != found["eval/held/loss"] and np.isfinite(
         found["eval/other/loss"]
     )
-    assert 0.9 < found["eval/other/loss_of_zero"] < 1.1  # normalised over its own pixels
+    assert 0.9 < found["eval/other/loss_zero"] < 1.1  # normalised over its own pixels
