@@ -20,7 +20,8 @@ from data_tools.store.writer import StoreWriter
 ROOT = Path(__file__).parents[1]
 
 # Most programs run for moments here, so that what counts is how fast they compile.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests that build the same program compile it once, those of the other process included.

@@ -59,6 +59,7 @@ def wait_for(directory: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
     """Yields whether the lock of a directory is ours; then the file goes at the end."""
+    made = [part for part in (directory, *directory.parents) if not part.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     while True:
@@ -84,6 +85,9 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
                 path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # forked children may keep the file open
                     fcntl.flock(handle, fcntl.LOCK_UN)
+                with contextlib.suppress(OSError):  # a job that was refused leaves no directories
+                    for part in made:
+                        part.rmdir()
 
 
 def _lock(handle: int, wait: bool, directory: Path) -> bool:

@@ -115,9 +115,11 @@ def make_update(
             updates = jax.lax.with_sharding_constraint(updates, shardings)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
         # A non-finite step changes nothing but the mark; reading the mark is the host's business.
-        # Parameters too: finite gradients become infinite steps where Adam's state overflows.
-        finite = [jnp.isfinite(x).all() for x in (loss, norm, *jax.tree.leaves(params))]
-        good = jnp.stack(finite).all()
+        # Finite gradients become infinite steps where Adam's state overflows. The norm of the step,
+        # not a look at the new parameters: those may then be written over the old ones.
+        good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(lr * optax.tree.norm(updates))
+        # One value: without the barrier every fusion of a parameter would sum up all norms again.
+        good = jax.lax.optimization_barrier(good)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
             (params, opt_state),

@@ -26,7 +26,10 @@ def test_a_second_job_in_a_directory_is_refused_by_name(tmp_path):
     workdir.close()
     with hold(tmp_path / "run"), hold(tmp_path / "run" / "probes"):
         assert (tmp_path / "run" / ".in-use").exists()
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["probes"]
+    assert not (tmp_path / "run").exists()  # nothing was written
+    with hold(tmp_path / "run"):
+        (tmp_path / "run" / "kept").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["kept"]
 
 
 def test_who_waits_comes_after_the_other(tmp_path, capsys):

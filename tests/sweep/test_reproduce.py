@@ -17,7 +17,7 @@ from fmrifm.runs.config import config_dict
 from fmrifm.runs.finished import read_runs
 from fmrifm.runs.provenance import read_starts
 from fmrifm.sweep.reproduce import reproduce
-from tests.conftest import ROOT, load_config, write_toy_store
+from tests.conftest import FAST_COMPILE, ROOT, load_config, write_toy_store
 from tests.trainer.commands import metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of absl
@@ -34,7 +34,7 @@ def test_the_command_gives_the_same_numbers(tmp_path, monkeypatch):
         write_toy_store(tmp_path / "my stores" / name, seed)
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": FAST_COMPILE,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }

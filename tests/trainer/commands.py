@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from fmrifm.runs.config import config_dict, flatten
-from tests.conftest import ROOT, load_config
+from tests.conftest import FAST_COMPILE, ROOT, load_config
 
 ARGUMENT = "d3,runlocal"
 
@@ -30,9 +30,7 @@ class Run:
         self.workdir = workdir
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            # Programs run for moments here: what counts is how fast they compile.
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FAST_COMPILE}",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
