@@ -23,12 +23,18 @@ def get_config(arg):
 
 @pytest.mark.slow
 def test_quickstart_from_scan_to_report(tmp_path, monkeypatch):
-    """All steps of the command; its models train for a twentieth of their steps."""
+    """All steps of the command, with fewer people and a twentieth of the training steps."""
     if importlib.util.find_spec("brainspace") is None:
         pytest.skip("the extra `demo` is not installed")
     workdir = tmp_path / "quickstart"
     (tmp_path / "short.py").write_text(SHORT)
     monkeypatch.setattr(quickstart, "CONFIG", tmp_path / "short.py")
+    run, fewer = quickstart.Steps.run, {"--subjects=10": "--subjects=6", "--runs=3": "--runs=1"}
+
+    def run_less(self, what, *arguments, done=None):
+        run(self, what, *(fewer.get(x, x) for x in arguments), done=done)
+
+    monkeypatch.setattr(quickstart.Steps, "run", run_less)
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # training takes minutes even so
     quickstart.quickstart(workdir)
     loss, zero, linear = last_evaluation(workdir / "pretrain", "held_out")
@@ -39,7 +45,7 @@ def test_quickstart_from_scan_to_report(tmp_path, monkeypatch):
         for row in results["results"]
     }
     assert scores["none"]["value"] == pytest.approx(1 / len(results["classes"]))
-    assert scores["patch"]["low"] > 1 / len(results["classes"])
+    assert scores["patch"]["value"] > 0.5 and scores["patch"]["low"] is None  # so few people
     assert all(row["splits"]["test"]["seen_in_pretraining"] == 0 for row in results["results"])
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6

@@ -17,6 +17,7 @@ from data_tools.store.reader import Store, scale_checksum
 from fmrifm.input.augment import Augmentation
 from fmrifm.input.clips import usable_runs
 from fmrifm.input.likeness import find_unlike
+from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import (
     Source,
     check_grid,
@@ -33,11 +34,13 @@ class Data:
     Attributes:
       train: sources of the training clips.
       geometry: the union of their geometries, as stored.
+      cut: the same pixels in the patches of the model.
       evals: name -> sources of an evaluation set.
     """
 
     train: list[Source]
     geometry: Geometry
+    cut: Geometry
     evals: dict[str, list[Source]]
 
     def digests(self) -> dict[str, str]:
@@ -102,4 +105,4 @@ def open_data(config: ConfigDict) -> Data:
             f"keep_best={config.keep_best!r} is no eval set: choose one of data.eval "
             f"({', '.join(evals) or 'none given'})."
         )
-    return Data(train, geometry, evals)
+    return Data(train, geometry, cut_geometry(geometry, config.model.patch), evals)

@@ -160,16 +160,15 @@ class Objective:
 
     def score_values(
         self,
-        values_BxMxV: jax.Array,
+        values_BxMxW: jax.Array,
         mask: Mask,
         predicted_BxQxV: jax.Array,
         targets: Targets,
         counted_B: jax.Array,
     ) -> LossSums:
         """Loss sums of predicted values of the input; see `wanted`."""
-        o = self.model.options
-        normed = (strided(values_BxMxV, o) - targets.offset_BxMxW) / targets.scale_BxMxW
-        weight = strided(predicted_BxQxV, o) & counted_B[:, None, None]
+        normed = (values_BxMxW - targets.offset_BxMxW) / targets.scale_BxMxW
+        weight = strided(predicted_BxQxV, self.model.options) & counted_B[:, None, None]
         both = (_rows(x, mask.queries_BxQ) for x in (normed, targets.normed_BxMxW))
         return loss_sums(*both, weight)
 

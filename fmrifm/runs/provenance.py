@@ -24,7 +24,6 @@ from ml_collections import ConfigDict
 
 from data_tools.files.atomic import write_bytes
 from fmrifm.input.data import Data
-from fmrifm.input.preprocess import cut_geometry
 from fmrifm.input.sources import Source
 from fmrifm.model.flops import count_flops
 from fmrifm.model.mae import param_shapes
@@ -99,14 +98,13 @@ def measure(config: ConfigDict, data: Data) -> dict[str, Any]:
       params of the model, encoder_params of its encoder; flops_per_clip of a training step;
       train: frames (distinct), runs, subjects, datasets; eval: {name: datasets}.
     """
-    geometry = cut_geometry(data.geometry, config.model.patch)
-    options = options_from_config(config.model, geometry, config.data.num_frames)
+    options = options_from_config(config.model, data.cut, config.data.num_frames)
     shapes = {k: v for k, v in param_shapes(options).items() if k != "target_norm"}
     count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
     return {
         "params": sum(count.values()),
         "encoder_params": count["encoder"],
-        "flops_per_clip": count_flops(options, geometry.n_patches).total,
+        "flops_per_clip": count_flops(options, data.cut.n_patches).total,
         "train": _data_size(data.train),
         "eval": {name: _data_size(sources)["datasets"] for name, sources in data.evals.items()},
     }

@@ -6,7 +6,7 @@ noise chosen on training clips that the components have not seen. It is a baseli
 does not change while a model trains: it is computed once and kept in the user's cache.
 
 Letters: B clips, L visible tokens, V values of a token, N patches, P pixels of a patch, S time
-slots, t frames of a token, K components, C choices of (rank, noise).
+slots, t predicted frames of a token, K components, C choices of (rank, noise).
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ from fmrifm.trainer.program import Program
 from fmrifm.trainer.step import Task
 
 VERSION = 1  # of what is computed here: kept losses of other versions do not count
-RANKS, NOISES = (10, 20, 40, 80, 160), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+RANKS, NOISES = (20, 80, 160), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 MOST_CLIPS = 640  # of the training data that are read
-MOST_HELD_OUT = 32  # of these that choose rank and noise
+MOST_HELD_OUT = 16  # of these that choose rank and noise
 _BATCH = 8  # clips
 # What a kept loss depends on besides the stores.
 _DATA = ("num_frames", "normalize", "no_coord_normalize", "eval_clips")
@@ -107,15 +107,16 @@ class LinearReference:
         n_fitted = max(1, (len(clips) - n_held_out) // _BATCH)
         cut = self._program.cut
         collected = StreamingComponents(cut.n_patches * cut.patch_dim, max(RANKS))
-        masked = jax.jit(task.masked)
-        show = jax.process_index() == 0
-        steps = tqdm(range(n_fitted), "covariance of training frames", leave=False, disable=None)
-        for i in steps if show else range(n_fitted):
+        masked, hidden = jax.jit(task.masked), None if jax.process_index() == 0 else True
+        for i in tqdm(range(len(batches)), "covariance of frames", leave=False, disable=hidden):
+            if i == n_fitted:
+                maps = _on_patches(collected.components(), cut, cut)
             batch = batches[i]
             values = np.asarray(masked(batch)[0].values_BxMxV)[batch["counted"]]
             collected.add(_frames(values, task.objective))
         components = multihost_utils.broadcast_one_to_all(collected.components())
-        maps = _on_patches(components, cut, cut)
+        if n_fitted == len(batches):  # so few clips that none can be kept aside
+            maps = _on_patches(components, cut, cut)
         choices_Cx2 = np.array(list(itertools.product(RANKS, NOISES)), np.float32)
 
         def sums(params, batch, maps):
@@ -175,7 +176,7 @@ def linear_sums(
     batch, rank = len(pixels.values_BxMxV), maps_NxKxP.shape[1]
 
     def by_frame(x_BxMxV: jax.Array) -> jax.Array:  # (B, S, N, t, P)
-        return x_BxMxV.reshape(batch, o.slots, n, o.t_patch, -1)
+        return x_BxMxV.reshape(batch, o.slots, n, o.t_patch, -1)[:, :, :, :: o.t_pred_stride]
 
     values, shown = by_frame(pixels.values_BxMxV), by_frame(pixels.shown_BxMxV)
     rows = jnp.arange(batch)
@@ -195,7 +196,8 @@ def linear_sums(
             on_maps_BxSxKxt.at[rows, slot_B].add(on_maps),
         ), None
 
-    zeros = jnp.zeros((batch, o.slots, rank, rank)), jnp.zeros((batch, o.slots, rank, o.t_patch))
+    sizes = (rank, rank), (rank, o.t_patch // o.t_pred_stride)
+    zeros = tuple(jnp.zeros((batch, o.slots, *size)) for size in sizes)
     (gram, on_maps), _ = jax.lax.scan(see, zeros, mask.visible_BxL.T)
     weights, targets = objective.wanted(params, pixels, mask)
 
@@ -205,9 +207,8 @@ def linear_sums(
         right = jnp.where(keep_K[:, None], on_maps, 0) / choice_2[1]
         codes = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right)
         frames = jnp.einsum("bskt,nkp->bsntp", codes, maps_NxKxP) + mean_NxP[:, None]
-        return objective.score_values(
-            frames.reshape(pixels.values_BxMxV.shape), mask, weights, targets, counted_B
-        )
+        frames_BxMxW = frames.reshape(batch, o.slots * n, -1)
+        return objective.score_values(frames_BxMxW, mask, weights, targets, counted_B)
 
     return jax.lax.map(one, jnp.asarray(choices_Cx2))
 
