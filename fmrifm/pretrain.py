@@ -7,7 +7,6 @@ The same command continues a run that was stopped or killed. On SIGTERM or SIGUS
 its step, saves and exits with code 75. In the end it tells how fast it was and where its time went.
 """
 
-import functools
 import sys
 
 from absl import flags
@@ -17,7 +16,6 @@ import fmrifm
 from configs.probe import get_config
 from data_tools.errors import kind_errors
 from fmrifm.command_line import WORKDIR, join_processes, run
-from fmrifm.probe.run import training_probe
 from fmrifm.runs.checkpoint import quiet
 from fmrifm.trainer.loop import train
 
@@ -30,6 +28,14 @@ PROFILE = flags.DEFINE_string(
 )
 
 
+def make_probe(*settings):
+    """What `config.probe` asks for, see `training_probe`."""
+    # Imported here: most runs have no probe, and scikit-learn takes seconds.
+    from fmrifm.probe.run import training_probe
+
+    return training_probe(get_config, *settings)
+
+
 def main(argv: list[str]) -> None:
     quiet()
     join_processes()
@@ -39,7 +45,7 @@ def main(argv: list[str]) -> None:
                 CONFIG.value,
                 WORKDIR.value,
                 ALLOW_CHANGE.value,
-                functools.partial(training_probe, get_config),
+                make_probe,
                 PROFILE.value,
                 fmrifm.IMPORTED,
             )

@@ -19,6 +19,9 @@ from data_tools.store.writer import StoreWriter
 
 ROOT = Path(__file__).parents[1]
 
+# Else every command that a test starts would compile our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Most programs run for moments here, so that what counts is how fast they compile.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
