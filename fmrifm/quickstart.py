@@ -59,7 +59,8 @@ def draw_accuracy(path: Path, results: dict) -> None:
     for place, row in enumerate(rows):
         v = row["splits"]["test"]["metrics"]["balanced_accuracy"]
         color = "0.65" if row["baseline"] else "#b2182b"
-        axis.plot([v["low"], v["high"]], [place, place], color=color, lw=2)
+        interval = [v.get(f"subject_{end}", v[end]) for end in ("low", "high")]  # as in the tables
+        axis.plot(interval, [place, place], color=color, lw=2)
         axis.plot(v["value"], place, "o", color=color)
     axis.axvline(1 / len(results["classes"]), ls="--", color="#2166ac", lw=1)
     axis.set_yticks(range(len(rows)), [f"{r['representation']} ({r['head']})" for r in rows])
