@@ -45,7 +45,7 @@ def test_the_formula_counts_what_xla_counts(toy_config, geometry, changes):
     """Of models wide enough for matrix products to be what counts."""
     wide = {"embed_dim": 256, "decoder_embed_dim": 192, "num_heads": 4, "patch": 8}
     changes = {f"model__{name}": value for name, value in (wide | changes).items()}
-    program = Program(toy_config(**changes), geometry, jax.devices()[:1])
+    program = Program(toy_config(attention="xla", **changes), geometry, jax.devices()[:1])
     found = _operations(program, None)
     flops = found["flops_per_clip"]
     assert flops["with_padding"] == flops["total"] + flops["recompute"]
@@ -100,7 +100,7 @@ def test_times_follow_from_peaks(toy_config, geometry, monkeypatch):
     """On a chip that does nothing else, a step takes what its slowest part takes."""
     chip = Chip(1e9, 2**40, 1e12, 1e12, 1e12, 1)
     monkeypatch.setattr("fmrifm.plan.plan.find_chip", lambda device: chip)
-    plan = make_plan(toy_config(), geometry, jax.devices()[:2], "two")
+    plan = make_plan(toy_config(attention="xla"), geometry, jax.devices()[:2], "two")
     seconds = plan["step_seconds"]
     assert seconds["predicted"] == seconds["compute"] > seconds["memory"] > 0
     assert seconds["compute"] == pytest.approx(plan["flops_per_clip"]["total"] * 4 / 1e9)
