@@ -111,6 +111,12 @@ class Evaluator:
             cut = task.objective.geometry
             self._sets[name] = (batches, cut, task, *program.eval_functions(task))
 
+    def prepare(self, params) -> None:
+        """Computes the losses of the linear predictor, once, where no mesh is in scope."""
+        if self._linear is not None and not self._linear_losses:
+            for name, (batches, _, task, *_) in self._sets.items():
+                self._linear_losses[name] = self._linear.loss(name, batches, task, params)
+
     def __call__(self, params, step: int) -> dict[str, float]:
         """Scores every set; draws figures on the first host.
 
@@ -119,7 +125,7 @@ class Evaluator:
           explained, the share (loss_zero - loss) / loss_zero; clips.
         """
         values = {}
-        for name, (batches, geometry, task, loss_sums, reconstruct) in self._sets.items():
+        for name, (batches, geometry, _, loss_sums, reconstruct) in self._sets.items():
             sums = []
             for batch in self._on_devices(batches):
                 if not sums and self._program.config.figures:
@@ -139,8 +145,6 @@ class Evaluator:
             values[f"eval/{name}/loss_zero"] = float(power / pixels)
             values[f"eval/{name}/explained"] = float(1 - error / power) if power else 0.0
             if self._linear is not None:
-                if name not in self._linear_losses:
-                    self._linear_losses[name] = self._linear.loss(name, batches, task, params)
                 values[f"eval/{name}/loss_linear"] = self._linear_losses[name]
             values[f"eval/{name}/clips"] = len(batches.clips)
         return values

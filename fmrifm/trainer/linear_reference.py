@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -32,7 +33,6 @@ from fmrifm.input.principal_components import Components, StreamingComponents
 from fmrifm.model.masking import Mask
 from fmrifm.model.objective import Objective, Pixels
 from fmrifm.model.targets import LossSums
-from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.program import Program
 from fmrifm.trainer.step import Task
 
@@ -64,38 +64,32 @@ class LinearReference:
           batches, task: as of the evaluation.
           params: of the model, for the components of `target_norm='pca'`.
         """
-        path = self._path(batches, params)
+        given = jax.tree.map(np.asarray, {k: v for k, v in params.items() if k == "target_norm"})
+        path = self._path(batches, given)
         kept = multihost_utils.broadcast_one_to_all(_read(path))
         if np.isfinite(kept):
             return float(kept)
         if self._fitted is None:
-            self._fitted = self._fit(params)
+            self._fitted = self._fit(given)
         components, choice_1x2 = self._fitted
         maps = _on_patches(components, self._program.cut, task.objective.geometry)
-        mesh, sharding = self._program.mesh, self._program.batch_sharding
-
-        def sums(params, batch, maps, choice_1x2):
-            pixels, mask = task.masked(batch)
-            counted = batch["counted"]
-            return linear_sums(task.objective, params, pixels, mask, counted, maps, choice_1x2)
-
-        sums = jax.jit(
-            sums,
-            in_shardings=(self._program.shardings.params, sharding, None, None),
-            out_shardings=replicated(mesh),
+        # All rows of every batch: processes compute the same and need not wait for each other.
+        local = EvalBatches(
+            batches.reader, batches.sources, batches.clips, _BATCH, np.arange(_BATCH)
         )
-        rows = tqdm(range(len(batches)), f"linear predictor of {name}", disable=None, leave=False)
-        total = np.zeros((3, 1))
-        for i in rows if jax.process_index() == 0 else range(len(batches)):
-            batch = to_devices(batches[i], sharding)
-            total += np.array(jax.device_get(sums(params, batch, maps, choice_1x2)), np.float64)
-        loss = float(total[0, 0] / total[2, 0])
+        steps = _progress(range(len(local)), f"linear predictor of {name}")
+        error, _, pixels = _add_sums(task, given, (local[i] for i in steps), maps, choice_1x2)
+        loss = float(multihost_utils.broadcast_one_to_all(error[0] / pixels[0]))
         if jax.process_index() == 0:
             _keep(path, {"loss": loss, "rank": choice_1x2[0, 0], "noise": choice_1x2[0, 1]})
         return loss
 
-    def _fit(self, params: dict) -> tuple[Components, np.ndarray]:
-        """Components of training frames, and their best (rank, noise) as (1, 2) float32."""
+    def _fit(self, given: dict) -> tuple[Components, np.ndarray]:
+        """Components of training frames, and their best (rank, noise) as (1, 2) float32.
+
+        Each process computes this on a device of its own, so no mesh may be in scope: under one,
+        the processes would wait for each other.
+        """
         data, task, geometry = self._program.config.data, self._program.task, self._data.geometry
         reader = ClipReader(
             self._data.train, geometry, data.num_frames, data.no_coord_normalize, data.requests
@@ -107,34 +101,25 @@ class LinearReference:
         n_fitted = max(1, (len(clips) - n_held_out) // _BATCH)
         cut = self._program.cut
         collected = StreamingComponents(cut.n_patches * cut.patch_dim, max(RANKS))
-        masked, hidden = jax.jit(task.masked), None if jax.process_index() == 0 else True
-        for i in tqdm(range(len(batches)), "covariance of frames", leave=False, disable=hidden):
+        masked = jax.jit(task.masked)
+        for i in _progress(range(len(batches)), "covariance of training frames"):
             if i == n_fitted:
                 maps = _on_patches(collected.components(), cut, cut)
             batch = batches[i]
             values = np.asarray(masked(batch)[0].values_BxMxV)[batch["counted"]]
             collected.add(_frames(values, task.objective))
-        components = multihost_utils.broadcast_one_to_all(collected.components())
+        components = collected.components()
         if n_fitted == len(batches):  # so few clips that none can be kept aside
             maps = _on_patches(components, cut, cut)
         choices_Cx2 = np.array(list(itertools.product(RANKS, NOISES)), np.float32)
-
-        def sums(params, batch, maps):
-            pixels, mask = task.masked(batch)
-            counted = batch["counted"]
-            return linear_sums(task.objective, params, pixels, mask, counted, maps, choices_Cx2)
-
-        total, sums = np.zeros((3, len(choices_Cx2))), jax.jit(sums)
-        given = jax.tree.map(np.asarray, {k: v for k, v in params.items() if k == "target_norm"})
         last = range(n_fitted, min(len(batches), n_fitted + MOST_HELD_OUT // _BATCH))
-        for i in last or [n_fitted - 1]:
-            total += np.array(jax.device_get(sums(given, batches[i], maps)), np.float64)
-        best = int(np.argmin(total[0]))
-        return components, multihost_utils.broadcast_one_to_all(choices_Cx2[best : best + 1])
+        held_out = (batches[i] for i in last or [n_fitted - 1])
+        best = int(np.argmin(_add_sums(task, given, held_out, maps, choices_Cx2)[0]))
+        return components, choices_Cx2[best : best + 1]
 
-    def _path(self, batches: EvalBatches, params: dict) -> Path:
+    def _path(self, batches: EvalBatches, given: dict) -> Path:
         config, options = self._program.config, dataclasses.asdict(self._program.options)
-        given = params.get("target_norm", {}).get("components")
+        components = given.get("target_norm", {}).get("components")
         sources = [*self._data.train, *batches.sources]
         runs = [sorted(map(int, source.runs)) for source in sources]
         text = json.dumps(
@@ -144,7 +129,7 @@ class LinearReference:
                 runs,
                 {name: config.data[name] for name in _DATA},
                 {name: options[name] for name in _MODEL},
-                None if given is None else zlib.crc32(np.asarray(given).tobytes()),
+                None if components is None else zlib.crc32(components.tobytes()),
             ]
         )
         root = os.environ.get("FMRIFM_CACHE") or Path.home() / ".cache" / "fmrifm"
@@ -157,7 +142,7 @@ def linear_sums(
     pixels: Pixels,
     mask: Mask,
     counted_B: jax.Array,
-    maps: tuple[jax.Array, jax.Array],
+    maps: tuple[np.ndarray, np.ndarray],
     choices_Cx2: jax.Array,
 ) -> LossSums:
     """Loss sums (C,) of the Gaussian conditional mean under a mask.
@@ -172,7 +157,7 @@ def linear_sums(
       choices_Cx2: rank and noise variance.
     """
     o, n = objective.model.options, objective.geometry.n_patches
-    mean_NxP, maps_NxKxP = maps
+    mean_NxP, maps_NxKxP = map(jnp.asarray, maps)
     batch, rank = len(pixels.values_BxMxV), maps_NxKxP.shape[1]
 
     def by_frame(x_BxMxV: jax.Array) -> jax.Array:  # (B, S, N, t, P)
@@ -213,6 +198,26 @@ def linear_sums(
     return jax.lax.map(one, jnp.asarray(choices_Cx2))
 
 
+def _add_sums(
+    task: Task, given: dict, batches: Iterable[dict], maps: tuple, choices_Cx2: np.ndarray
+) -> np.ndarray:
+    """(3, C) float64: `linear_sums` over batches, computed on a device of this process."""
+
+    @jax.jit
+    def sums(given, batch, maps, choices_Cx2):
+        pixels, mask = task.masked(batch)
+        counted = batch["counted"]
+        return linear_sums(task.objective, given, pixels, mask, counted, maps, choices_Cx2)
+
+    found = (jax.device_get(sums(given, batch, maps, choices_Cx2)) for batch in batches)
+    return np.sum([np.array(one, np.float64) for one in found], axis=0)
+
+
+def _progress(steps: range, text: str) -> Iterable[int]:
+    """A progress bar, on the first process."""
+    return tqdm(steps, text, leave=False, disable=None if jax.process_index() == 0 else True)
+
+
 def _frames(values_BxMxV: np.ndarray, objective: Objective) -> np.ndarray:
     """(frames, N P): tokens as frames."""
     o, n = objective.model.options, objective.geometry.n_patches
@@ -228,7 +233,7 @@ def _on_patches(components: Components, trained: Geometry, wanted: Geometry):
     full = np.zeros((size, shape[1])), np.zeros((size, *maps.shape[1:]))
     for whole, part in zip(full, (components.mean_V.reshape(shape), maps), strict=True):
         whole[trained.patch_index] = part
-    return tuple(jnp.asarray(x[wanted.patch_index], jnp.float32) for x in full)
+    return tuple(x[wanted.patch_index].astype(np.float32) for x in full)
 
 
 def _read(path: Path) -> np.ndarray:

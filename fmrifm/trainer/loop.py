@@ -144,6 +144,9 @@ class _Run:
             )
             self.account.take_up(local / "goodput.jsonl", first_step)
         self.say(describe_start(self.program, first_step, self.workdir.place))
+        if first_step < config.total_steps or not evaluated:
+            with self.account.spent("evaluation"):
+                self.evaluator.prepare(state.params)
         if not evaluated:
             with self.account.spent("evaluation"):
                 self.evaluate(state, first_step)

@@ -32,6 +32,7 @@ class Run:
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FAST_COMPILE}",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "FMRIFM_CACHE": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         command = [sys.executable, "-m", "fmrifm.pretrain", *arguments(config, workdir)]

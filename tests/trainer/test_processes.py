@@ -68,7 +68,7 @@ def assert_same(found, expected):
 def test_processes_come_and_go(toy_config, one_device, tmp_path):
     make = functools.partial(
         toy_config, total_steps=16, log_every=1, eval_every=8, checkpoint_every=8, figures=1,
-        keep_best="held",
+        keep_best="held", eval_linear=True,
     )  # fmt: skip
     expected, cache = tmp_path / "one", tmp_path / "cache"
     assert train(make(), expected) == 0
