@@ -89,9 +89,12 @@ def check_overlap(
 
 
 def find_overlaps(sets: Mapping[str, Sequence[Selection]], fields: Sequence[str]) -> list[Overlap]:
-    """What every pair of sets shares in each field; InputError if no set has one of the fields.
+    """Lists the values that each pair of sets shares in each field.
 
     Runs of equal frames come last, where there are any, as a field of their own.
+
+    Raises:
+      InputError: no set has one of the fields.
     """
     runs = {name: [run for s in group for run in s.lines] for name, group in sets.items()}
     everything = list(itertools.chain.from_iterable(runs.values()))

@@ -23,7 +23,7 @@ _UNKNOWN_REFERENCE = (
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What files beside a run say of it.
+    """Confounds, events and timing of a run, read from the files beside it.
 
     Attributes:
       confounds: its table of confounds, if it has one.

@@ -133,7 +133,7 @@ class Pseudonyms:
         ]
 
     def _holds_ids(self, name: str, values: Sequence[Any], people: Collection[str]) -> bool:
-        """Whether a column holds labels of people, by its name or by what is in it."""
+        """Returns True if a column holds subject labels, judged by its name or its values."""
         keys = {_key(x) for x in values if is_known(x)}
         known = bool(keys) and all(len(key) >= _TELLING and key in people for key in keys)
         return name not in _NO_ID_COLUMNS and (known or _ID_COLUMN.fullmatch(name) is not None)
@@ -207,7 +207,7 @@ def read_salt(path: str | os.PathLike) -> Pseudonyms:
 
 
 def _key(value: Any) -> str:
-    """What all spellings of a person have in common, those that differ in case included."""
+    """Returns one key for all spellings of a subject label, ignoring case."""
     return bare_label(str("" if value is None else value)).casefold()
 
 

@@ -25,7 +25,7 @@ _CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 
 
 def is_cifti(path: str | os.PathLike) -> bool:
-    """Whether the name is that of a CIFTI dense time series, which may be gzipped."""
+    """Returns True if the file name is that of a CIFTI dense time series, gzipped or not."""
     return Path(path).name.lower().endswith((".dtseries.nii", ".dtseries.nii.gz"))
 
 

@@ -24,7 +24,7 @@ COLUMNS = {
 }
 MASK = np.zeros((16, 32), bool)
 MASK[2:15, 3:30] = True
-SPLITS = {"train": range(8), "validation": range(8, 11), "test": range(11, 15)}
+SPLITS = {"train": range(8), "validation": range(8, 11), "test": range(11, 16)}
 
 
 def clips(subject, n_columns, strength):
@@ -85,7 +85,7 @@ def test_task21_beside_the_connectome(tmp_path):
     # These parcels are noise: the connectome is of them, and not of the flat maps.
     assert found["connectome_schaefer10"]["low"] < 1 / 3 < found["connectome_schaefer10"]["high"]
     (row,) = [row for row in results["results"] if row["representation"] == "patch"]
-    assert row["splits"]["test"]["n"] == 48 and row["splits"]["test"]["n_subjects"] == 4
+    assert row["splits"]["test"]["n"] == 60 and row["splits"]["test"]["n_subjects"] == 5
     assert row["splits"]["test"]["seen_in_pretraining"] is None  # published weights do not tell
     names = {path.name for path in workdir.iterdir()}
     assert {"results.json", "results.csv", "predictions_patch_logistic.npz"} <= names

@@ -70,7 +70,7 @@ def test_components_of_a_file(tmp_path, no_package):
         ((path, 5, (6, 8)), "4 components, fewer than 5"),
         ((path, 2, (8, 6)), "frames of 6 x 8 pixels, the model has 8 x 6"),
         (("cortex_mae", 2, (6, 8)), "not installed"),
-        ((str(tmp_path / "none"), 2, (6, 8)), "do not exist"),
+        ((str(tmp_path / "none"), 2, (6, 8)), "does not exist"),
     ]:
         with pytest.raises(InputError, match=words):
             load_components(*arguments)

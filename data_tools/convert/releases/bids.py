@@ -261,7 +261,7 @@ def _run_files(
 def _read_people(
     table: str | os.PathLike, labels: Collection[str], given: bool, show: bool
 ) -> tuple[dict[str, dict[str, Any]], frozenset[str]]:
-    """What a table of participants says of these subjects, and whom else it lists.
+    """Reads the rows of these subjects from a table of participants, and all labels in it.
 
     A subject is found however the table writes it. InputError if most are not in a table that was
     `given` for them.

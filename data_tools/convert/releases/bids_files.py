@@ -89,7 +89,7 @@ class Inheritance:
         *,
         inherited: bool = True,
     ) -> Path | None:
-        """The first of `files`, None if there is none; InputError if nothing tells which it is.
+        """Returns the best match, or None; raises InputError if two files match equally well.
 
         Unless it may be `inherited` by all runs of a task, it has the number of the run.
         """
