@@ -38,13 +38,12 @@ def draw_curves(path: Path, workdir: Path, title: str) -> None:
     names = {k.split("/")[1] for x in lines for k in x if k.startswith("eval/")}
     for name in sorted(names):
         scored = [x for x in lines if f"eval/{name}/loss" in x]
-        for key, label, style, color in (
-            ("loss", "masked loss", "o-", "#b2182b"),
-            ("loss_zero", "predicting zero", "--", "#2166ac"),
-            ("loss_linear", "linear predictor", ":", "#4d4d4d"),
-        ):
-            points = [(x["step"], x.get(f"eval/{name}/{key}", np.nan)) for x in scored]
-            axis.plot(*zip(*points, strict=True), style, color=color, label=f"{name}: {label}")
+        loss = [(x["step"], x[f"eval/{name}/loss"]) for x in scored]
+        axis.plot(*zip(*loss, strict=True), "o-", color="#b2182b", label=f"{name}: masked loss")
+        # The same at every step, so that they also show beside a single evaluation.
+        _, zero, linear = last_evaluation(workdir, name)
+        axis.axhline(zero, ls="--", color="#2166ac", label=f"{name}: predicting zero")
+        axis.axhline(linear, ls=":", color="#4d4d4d", label=f"{name}: linear predictor")
     axis.set(xlabel="step", ylabel="loss", title=title)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
