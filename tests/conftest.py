@@ -36,7 +36,7 @@ if "FMRIFM_TESTS_CACHE" not in os.environ:
     os.environ["FMRIFM_TESTS_CACHE"] = _cache.name
 os.environ["FMRIFM_CACHE"] = os.environ["FMRIFM_TESTS_CACHE"]
 jax.config.update("jax_compilation_cache_dir", os.environ["FMRIFM_TESTS_CACHE"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Files whose tests take minutes begin first, so that the two processes end together.
 LONG = (

@@ -4,6 +4,7 @@ Letters: B clips, L visible tokens, Q predicted, P values of a token, D encoder 
 width, R registers. A token's *place* is its index on the full grid.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -167,5 +168,13 @@ def init_params(model: MaskedAutoencoder, key: jax.Array):
 
 def param_shapes(options: ModelOptions):
     """The parameter tree as shapes, without making any array."""
+    leaves, structure = _param_shapes(options)
+    return jax.tree.unflatten(structure, leaves)  # the caller's own, to change as it likes
+
+
+@functools.lru_cache(maxsize=64)
+def _param_shapes(options: ModelOptions) -> tuple[list, jax.tree_util.PyTreeDef]:
+    """Leaves and structure; traced once for each model, as files ask again and again."""
     model = MaskedAutoencoder(options)
-    return nn.unbox(jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0)))
+    init = functools.partial(init_params, model)
+    return jax.tree.flatten(nn.unbox(jax.eval_shape(init, jax.random.key(0))))
