@@ -4,19 +4,20 @@
         --config.data.train=STORE --config.data.eval=held_out=STORE
 
 The argument names a size (vit_s, vit_b, vit_l, vit_h, d3 ... d15) and may go on `,large_batch`,
-which takes as many clips in fewer steps, for many chips, or end in `,runlocal`, which shrinks
-everything so that the same file is a smoke test on a laptop.
+which takes as many clips in fewer steps, for many chips, `,network_maps`, which begins with a
+linear model of the training data (see fmrifm/model/network_maps.py), or end in `,runlocal`, which
+shrinks everything so that the same file is a smoke test on a laptop.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 SIZES = {"": "base", "vit_s": "small", "vit_b": "base", "vit_l": "large", "vit_h": "huge"}
-WORDS = ("large_batch", "runlocal")
+WORDS = ("large_batch", "network_maps", "runlocal")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The configuration of a run; `arg` is `SIZE[,large_batch][,runlocal]`."""
+    """The configuration of a run; `arg` is `SIZE[,large_batch][,network_maps][,runlocal]`."""
     words = arg.split(",")
     size = ",".join(word for word in words if word and word not in WORDS)
     config = ConfigDict()
@@ -105,6 +106,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.pca_norm_nc = 2  # components that target_norm=pca takes out of each frame
     config.model.pca_components = placeholder(str)  # file of them (.npz or .npy), or cortex_mae
     config.model.head_init_scale = 0.0  # factor on the head's initial weights
+    config.model.network_maps = 0  # maps of a linear model that the network goes on from
     config.model.remat = "none"  # recomputed in the backward pass: none, dots, attention or full
 
     config.optim = ConfigDict()
@@ -130,6 +132,9 @@ def get_config(arg: str = "") -> ConfigDict:
         config.eval_every = config.checkpoint_every = 244  # 5 epochs of 200,000 clips
         config.optim.base_lr = 3.54e-4
         config.optim.lr_scaling = "sqrt"
+
+    if "network_maps" in words:
+        config.model.network_maps = 160
 
     if "runlocal" in words:
         config.batch_size = 8

@@ -1,10 +1,9 @@
-"""The small models of the quickstart: minutes on two cores.
+"""The small models of the quickstart, of a real run and of simulated people: minutes on two cores.
 
-    python -m fmrifm.pretrain --config=configs/quickstart.py:rest --workdir=DIR \\
+    python -m fmrifm.pretrain --config=configs/quickstart.py --workdir=DIR \\
         --config.data.train=STORE --config.data.eval=held_out=STORE
 
-Everything that is not set here is as in configs/pretrain.py. The argument is `rest` for the first
-training on a real run, `task` for going on with simulated data.
+Everything that is not set here is as in configs/pretrain.py.
 """
 
 from ml_collections import ConfigDict
@@ -12,10 +11,10 @@ from ml_collections import ConfigDict
 from configs.pretrain import get_config as recipe
 
 
-def get_config(arg: str = "rest") -> ConfigDict:
-    """The configuration of one of the two runs."""
+def get_config() -> ConfigDict:
+    """The configuration of either run."""
     config = recipe("d3")
-    config.total_steps = {"rest": 480, "task": 60}[arg]
+    config.total_steps = 120
     config.batch_size = 8
     config.log_every = 10
     config.eval_every = config.checkpoint_every = config.total_steps // 3
@@ -29,6 +28,7 @@ def get_config(arg: str = "rest") -> ConfigDict:
     # A fixed map of positions and a decoder that knows them need no hours to be learned.
     config.model.pos_embed = "sincos"
     config.model.no_decode_pos = False
-    config.model.head_init_scale = 1.0
-    config.optim.lr = 2e-3
+    # The network begins with what a linear model knows, and predicts what that leaves.
+    config.model.network_maps = 160
+    config.optim.lr = 1e-3
     return config

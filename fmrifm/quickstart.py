@@ -3,7 +3,7 @@
     python -m fmrifm.quickstart --workdir=DIR
 
 Converts a real resting-state run, pretrains a small masked autoencoder on its first part and scores
-it on the rest; goes on with simulated task data of several subjects and reads the task from frozen
+it on the rest; does the same with simulated subjects who do a task, and reads the task from frozen
 features on subjects that the model has not seen. Every step is a command that you can type
 yourself; DIR/report.html lists them beside what came out. Run again, it goes on where it stopped.
 """
@@ -24,8 +24,10 @@ from data_tools.files.atomic import write_bytes
 from data_tools.reports.figures import new_figure, save_figure
 from data_tools.reports.page import render_page
 from fmrifm.command_line import WORKDIR, run
+from fmrifm.model.files import load_model
 from fmrifm.runs.checkpoint import quiet
 from fmrifm.runs.metrics_writer import read_metrics
+from fmrifm.trainer.evaluate import RANGE, show_frame
 
 
 def draw_curves(path: Path, workdir: Path, title: str) -> None:
@@ -68,6 +70,20 @@ def draw_accuracy(path: Path, results: dict) -> None:
     save_figure(figure, path)
 
 
+def draw_maps(path: Path, model: Path) -> None:
+    """The first network maps of a model on the cortex, each in its own largest values."""
+    files = load_model(model)
+    maps_KxNxP = files.geometry.to_patches(files.params["network_maps"]["maps"][:SHOWN_MAPS])
+    height, width = files.geometry.image_mask.shape
+    figure = new_figure(13, 13 * SHOWN_MAPS / 16 * height / width)
+    for place, (axis, map_NxP) in enumerate(
+        zip(figure.subplots(SHOWN_MAPS // 4, 4).flat, maps_KxNxP, strict=True)
+    ):
+        show_frame(axis, files.geometry, map_NxP * (RANGE / np.quantile(np.abs(map_NxP), 0.99)))
+        axis.set_title(f"map {place + 1}", fontsize=9)
+    save_figure(figure, path)
+
+
 def last_evaluation(workdir: Path, name: str) -> tuple[float, float, float]:
     """The last loss of an evaluation set, that of predicting zero, and the linear predictor's."""
     lines = [x for x in read_metrics(workdir / "metrics.jsonl") if f"eval/{name}/loss" in x]
@@ -75,6 +91,7 @@ def last_evaluation(workdir: Path, name: str) -> tuple[float, float, float]:
     return tuple(lines[-1].get(f"eval/{name}/loss{kind}", np.nan) for kind in kinds)
 
 
+SHOWN_MAPS = 8
 RUN = "datasets/preprocessing/sub-010188_ses-02_task-rest_acq-AP_run-01.fsa5.lh.mgz"
 TR = 1.4  # seconds, by the protocol; the file's header says otherwise
 SPLIT_SECOND = 700  # of 913: the model never sees what comes after
@@ -124,8 +141,8 @@ def quickstart(workdir: Path) -> Path:
         "data_tools.inspect", str(stores / "rest_train"), f"--png={workdir / 'rest.png'}",
     )  # fmt: skip
     steps.run(
-        "A small model learns to fill in what is masked",
-        "fmrifm.pretrain", f"--config={CONFIG}:rest", f"--workdir={rest}",
+        "A small model fills in what is masked",
+        "fmrifm.pretrain", f"--config={CONFIG}", f"--workdir={rest}",
         f"--config.data.train={stores / 'rest_train'}",
         f"--config.data.eval=held_out={stores / 'rest_heldout'}",
     )  # fmt: skip
@@ -137,9 +154,9 @@ def quickstart(workdir: Path) -> Path:
         done=tasks,
     )  # fmt: skip
     steps.run(
-        "The model goes on with them",
-        "fmrifm.pretrain", f"--config={CONFIG}:task", f"--workdir={task}",
-        f"--config.init_from={rest / 'model'}", f"--config.data.train={tasks / 'train'}",
+        "A model of the same size learns from them",
+        "fmrifm.pretrain", f"--config={CONFIG}", f"--workdir={task}",
+        f"--config.data.train={tasks / 'train'}",
         f"--config.data.eval=held_out={tasks / 'val'}",
     )  # fmt: skip
     steps.run(
@@ -167,6 +184,7 @@ def write_report(path: Path, workdir: Path, steps: Steps, seconds: float) -> Non
     """The page a newcomer opens: pictures, curves, the table, and the commands."""
     rest, task = workdir / "pretrain", workdir / "pretrain_task"
     draw_curves(workdir / "curves_rest.png", rest, "Real resting-state run")
+    draw_maps(workdir / "maps.png", rest / "model")
     draw_curves(workdir / "curves_task.png", task, "Simulated task runs")
     results = json.loads((workdir / "probe" / "results.json").read_text())
     draw_accuracy(workdir / "probe.png", results)

@@ -14,16 +14,16 @@ SHORT = """
 from configs.quickstart import get_config as whole
 
 
-def get_config(arg):
-    config = whole(arg)
-    config.total_steps = config.eval_every = config.checkpoint_every = {"rest": 24, "task": 12}[arg]
+def get_config():
+    config = whole()
+    config.total_steps = config.eval_every = config.checkpoint_every = 4
     return config
 """
 
 
 @pytest.mark.slow
 def test_quickstart_from_scan_to_report(tmp_path, monkeypatch):
-    """All steps of the command, with fewer people and a twentieth of the training steps."""
+    """All steps of the command, with fewer people and four steps of training."""
     if importlib.util.find_spec("brainspace") is None:
         pytest.skip("the extra `demo` is not installed")
     workdir = tmp_path / "quickstart"
@@ -38,7 +38,8 @@ def test_quickstart_from_scan_to_report(tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # training takes minutes even so
     quickstart.quickstart(workdir)
     loss, zero, linear = last_evaluation(workdir / "pretrain", "held_out")
-    assert loss < 1.1 * zero and linear < 0.75 * zero
+    assert linear < 0.75 * zero
+    assert loss == pytest.approx(linear, rel=0.03)  # where the model begins
     results = json.loads((workdir / "probe" / "results.json").read_text())
     scores = {
         row["representation"]: row["splits"]["test"]["metrics"]["balanced_accuracy"]

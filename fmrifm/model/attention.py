@@ -190,7 +190,7 @@ def _on_each_device(attend: Callable, q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS
     The compiler cannot split kernels, nor a loop over heads.
     """
     if not jax.sharding.get_abstract_mesh().empty:
-        batch, heads = map(_dividing, nn.logical_to_mesh_axes(("batch", "heads")), q_BxHxLxK.shape)
+        batch, heads = map(dividing, nn.logical_to_mesh_axes(("batch", "heads")), q_BxHxLxK.shape)
         split = PartitionSpec(batch, heads, None, None)
         attend = jax.shard_map(
             attend,
@@ -201,7 +201,7 @@ def _on_each_device(attend: Callable, q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS
     return attend(q_BxHxLxK, k_BxHxSxK, v_BxHxSxK, valid_BxS)
 
 
-def _dividing(axes: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
+def dividing(axes: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
     """The mesh axes where they divide the size; None, for all of it everywhere, where not."""
     names = (axes,) if isinstance(axes, str) else axes or ()
     shape = jax.sharding.get_abstract_mesh().shape

@@ -50,6 +50,11 @@ class ModelFiles:
     license: str = ""
     step: int | None = None
 
+    @property
+    def encoding_params(self) -> dict:
+        """The parts of the parameters that embeddings depend on."""
+        return {n: self.params[n] for n in ("encoder", "network_maps") if n in self.params}
+
     def with_params(self, params: dict) -> "ModelFiles":
         """The same model with fresh weights, which have seen nobody and descend from nothing."""
         return dataclasses.replace(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fmrifm.model.blocks import Compute, Stack, dense, layer_norm
+from fmrifm.model.network_maps import empty_maps
 from fmrifm.model.options import ModelOptions
 from fmrifm.model.tokens import Positions, partitioned, token_init
 
@@ -22,6 +23,7 @@ class Seen(NamedTuple):
     tokens_BxLxP: jax.Array  # float, zero where nothing is observed
     place_BxL: jax.Array  # int32, places on the full grid
     observed_BxL: jax.Array  # int32, values that are data; a token with none is nobody's neighbour
+    codes_BxC: jax.Array | None = None  # of all frames on the network maps, if any
 
 
 class Queries(NamedTuple):
@@ -57,6 +59,10 @@ class Encoder(nn.Module):
         x = x.astype(jnp.float32) + Positions(o, width, name="pos_embed")(seen.place_BxL)
         n_cls, n_reg = int(o.class_token), o.reg_tokens
         special = special_tokens(self, "cls_token", n_cls, width, o.no_embed_class, token_init)
+        if o.network_maps:
+            codes_Bx1xC = seen.codes_BxC[:, None]
+            clip = dense(width, ("pixels", "embed"), self.how.dtype, "codes_embed")(codes_Bx1xC)
+            special = [special[0] + clip.astype(jnp.float32)]
         special += special_tokens(self, "reg_token", n_reg, width, o.no_embed_class, token_init)
         x, valid_BxS = prepend(special, x, seen.observed_BxL > 0)
         blocks = Stack(o.depth, o.num_heads, self.how, o.remat, name="blocks")
@@ -154,14 +160,19 @@ def prepend(special: list, x_BxLxD: jax.Array, valid_BxL: jax.Array):
 def init_params(model: MaskedAutoencoder, key: jax.Array):
     """Fresh float32 parameters, boxed with their logical axis names (`nn.unbox` takes them off).
 
-    The components of `target_norm='pca'` are zeros: they are given, not learned.
+    The components of `target_norm='pca'` and the network maps are zeros: they are given, not
+    learned.
     """
     o, one = model.options, jnp.zeros((1, 1), jnp.int32)
-    seen = Seen(jnp.zeros((1, 1, o.token_dim)), one, one + 1)
+    codes = jnp.zeros((1, o.frames * o.network_maps)) if o.network_maps else None
+    seen = Seen(jnp.zeros((1, 1, o.token_dim)), one, one + 1, codes)
     if o.decoding == "none":
-        return model.init(key, seen, method="encode")["params"]
-    params = model.init(key, seen, Queries(one, one > 0))["params"]
-    if o.target_norm == "pca":
+        params = model.init(key, seen, method="encode")["params"]
+    else:
+        params = model.init(key, seen, Queries(one, one > 0))["params"]
+    if o.network_maps:
+        params["network_maps"] = empty_maps(o)
+    if o.target_norm == "pca" and o.decoding != "none":
         params["target_norm"] = {"components": jnp.zeros((o.pca_norm_nc, *o.frame_shape))}
     return params
 

@@ -15,6 +15,7 @@ from data_tools.spaces.geometry import Geometry
 from fmrifm.model.blocks import drop_path
 from fmrifm.model.mae import Embeddings, MaskedAutoencoder, Queries, Seen
 from fmrifm.model.masking import Mask, draw_queries, draw_visible, marked
+from fmrifm.model.network_maps import find_codes, frames_of, maps_on
 from fmrifm.model.targets import (
     LossSums,
     Targets,
@@ -94,10 +95,13 @@ class Objective:
         o = self.model.options
         return pixels.wanted_BxMxV & ~near(seen_BxMxV, o.pred_edge_pad, self.geometry, o)
 
-    def see(self, pixels: Pixels, index_BxL: jax.Array, keys_B: jax.Array | None = None) -> Seen:
+    def see(
+        self, params, pixels: Pixels, index_BxL: jax.Array, keys_B: jax.Array | None = None
+    ) -> Seen:
         """The chosen tokens as the encoder takes them.
 
         Args:
+          params: of the model, for its network maps.
           index_BxL: among the M tokens; an index of M or more gives an empty token.
           keys_B: where given, values are mixed with Gaussian noise by a share of the clip's own.
         """
@@ -108,7 +112,17 @@ class Objective:
             values = jax.vmap(_noised, (0, 0, None))(keys_B, values, sigma)
         place_M = jnp.asarray(self.places)
         place_BxL = place_M.at[index_BxL].get(mode="clip")
-        return Seen(jnp.where(shown, values, 0), place_BxL, shown.sum(-1, dtype=jnp.int32))
+        codes_BxC = None
+        if self.model.options.network_maps:
+            codes_BxC = self.codes(params, pixels, index_BxL).reshape(len(index_BxL), -1)
+        observed_BxL = shown.sum(-1, dtype=jnp.int32)
+        return Seen(jnp.where(shown, values, 0), place_BxL, observed_BxL, codes_BxC)
+
+    def codes(self, params, pixels: Pixels, index_BxL: jax.Array) -> jax.Array:
+        """(B, S, t, K): codes of all frames on the network maps, given the chosen tokens."""
+        maps = maps_on(params["network_maps"], self.geometry)
+        values, shown = pixels.values_BxMxV, pixels.shown_BxMxV
+        return find_codes(maps, values, shown, index_BxL, self.model.options)
 
     def __call__(
         self,
@@ -128,7 +142,7 @@ class Objective:
           full_decoding: visible pixels are predicted too, as for denoising.
         """
         o, queries = self.model.options, mask.queries_BxQ
-        seen = self.see(pixels, mask.visible_BxL, noise and noise.input_B)
+        seen = self.see(params, pixels, mask.visible_BxL, noise and noise.input_B)
         predicted, targets = self.wanted(params, pixels, mask, full_decoding)
         weight = strided(predicted, o)
         branches = None
@@ -138,6 +152,13 @@ class Objective:
         preds, embeddings = self.model.apply(
             {"params": params}, seen, Queries(place_BxQ, weight.any(-1)), branches
         )
+        if o.network_maps:  # the network predicts what the linear model leaves
+            maps = maps_on(params["network_maps"], self.geometry)
+            codes_BxSxtxK = seen.codes_BxC.reshape(len(queries), o.slots, o.t_patch, -1)
+            linear_BxMxW = jax.vmap(frames_of, (None, 0))(
+                maps, codes_BxSxtxK[:, :, :: o.t_pred_stride]
+            )
+            preds = preds + _rows(linear_BxMxW, queries)
         if counted_B is not None:
             weight = weight & counted_B[:, None, None]
         sums = loss_sums(preds, _rows(targets.normed_BxMxW, queries), weight)

@@ -35,7 +35,7 @@ RANGES = {
     **dict.fromkeys(("in_chans", "pca_norm_nc"), (1, inf)),
     **dict.fromkeys(("depth", "decoder_depth", "reg_tokens"), (0, inf)),
     **dict.fromkeys(("pred_edge_pad", "mask_patch_size", "gauss_sigma"), (0, inf)),
-    "head_init_scale": (0, inf),
+    **dict.fromkeys(("head_init_scale", "network_maps"), (0, inf)),
     **dict.fromkeys(("mask_ratio", "pred_mask_ratio", "drop_path_rate"), (0, 1)),
 }
 DIVISORS = (
@@ -79,6 +79,8 @@ class ModelOptions:
         a time slot, `patch` of a token, `pca` of a frame after its first components are taken out.
       pca_norm_nc: number of these components.
       head_init_scale: factor on the initial weights of the prediction head.
+      network_maps: number of maps of a linear model whose prediction the network goes on from, and
+        whose codes its class token begins with; 0 for none.
       remat: what the backward pass recomputes of each block: `none`; `dots` all but matrix products
         and attention; `attention` all but attention; `full` everything.
     """
@@ -112,6 +114,7 @@ class ModelOptions:
     target_norm: str = "none"
     pca_norm_nc: int = 2
     head_init_scale: float = 0.0
+    network_maps: int = 0
     remat: str = "none"
 
     def __post_init__(self):
@@ -150,6 +153,14 @@ class ModelOptions:
                 f"model.pred_mask_ratio={self.pred_mask_ratio} leaves no token to predict: lower "
                 "it."
             )
+        if self.network_maps and (
+            self.num_frames is None or self.in_chans != 1 or self.target_norm != "none"
+        ):
+            raise InputError(
+                "model.network_maps predicts clips of one channel: set model.target_norm='none'."
+            )
+        if self.network_maps and not self.class_token:
+            raise InputError("model.network_maps go into the class token: set model.class_token.")
         if self.target_norm == "pca" and self.num_frames is None:
             raise InputError("model.target_norm='pca' is for clips, not for 2-D images.")
         side = self.patch_shape[0]

@@ -193,7 +193,7 @@ def _forward(
         outcome = objective(params, pixels, mask, noise=noise, full_decoding=full_decoding)
     images = unpatchify(objective.restore(outcome, mask), objective.geometry, options)
     valid = unpatchify(pixels.valid_BxMxV, objective.geometry, options)
-    seen = objective.see(pixels, mask.visible_BxL)
+    seen = objective.see(params, pixels, mask.visible_BxL)
     embeddings = outcome.embeddings
     return {
         "loss": outcome.sums.error / jnp.maximum(outcome.sums.pixels, 1),
@@ -211,7 +211,7 @@ def _forward(
 def _encode(options: ModelOptions, params, pixels: Pixels, index_BxL) -> Embeddings:
     objective = _objective(options)
     with jax.default_matmul_precision("highest"):
-        seen = objective.see(pixels, index_BxL)
+        seen = objective.see(params, pixels, index_BxL)
         cls, reg, patch = objective.model.apply({"params": params}, seen, method="encode")
     return Embeddings(cls, reg, _blank(patch, index_BxL, options))
 

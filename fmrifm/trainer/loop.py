@@ -25,6 +25,7 @@ from fmrifm.runs.provenance import measure, record_start
 from fmrifm.runs.workdir import Workdir, check_workdir
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.goodput import STEPS, Account
+from fmrifm.trainer.linear_fit import LinearFit
 from fmrifm.trainer.linear_reference import LinearReference
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
@@ -90,7 +91,10 @@ class _Run:
         self.data = open_data(config)
         self.program = Program(config, self.data.geometry)
         self.batches = self.program.train_batches(self.data)
-        linear = LinearReference(self.program, self.data) if config.eval_linear else None
+        self.fit = LinearFit(self.program, self.data)
+        linear = None
+        if config.eval_linear:
+            linear = LinearReference(self.fit, self.program, self.data)
         self.evaluator = Evaluator(self.program, self.data.evals, local / "figures", linear)
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
@@ -171,7 +175,10 @@ class _Run:
 
     def first_state(self) -> TrainState:
         if self.config.init_from is None:
-            return self.program.initial_state(self.config.seed)
+            state = self.program.initial_state(self.config.seed)
+            if not self.program.options.network_maps:
+                return state
+            return self.program.with_network_maps(state, self.fit.network_maps())
         stores = [source.store for source in self.data.train]
         state, origin = warm_start(self.program, self.config.init_from, stores)
         seen = origin["subjects_seen"] + self.origin["subjects_seen"]

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -106,18 +106,28 @@ def decays(path: tuple) -> bool:
     return names[-1] != "bias" and not any("norm" in name for name in names)
 
 
-def make_optimizer(optim: Mapping) -> optax.GradientTransformation:
+def make_optimizer(optim: Mapping, given: Collection[str] = ()) -> optax.GradientTransformation:
     """Directions plus decoupled decay; the step multiplies by the learning rate.
 
     Directions are Adam's of all parameters (`adamw`), or Muon's of the matrices inside the blocks
     and Adam's of the rest (`muon`).
+
+    Args:
+      given: parts of the parameters that nothing moves, and that no state is kept for.
     """
     check_choice("optim.name", optim["name"], OPTIMIZERS)
     direction = optax.scale_by_adam(b1=optim["b1"], b2=optim["b2"], eps=1e-8)
     if optim["name"] == "muon":
         direction = optax.partition({"muon": scale_by_muon(), "adam": direction}, choose_directions)
     mask = functools.partial(jax.tree_util.tree_map_with_path, lambda path, _: decays(path))
-    return optax.chain(direction, optax.add_decayed_weights(optim["weight_decay"], mask=mask))
+    update = optax.chain(direction, optax.add_decayed_weights(optim["weight_decay"], mask=mask))
+    if not given:  # the state then has the form that it always had
+        return update
+
+    def parts(params) -> dict[str, str]:
+        return {name: "given" if name in given else "learned" for name in params}
+
+    return optax.partition({"learned": update, "given": optax.set_to_zero()}, parts)
 
 
 def choose_directions(params):

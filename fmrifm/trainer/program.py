@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError, check_choice
@@ -123,7 +124,8 @@ class Program:
         compute = Compute(DTYPES[config.compute_dtype], form, unroll)
         self.model = MaskedAutoencoder(self.options, compute)
         self.task = self.make_task(geometry)
-        self._tx = make_optimizer(config.optim)
+        given = ("network_maps",) if self.options.network_maps else ()
+        self._tx = make_optimizer(config.optim, given)
         boxed = jax.eval_shape(self._init, jax.random.key(0))
         self.shapes = nn.unbox(boxed)
         self.shardings = state_shardings(boxed, self.mesh)
@@ -189,6 +191,12 @@ class Program:
         with self.scope():
             make = jax.jit(make, out_shardings=self.shardings)
             return make(stream_key(seed, "init"))
+
+    def with_network_maps(self, state: TrainState, maps: dict[str, np.ndarray]) -> TrainState:
+        """A state with these network maps; those of the first process count."""
+        maps = multihost_utils.broadcast_one_to_all(maps)
+        maps = jax.device_put(maps, self.shardings.params["network_maps"])
+        return state.replace(params={**state.params, "network_maps": maps})
 
     def state_with_params(self, params) -> TrainState:
         """A fresh state around given parameters (a tree of host arrays or of device arrays)."""

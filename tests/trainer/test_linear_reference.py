@@ -5,7 +5,7 @@ import pytest
 
 from fmrifm.input.data import open_data
 from fmrifm.input.principal_components import Components
-from fmrifm.trainer.linear_reference import LinearReference, _on_patches, linear_sums
+from fmrifm.trainer.linear_fit import LinearFit, linear_sums, on_patches
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.program import Program
 from tests.conftest import write_toy_store
@@ -29,7 +29,7 @@ def test_it_is_the_conditional_mean(toy_config, one_device, tmp_path, masking):
         rng.normal(size=size).astype(np.float32), rng.normal(size=(6, size)).astype(np.float32)
     )
     choices = np.array([[6, 0.5], [3, 2.0]], np.float32)
-    maps = _on_patches(components, cut, cut)
+    maps = on_patches(components, cut, cut)
     found = linear_sums(task.objective, {}, pixels, mask, batch["counted"], maps, choices)
 
     o, n = program.options, cut.n_patches
@@ -71,7 +71,7 @@ def test_it_stands_beside_every_loss_and_is_computed_once(toy_config, one_device
     # Smooth noise of a few frames: little can be predicted, and a good choice of noise says so.
     assert 0.8 < lines[0]["eval/held/loss_linear"] / lines[0]["eval/held/loss_zero"] < 1.01
     with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(LinearReference, "_fit")  # another model, the same data and masks
+        patch.delattr(LinearFit, "best")  # another model, the same data and masks
         assert train(toy_config(eval_linear=True, total_steps=4, seed=3), tmp_path / "b") == 0
         with pytest.raises(AttributeError):
             train(toy_config(eval_linear=True, model__mask_ratio=0.5), tmp_path / "c")

@@ -146,9 +146,15 @@ _SINCOS = 16  # widths that are multiples of this have a sincos table of three a
 
 
 def untrained(files: ModelFiles, seed: int) -> ModelFiles:
-    """The same model with fresh weights."""
+    """The same model with fresh weights, which have seen nobody.
+
+    Network maps stay, as training begins with them; they have seen whom the model has seen.
+    """
     model = MaskedAutoencoder(files.options)
     params = jax.jit(lambda key: nn.unbox(init_params(model, key)))(jax.random.key(seed))
+    given = {name: part for name, part in files.params.items() if name == "network_maps"}
+    if given:
+        return dataclasses.replace(files, params=params | given)
     return files.with_params(params)
 
 

@@ -57,7 +57,8 @@ class ClipEncoder:
         """The class token, registers and patch tokens of a batch, as the model's `encode`."""
         values, valid = tokens
         index_BxM = jnp.broadcast_to(jnp.arange(values.shape[1]), values.shape[:2])
-        seen = self.objective.see(Pixels(values, valid, valid, valid), index_BxM)
+        pixels = Pixels(values, valid, valid, valid)
+        seen = self.objective.see(params, pixels, index_BxM)
         return self.objective.model.apply({"params": params}, seen, method="encode")
 
 

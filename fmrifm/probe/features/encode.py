@@ -122,9 +122,10 @@ def fingerprint(
     told = {"options": dataclasses.asdict(files.options), "preprocessing": files.preprocessing}
     sha.update(json.dumps(told, sort_keys=True, default=str).encode())
     sha.update(files.geometry.sha256().encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(files.params["encoder"]):
-        sha.update(jax.tree_util.keystr(path).encode())
-        sha.update(np.ascontiguousarray(leaf).data)
+    for part in files.encoding_params.values():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+            sha.update(jax.tree_util.keystr(path).encode())
+            sha.update(np.ascontiguousarray(leaf).data)
     clips = samples.clips
     for stored in (geometry or union_geometry(sources), *(x.store.geometry for x in sources)):
         sha.update(stored.sha256().encode())

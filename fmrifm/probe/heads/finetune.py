@@ -139,20 +139,22 @@ def finetune(
 def init_trained(
     files: ModelFiles, settings: FinetuneSettings, n_out: int, seed: int
 ) -> tuple[Trained, dict]:
-    """Initial trained parameters, and the encoder's that stay, a tree {"encoder": ...}."""
+    """Initial trained parameters, and those that stay, a tree {"encoder": ...}."""
     if settings.representation == "cls" and not files.options.class_token:
         raise InputError("The model has no class token: choose representation=patch.")
     width = files.options.embed_dim
     head = init_head(settings.head, stream_key(seed, "head"), width, n_out)
     base = {"encoder": files.params["encoder"]}
+    given = {name: part for name, part in files.encoding_params.items() if name not in base}
     if settings.mode == "lora":
         key = stream_key(seed, "adapters")
-        return Trained(init_adapters(key, base, settings.rank, settings.pattern), head), base
+        adapters = init_adapters(key, base, settings.rank, settings.pattern)
+        return Trained(adapters, head), base | given
     flat = traverse_util.flatten_dict(base, sep="/")
     stays = matching(settings.freeze, list(flat), "freeze") if settings.freeze else []
     moves = {path: value for path, value in flat.items() if path not in stays}
     base = traverse_util.unflatten_dict({path: flat[path] for path in stays}, sep="/")
-    return Trained(moves, head), base
+    return Trained(moves, head), base | given
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
