@@ -134,9 +134,12 @@ def save_published(path: str | os.PathLike, model: ModelFiles) -> None:
     Nothing in this form tells the mask of the geometry.
 
     Raises:
-      InputError: a file beside them belongs to something else; nothing is written then.
+      InputError: a file beside them belongs to something else, or the published form cannot hold
+        the model; nothing is written then.
     """
     path = Path(path)
+    if model.options.network_maps:
+        raise InputError("The published form has no network maps: keep the model directory.")
     space = model.geometry.space
     config = flat_config(
         model.options, "flat" if space.startswith("flat") else space, model.preprocessing

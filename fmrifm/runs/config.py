@@ -21,6 +21,7 @@ BEFORE = {
     "optim.lr_scaling": "linear",
     "data.window": 0,
     "data.clips_per_window": 1,
+    "model.network_maps": 0,
 }
 
 

@@ -109,6 +109,11 @@ class Program:
         if self.options.decoding == "none":
             raise InputError("model.decoding='none' has nothing to train: choose another.")
         self._check_components()
+        if self.options.network_maps and self.augmentation.crop_scale < 1:
+            raise InputError(
+                "model.network_maps belong to places of the cortex, and crops move these: set "
+                "augment.crop_scale=1."
+            )
         tensor = self.mesh.shape["tensor"]
         for name in ("num_heads", "decoder_num_heads"):
             if getattr(self.options, name) % tensor:

@@ -200,8 +200,8 @@ def test_input_noise_spares_targets_and_masks():
     clean, noisy = task(params, pixels, mask), task(params, pixels, mask, noise=noise)
     np.testing.assert_array_equal(clean.targets.normed_BxMxW, noisy.targets.normed_BxMxW)
     assert clean.sums.power == noisy.sums.power and clean.sums.error != noisy.sums.error
-    seen = task.see(pixels, mask.visible_BxL)
-    shaken = task.see(pixels, mask.visible_BxL, noise.input_B)
+    seen = task.see(params, pixels, mask.visible_BxL)
+    shaken = task.see(params, pixels, mask.visible_BxL, noise.input_B)
     shown = np.take_along_axis(pixels.valid_BxMxV, np.asarray(mask.visible_BxL)[:, :, None], 1)
     assert np.all(np.asarray(shaken.tokens_BxLxP)[~shown] == 0)
     np.testing.assert_array_equal(seen.observed_BxL, shaken.observed_BxL)

@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from fmrifm.input.data import open_data
 from fmrifm.model.network_maps import maps_on
 from fmrifm.probe.features.baselines import untrained
+from fmrifm.published.weights import save_published
 from fmrifm.trainer.linear_fit import LinearFit, linear_sums
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.mesh import to_devices
@@ -116,6 +117,9 @@ def test_a_run_and_who_goes_on_from_it(toy_config, one_device, tmp_path):
     assert np.abs(blank.encode(clips)[0] - embeddings[0]).max() > 1e-3  # so features change
     assert {*model.encoding_params} == {"encoder", "network_maps"}
 
+    with pytest.raises(InputError, match="published form has no network maps"):
+        save_published(tmp_path / "published.safetensors", model)
+
     # Other data would have other maps.
     other = toy_config(**MAPS, total_steps=1, init_from=str(tmp_path / "a" / "model"))
     other.data.train = str(write_toy_store(tmp_path / "other", seed=9))
@@ -132,6 +136,7 @@ def test_a_run_and_who_goes_on_from_it(toy_config, one_device, tmp_path):
         ({"model__target_norm": "frame"}, "target_norm='none'"),
         ({"model__class_token": False}, "class_token"),
         ({"model__network_maps": -1}, "network_maps=-1"),
+        ({"augment__crop_scale": 0.5}, "crop_scale=1"),
     ],
 )
 def test_what_does_not_go_together(toy_config, changes, told):
