@@ -109,7 +109,7 @@ def _products(o: ModelOptions, patches: int) -> Iterator[Product]:
     seen, decoded = clip_tokens(o, patches)
     width = o.decoder_embed_dim
     yield Product("embed", visible, o.token_dim, o.embed_dim, in_block=False)
-    if o.network_maps:  # their codes are solved for without a backward pass, and little work
+    if o.network_maps:  # solving for the codes is not counted: it is no product of a layer
         codes = o.frames * o.network_maps
         yield Product("codes embed", 1, codes, o.embed_dim, in_block=False)
     yield from _blocks(seen, seen, o.embed_dim, o.embed_dim, o.num_heads, o.depth)

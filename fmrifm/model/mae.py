@@ -1,7 +1,8 @@
 """The masked autoencoder: encoder, decoder, and both together.
 
 Letters: B clips, L visible tokens, Q predicted, P values of a token, D encoder width, E decoder
-width, R registers. A token's *place* is its index on the full grid.
+width, R registers; codes are of S time slots, t frames and K network maps. A token's *place* is its
+index on the full grid.
 """
 
 import functools
@@ -23,7 +24,7 @@ class Seen(NamedTuple):
     tokens_BxLxP: jax.Array  # float, zero where nothing is observed
     place_BxL: jax.Array  # int32, places on the full grid
     observed_BxL: jax.Array  # int32, values that are data; a token with none is nobody's neighbour
-    codes_BxC: jax.Array | None = None  # of all frames on the network maps, if any
+    codes_BxSxtxK: jax.Array | None = None  # of all frames on the network maps, if any
 
 
 class Queries(NamedTuple):
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
         n_cls, n_reg = int(o.class_token), o.reg_tokens
         special = special_tokens(self, "cls_token", n_cls, width, o.no_embed_class, token_init)
         if o.network_maps:
-            codes_Bx1xC = seen.codes_BxC[:, None]
+            codes_Bx1xC = seen.codes_BxSxtxK.reshape(len(seen.place_BxL), 1, -1)
             clip = dense(width, ("pixels", "embed"), self.how.dtype, "codes_embed")(codes_Bx1xC)
             special = [special[0] + clip.astype(jnp.float32)]
         special += special_tokens(self, "reg_token", n_reg, width, o.no_embed_class, token_init)
@@ -164,7 +165,7 @@ def init_params(model: MaskedAutoencoder, key: jax.Array):
     learned.
     """
     o, one = model.options, jnp.zeros((1, 1), jnp.int32)
-    codes = jnp.zeros((1, o.frames * o.network_maps)) if o.network_maps else None
+    codes = jnp.zeros((1, o.slots, o.t_patch, o.network_maps)) if o.network_maps else None
     seen = Seen(jnp.zeros((1, 1, o.token_dim)), one, one + 1, codes)
     if o.decoding == "none":
         params = model.init(key, seen, method="encode")["params"]

@@ -8,7 +8,7 @@ less the mean, they solve (A A' / noise + 1) u = A r / noise.
 On a flat map a patch is always the same piece of cortex, so that maps say what each place does with
 the others. A transformer learns that slowly, as its tokeniser and its head are the same everywhere.
 
-Letters: B clips, M tokens of N patches in S time slots, L visible tokens, Q queried, t frames of a
+Letters: B clips, M tokens of N patches in S time slots, L visible tokens, t frames of a
 token, P pixels of a patch, V values of a token, W values predicted for it, K maps.
 """
 
@@ -39,7 +39,7 @@ class NetworkMaps(NamedTuple):
 
 
 class VisibleSums(NamedTuple):
-    """What the visible pixels of a clip say of its codes."""
+    """Sums over the visible pixels of a clip that determine its codes."""
 
     gram_SxKxK: jax.Array  # A A'
     right_SxKxt: jax.Array  # A r
@@ -78,8 +78,10 @@ def sum_visible(
         slot, patch = token // n, token % n
         a_KxP = maps.maps_NxKxP[patch] * (shown_MxP[token] & there)
         left_txP = values_MxtxP[token] - maps.mean_NxP[patch]
-        gram = sums.gram_SxKxK.at[slot].add(a_KxP @ a_KxP.T)
-        return VisibleSums(gram, sums.right_SxKxt.at[slot].add(a_KxP @ left_txP.T)), None
+        with jax.default_matmul_precision("highest"):  # else accelerators multiply with fewer bits
+            gram_KxK, right_Kxt = a_KxP @ a_KxP.T, a_KxP @ left_txP.T
+        gram_SxKxK = sums.gram_SxKxK.at[slot].add(gram_KxK)
+        return VisibleSums(gram_SxKxK, sums.right_SxKxt.at[slot].add(right_Kxt)), None
 
     sizes = (o.slots, rank, rank), (o.slots, rank, o.t_patch)
     return jax.lax.scan(see, VisibleSums(*map(jnp.zeros, sizes)), visible_L)[0]
@@ -99,8 +101,7 @@ def find_codes(
     """(B, S, t, K) posterior codes of clips; arguments as of `sum_visible`, for each clip."""
 
     def one(maps: NetworkMaps, *clip) -> jax.Array:
-        with jax.default_matmul_precision("highest"):  # else accelerators multiply with fewer bits
-            return posterior_codes(sum_visible(maps, *clip, options), maps.noise)
+        return posterior_codes(sum_visible(maps, *clip, options), maps.noise)
 
     find = jax.vmap(one, (None, 0, 0, 0))
     if not jax.sharding.get_abstract_mesh().empty:  # the compiler cannot split what is solved
@@ -111,7 +112,8 @@ def find_codes(
     return find(maps, *clips)
 
 
-def frames_of(maps: NetworkMaps, codes_SxtxK: jax.Array) -> jax.Array:
-    """(M, t P): the frames that codes stand for, as tokens."""
-    frames = jnp.einsum("stk,nkp->sntp", codes_SxtxK, maps.maps_NxKxP) + maps.mean_NxP[:, None]
-    return frames.reshape(-1, frames.shape[2] * frames.shape[3])
+def predict(maps: NetworkMaps, codes_BxSxtxK: jax.Array, options: ModelOptions) -> jax.Array:
+    """(B, M, W): the linear prediction of every token, in the frames that are predicted."""
+    codes = codes_BxSxtxK[:, :, :: options.t_pred_stride]
+    frames = jnp.einsum("bstk,nkp->bsntp", codes, maps.maps_NxKxP) + maps.mean_NxP[:, None]
+    return frames.reshape(len(codes), -1, options.target_dim)

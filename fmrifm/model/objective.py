@@ -15,7 +15,7 @@ from data_tools.spaces.geometry import Geometry
 from fmrifm.model.blocks import drop_path
 from fmrifm.model.mae import Embeddings, MaskedAutoencoder, Queries, Seen
 from fmrifm.model.masking import Mask, draw_queries, draw_visible, marked
-from fmrifm.model.network_maps import find_codes, frames_of, maps_on
+from fmrifm.model.network_maps import find_codes, maps_on, predict
 from fmrifm.model.targets import (
     LossSums,
     Targets,
@@ -112,17 +112,13 @@ class Objective:
             values = jax.vmap(_noised, (0, 0, None))(keys_B, values, sigma)
         place_M = jnp.asarray(self.places)
         place_BxL = place_M.at[index_BxL].get(mode="clip")
-        codes_BxC = None
-        if self.model.options.network_maps:
-            codes_BxC = self.codes(params, pixels, index_BxL).reshape(len(index_BxL), -1)
         observed_BxL = shown.sum(-1, dtype=jnp.int32)
-        return Seen(jnp.where(shown, values, 0), place_BxL, observed_BxL, codes_BxC)
-
-    def codes(self, params, pixels: Pixels, index_BxL: jax.Array) -> jax.Array:
-        """(B, S, t, K): codes of all frames on the network maps, given the chosen tokens."""
+        seen = Seen(jnp.where(shown, values, 0), place_BxL, observed_BxL)
+        if not self.model.options.network_maps:
+            return seen
         maps = maps_on(params["network_maps"], self.geometry)
-        values, shown = pixels.values_BxMxV, pixels.shown_BxMxV
-        return find_codes(maps, values, shown, index_BxL, self.model.options)
+        clips = pixels.values_BxMxV, pixels.shown_BxMxV, index_BxL  # the noise is the network's
+        return seen._replace(codes_BxSxtxK=find_codes(maps, *clips, self.model.options))
 
     def __call__(
         self,
@@ -154,11 +150,7 @@ class Objective:
         )
         if o.network_maps:  # the network predicts what the linear model leaves
             maps = maps_on(params["network_maps"], self.geometry)
-            codes_BxSxtxK = seen.codes_BxC.reshape(len(queries), o.slots, o.t_patch, -1)
-            linear_BxMxW = jax.vmap(frames_of, (None, 0))(
-                maps, codes_BxSxtxK[:, :, :: o.t_pred_stride]
-            )
-            preds = preds + _rows(linear_BxMxW, queries)
+            preds = preds + _rows(predict(maps, seen.codes_BxSxtxK, o), queries)
         if counted_B is not None:
             weight = weight & counted_B[:, None, None]
         sums = loss_sums(preds, _rows(targets.normed_BxMxW, queries), weight)

@@ -9,6 +9,7 @@ from data_tools.reports.figures import new_figure, save_figure
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.input.sources import Source, union_geometry
+from fmrifm.trainer.linear_fit import LinearFit
 from fmrifm.trainer.linear_reference import LinearReference
 from fmrifm.trainer.mesh import to_devices
 from fmrifm.trainer.program import Program
@@ -94,15 +95,15 @@ class Evaluator:
         program: Program,
         evals: dict[str, list[Source]],
         figures: Path,
-        linear: LinearReference | None = None,
+        fit: LinearFit | None = None,
     ):
         """
         Args:
           evals: name -> sources.
           figures: directory for the pictures.
-          linear: gives the losses of the linear predictor; None leaves them out.
+          fit: the linear predictor whose losses `prepare` computes; None leaves them out.
         """
-        self._program, self._figures, self._linear = program, figures, linear
+        self._program, self._figures, self._fit = program, figures, fit
         self._linear_losses: dict[str, float] = {}
         self._sets = {}
         for name, sources in evals.items():
@@ -113,9 +114,10 @@ class Evaluator:
 
     def prepare(self, params) -> None:
         """Computes the losses of the linear predictor, once, where no mesh is in scope."""
-        if self._linear is not None and not self._linear_losses:
+        if self._fit is not None:
+            reference, self._fit = LinearReference(self._fit), None  # its components are large
             for name, (batches, _, task, *_) in self._sets.items():
-                self._linear_losses[name] = self._linear.loss(name, batches, task, params)
+                self._linear_losses[name] = reference.loss(name, batches, task, params)
 
     def __call__(self, params, step: int) -> dict[str, float]:
         """Scores every set; draws figures on the first host.
@@ -144,7 +146,7 @@ class Evaluator:
             values[f"eval/{name}/loss"] = float(error / pixels)
             values[f"eval/{name}/loss_zero"] = float(power / pixels)
             values[f"eval/{name}/explained"] = float(1 - error / power) if power else 0.0
-            if self._linear is not None:
+            if name in self._linear_losses:
                 values[f"eval/{name}/loss_linear"] = self._linear_losses[name]
             values[f"eval/{name}/clips"] = len(batches.clips)
         return values

@@ -20,14 +20,14 @@ from tqdm import tqdm
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.clips import list_clips, pick_evenly
 from fmrifm.input.data import Data
-from fmrifm.input.pipeline import ClipReader, EvalBatches
+from fmrifm.input.pipeline import EvalBatches
 from fmrifm.input.principal_components import Components, StreamingComponents
 from fmrifm.model.masking import Mask
 from fmrifm.model.network_maps import (
     NetworkMaps,
     VisibleSums,
-    frames_of,
     posterior_codes,
+    predict,
     sum_visible,
 )
 from fmrifm.model.objective import Objective, Pixels
@@ -47,16 +47,19 @@ class LinearFit:
 
     Each process computes this on a device of its own, so no mesh may be in scope: under one, the
     processes would wait for each other.
+
+    Attributes:
+      program, data: of the run.
     """
 
     def __init__(self, program: Program, data: Data):
-        self._program, self._data = program, data
+        self.program, self.data = program, data
         self._rank = max(*RANKS, program.options.network_maps)
 
     def best(self, given: dict, ranks: Sequence[int] = RANKS) -> tuple[float, float]:
         """Rank and noise of the smallest loss on clips kept aside; `given` as of `add_sums`."""
         choices_Cx2 = np.array(list(itertools.product(ranks, NOISES)), np.float32)
-        cut, batches, task = self._program.cut, self._batches, self._program.task
+        cut, batches, task = self.program.cut, self._batches, self.program.task
         last = range(self._n_fitted, min(len(batches), self._n_fitted + MOST_HELD_OUT // BATCH))
         held_out = (batches[i] for i in last or [self._n_fitted - 1])
         maps = on_patches(self._collected[0], cut, cut)
@@ -71,7 +74,7 @@ class LinearFit:
 
     def network_maps(self) -> dict[str, np.ndarray]:
         """The parameters that a model with network maps begins with, see `empty_maps`."""
-        rank, cut = self._program.options.network_maps, self._program.cut
+        rank, cut = self.program.options.network_maps, self.program.cut
         images = [
             cut.to_frames(x.reshape(-1, cut.n_patches, cut.patch_dim))
             for x in (self.components.maps_KxV[:rank], self.components.mean_V)
@@ -83,16 +86,10 @@ class LinearFit:
 
     @functools.cached_property
     def _batches(self) -> EvalBatches:
-        data = self._program.config.data
-        reader = ClipReader(
-            self._data.train,
-            self._data.geometry,
-            data.num_frames,
-            data.no_coord_normalize,
-            data.requests,
-        )
-        clips = pick_evenly(list_clips(self._data.train, data.num_frames), MOST_CLIPS)
-        return EvalBatches(reader, self._data.train, clips, BATCH, np.arange(BATCH))
+        reader = self.program.reader(self.data.train, self.data.geometry)
+        num_frames = self.program.config.data.num_frames
+        clips = pick_evenly(list_clips(self.data.train, num_frames), MOST_CLIPS)
+        return EvalBatches(reader, self.data.train, clips, BATCH, np.arange(BATCH))
 
     @property
     def _n_fitted(self) -> int:
@@ -103,7 +100,7 @@ class LinearFit:
     @functools.cached_property
     def _collected(self) -> tuple[Components, Components]:
         """Components without the clips kept aside, and of all."""
-        task, cut = self._program.task, self._program.cut
+        task, cut = self.program.task, self.program.cut
         collected = StreamingComponents(cut.n_patches * cut.patch_dim, self._rank)
         masked, some = jax.jit(task.masked), None
         for i in progress(range(len(self._batches)), "covariance of training frames"):
@@ -143,7 +140,7 @@ def linear_sums(
         gram = jnp.where(keep_K[:, None] & keep_K, sums.gram_SxKxK, 0)
         kept = VisibleSums(gram, jnp.where(keep_K[:, None], sums.right_SxKxt, 0))
         codes_BxSxtxK = jax.vmap(posterior_codes, (0, None))(kept, choice_2[1])
-        frames_BxMxW = jax.vmap(frames_of, (None, 0))(maps, codes_BxSxtxK[:, :, :: o.t_pred_stride])
+        frames_BxMxW = predict(maps, codes_BxSxtxK, o)
         return objective.score_values(frames_BxMxW, mask, weights, targets, counted_B)
 
     return jax.lax.map(one, jnp.asarray(choices_Cx2))

@@ -16,10 +16,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_tools.files.atomic import write_bytes
-from fmrifm.input.data import Data, store_digest
+from fmrifm.input.data import store_digest
 from fmrifm.input.pipeline import EvalBatches
 from fmrifm.trainer.linear_fit import BATCH, LinearFit, add_sums, on_patches, progress
-from fmrifm.trainer.program import Program
 from fmrifm.trainer.step import Task
 
 VERSION = 2  # of what is computed here: kept losses of other versions do not count
@@ -34,8 +33,8 @@ _MODEL = (
 class LinearReference:
     """Losses of the linear predictor on the evaluation sets of a run."""
 
-    def __init__(self, fit: LinearFit, program: Program, data: Data):
-        self._fit, self._program, self._data = fit, program, data
+    def __init__(self, fit: LinearFit):
+        self._fit, self._program, self._data = fit, fit.program, fit.data
         self._best: tuple[float, float] | None = None
 
     def loss(self, name: str, batches: EvalBatches, task: Task, params: dict) -> float:

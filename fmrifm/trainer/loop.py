@@ -26,7 +26,6 @@ from fmrifm.runs.workdir import Workdir, check_workdir
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.goodput import STEPS, Account
 from fmrifm.trainer.linear_fit import LinearFit
-from fmrifm.trainer.linear_reference import LinearReference
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
 from fmrifm.trainer.program import Program, check_config
@@ -92,10 +91,8 @@ class _Run:
         self.program = Program(config, self.data.geometry)
         self.batches = self.program.train_batches(self.data)
         self.fit = LinearFit(self.program, self.data)
-        linear = None
-        if config.eval_linear:
-            linear = LinearReference(self.fit, self.program, self.data)
-        self.evaluator = Evaluator(self.program, self.data.evals, local / "figures", linear)
+        fit = self.fit if config.eval_linear else None
+        self.evaluator = Evaluator(self.program, self.data.evals, local / "figures", fit)
         self.first_host = jax.process_index() == 0
         # Where the weights come from; travels into checkpoints and the model directory.
         self.origin = {"subjects_seen": [hashed_subjects(self.data)], "sources": [], "license": ""}
@@ -151,6 +148,7 @@ class _Run:
         if first_step < config.total_steps or not evaluated:
             with self.account.spent("evaluation"):
                 self.evaluator.prepare(state.params)
+        self.fit = None  # nobody needs its components any more
         if not evaluated:
             with self.account.spent("evaluation"):
                 self.evaluate(state, first_step)

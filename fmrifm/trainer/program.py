@@ -269,15 +269,18 @@ class Program:
         """This host's rows of every training batch."""
         config = self.config
         return TrainBatches(
-            self._reader(data.train, data.geometry, self.frames_read),
+            self.reader(data.train, data.geometry, self.frames_read),
             make_sampler(data.train, self.frames_read, config.seed, config.data),
             config.batch_size,
             local_rows(self.batch_sharding, config.batch_size),
             config.total_steps,
         )
 
-    def _reader(self, sources: list[Source], geometry: Geometry, num_frames: int) -> ClipReader:
-        data = self.config.data
+    def reader(
+        self, sources: list[Source], geometry: Geometry, num_frames: int | None = None
+    ) -> ClipReader:
+        """Reads clips of sources as the config says; by default of the model's frames."""
+        data, num_frames = self.config.data, num_frames or self.config.data.num_frames
         return ClipReader(sources, geometry, num_frames, data.no_coord_normalize, data.requests)
 
     def eval_batches(self, sources: list[Source], geometry: Geometry) -> EvalBatches:
@@ -286,7 +289,7 @@ class Program:
         clips = pick_evenly(list_clips(sources, data.num_frames), data.eval_clips)
         batch_size = self.config.batch_size
         return EvalBatches(
-            self._reader(sources, geometry, data.num_frames),
+            self.reader(sources, geometry),
             sources,
             clips,
             batch_size,
