@@ -46,8 +46,7 @@ def test_quickstart_from_scan_to_report(tmp_path, monkeypatch):
         for row in results["results"]
     }
     assert scores["none"]["value"] == pytest.approx(1 / len(results["classes"]))
-    assert scores["patch"]["value"] > 1 / len(results["classes"])
-    assert scores["patch"]["low"] is None  # of so few people
+    assert scores["patch"]["value"] > 0.5 and scores["patch"]["low"] is None  # so few people
     assert all(row["splits"]["test"]["seen_in_pretraining"] == 0 for row in results["results"])
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6
