@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import os
 import tempfile
@@ -28,6 +29,7 @@ FAST_COMPILE = (
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
+os.environ["JAX_PLATFORMS"] = "cpu"  # commands that tests start do not look for a TPU either
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests that build the same program compile it once, those of the other process included.
@@ -37,6 +39,9 @@ if "FMRIFM_TESTS_CACHE" not in os.environ:
 os.environ["FMRIFM_CACHE"] = os.environ["FMRIFM_TESTS_CACHE"]
 jax.config.update("jax_compilation_cache_dir", os.environ["FMRIFM_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# XLA reads its flags once. A test that changes the environment must not be the first to use it.
+jax.devices()
 
 # Files whose tests take minutes begin first, so that the two processes end together.
 LONG = (
@@ -138,6 +143,14 @@ def make_toy_config(stores, **overrides):
         {name.replace("__", "."): value for name, value in overrides.items()}
     )
     return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_memory():
+    """Drops the compiled programs of a file: they grow to gigabytes, which slows collections."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from configs.quickstart import get_config as whole
 def get_config():
     config = whole()
     config.total_steps = config.eval_every = config.checkpoint_every = 4
+    config.data.eval_clips = 16
     return config
 """
 

@@ -180,13 +180,17 @@ def init_params(model: MaskedAutoencoder, key: jax.Array):
 
 def param_shapes(options: ModelOptions):
     """The parameter tree as shapes, without making any array."""
-    leaves, structure = _param_shapes(options)
-    return jax.tree.unflatten(structure, leaves)  # the caller's own, to change as it likes
+    return nn.unbox(boxed_shapes(options))
+
+
+def boxed_shapes(options: ModelOptions):
+    """The same, boxed with logical axis names."""
+    leaves, structure = _boxed_shapes(options)
+    return jax.tree.unflatten(structure, leaves)  # the caller may change its own tree
 
 
 @functools.lru_cache(maxsize=64)
-def _param_shapes(options: ModelOptions) -> tuple[list, jax.tree_util.PyTreeDef]:
-    """Leaves and structure; traced once for each model, as files ask again and again."""
-    model = MaskedAutoencoder(options)
-    init = functools.partial(init_params, model)
-    return jax.tree.flatten(nn.unbox(jax.eval_shape(init, jax.random.key(0))))
+def _boxed_shapes(options: ModelOptions) -> tuple[list, jax.tree_util.PyTreeDef]:
+    """Leaves and structure, cached: tracing a model takes a second, and many callers ask for it."""
+    init = functools.partial(init_params, MaskedAutoencoder(options))
+    return jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))

@@ -26,6 +26,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 from data_tools.errors import InputError
 from data_tools.files.remote import file_system, is_url, remote_errors
 
+# Orbax splits replicated arrays among the devices, so that each writes a share, by one program an
+# array and share. Below a megabyte that costs far more than it saves.
+ocp.type_handlers.register_type_handler(
+    jax.Array,
+    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
+    override=True,
+)
+
 
 @flax.struct.dataclass
 class TrainState:

@@ -55,17 +55,25 @@ class LinearFit:
     def __init__(self, program: Program, data: Data):
         self.program, self.data = program, data
         self._rank = max(*RANKS, program.options.network_maps)
+        self._errors: dict[tuple[int, float], float] | None = None
 
-    def best(self, given: dict, ranks: Sequence[int] = RANKS) -> tuple[float, float]:
+    def best(self, given: dict, ranks: Sequence[int] = RANKS) -> tuple[int, float]:
         """Rank and noise of the smallest loss on clips kept aside; `given` as of `add_sums`."""
-        choices_Cx2 = np.array(list(itertools.product(ranks, NOISES)), np.float32)
+        if self._errors is None:
+            self._errors = self._held_out_errors(given)
+        choices = ((rank, noise) for rank in ranks for noise in NOISES)
+        return min(choices, key=self._errors.__getitem__)
+
+    def _held_out_errors(self, given: dict) -> dict[tuple[int, float], float]:
+        """Squared error of every rank and noise that anyone may ask for, in one program."""
+        ranks = sorted({*RANKS, self.program.options.network_maps or RANKS[0]})
+        choices = list(itertools.product(ranks, NOISES))
         cut, batches, task = self.program.cut, self._batches, self.program.task
         last = range(self._n_fitted, min(len(batches), self._n_fitted + MOST_HELD_OUT // BATCH))
         held_out = (batches[i] for i in last or [self._n_fitted - 1])
         maps = on_patches(self._collected[0], cut, cut)
-        error = add_sums(task, given, held_out, maps, choices_Cx2)[0]
-        rank, noise = choices_Cx2[int(np.argmin(error))]
-        return float(rank), float(noise)
+        error = add_sums(task, given, held_out, maps, np.array(choices, np.float32))[0]
+        return dict(zip(choices, error, strict=True))
 
     @property
     def components(self) -> Components:

@@ -24,7 +24,7 @@ from fmrifm.input.preprocess import Tokenizer, cut_geometry
 from fmrifm.input.sources import Source
 from fmrifm.model.attention import choose_form
 from fmrifm.model.blocks import Compute
-from fmrifm.model.mae import MaskedAutoencoder, init_params
+from fmrifm.model.mae import MaskedAutoencoder, boxed_shapes, init_params
 from fmrifm.model.objective import Objective
 from fmrifm.model.options import options_from_config
 from fmrifm.published.space_geometry import load_components
@@ -131,7 +131,7 @@ class Program:
         self.task = self.make_task(geometry)
         given = ("network_maps",) if self.options.network_maps else ()
         self._tx = make_optimizer(config.optim, given)
-        boxed = jax.eval_shape(self._init, jax.random.key(0))
+        boxed = jax.eval_shape(functools.partial(init_state, tx=self._tx), boxed_shapes(self.options))
         self.shapes = nn.unbox(boxed)
         self.shardings = state_shardings(boxed, self.mesh)
         self.batch_sharding = batch_sharding(self.mesh)
@@ -179,15 +179,12 @@ class Program:
         """Parameters without what is given, the components."""
         return {name: part for name, part in params.items() if name != "target_norm"}
 
-    def _init(self, key: jax.Array) -> TrainState:
-        return init_state(init_params(self.model, key), self._tx)
-
     def initial_state(self, seed: int) -> TrainState:
         """A fresh state, made already sharded."""
         components = self.components
 
         def make(key: jax.Array) -> TrainState:
-            state = nn.unbox(self._init(key))
+            state = nn.unbox(init_state(init_params(self.model, key), self._tx))
             if components is None:
                 return state
             given = {"target_norm": {"components": jnp.asarray(components)}}

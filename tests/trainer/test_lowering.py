@@ -44,7 +44,7 @@ def test_all_programs_of_a_run_trace_with_kernels_on_a_mesh(toy_config, monkeypa
     state = program.abstract_state()
     evaluate, reconstruct = program.eval_functions(program.make_task(data.geometry))
     with program.scope():
-        assert jax.eval_shape(program._init, jax.random.key(0)).step.shape == ()
+        assert jax.eval_shape(program.initial_state, 0).step.shape == ()
         assert jax.eval_shape(program.train_step, state, batch)[1]["loss"].shape == ()
         assert jax.eval_shape(evaluate, state.params, batch).pixels.shape == ()
         assert len(jax.eval_shape(reconstruct, state.params, batch)["truth"].shape) == 4
