@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable
 
-import jax
 from absl import app, flags
 
 from data_tools.errors import InputError, kind_errors
 from data_tools.files.remote import is_url
 from data_tools.store.checks import refuse_inside_store
+from fmrifm.processes import ending_together, meet
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it is not there.")
 DISTRIBUTED = flags.DEFINE_bool(
@@ -22,7 +22,12 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, with -
 def run(main: Callable[[list[str]], None], *required: str) -> None:
     """Runs a main with the flags of the command line; those in `required` must be given."""
     flags.mark_flags_as_required(required)
-    app.run(main, flags_parser=parse_flags)
+
+    def guarded(argv: list[str]) -> None:
+        with ending_together():
+            main(argv)
+
+    app.run(guarded, flags_parser=parse_flags)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -84,7 +89,7 @@ def join_processes() -> None:
         return
     with kind_errors():
         try:
-            jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+            meet(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         except (ValueError, TypeError, IndexError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise InputError(

@@ -21,7 +21,7 @@ ORDER = (
     *("data_tools.convert_hcp", "data_tools.convert_nsd", "data_tools.convert_ukbb"),
     *("data_tools.import_webdataset", "data_tools.import_arrow", "data_tools.export_webdataset"),
     *("data_tools.make_geometry", "data_tools.merge", "data_tools.split"),
-    *("fmrifm.command_line", "fmrifm.input", "fmrifm.model"),
+    *("fmrifm.processes", "fmrifm.command_line", "fmrifm.input", "fmrifm.model"),
     *("fmrifm.published", "fmrifm.runs", "fmrifm.trainer"),
     *("fmrifm.probe", "fmrifm.plan", "fmrifm.table", "fmrifm.scaling", "fmrifm.embed"),
     *("configs", "fmrifm.sweep", "fmrifm.sweeps"),

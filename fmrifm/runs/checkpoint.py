@@ -26,13 +26,20 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 from data_tools.errors import InputError
 from data_tools.files.remote import file_system, is_url, remote_errors
 
-# Orbax splits replicated arrays among the devices, so that each writes a share, by one program an
-# array and share. Below a megabyte that costs far more than it saves.
-ocp.type_handlers.register_type_handler(
-    jax.Array,
-    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
-    override=True,
-)
+def _save_small_arrays_whole() -> None:
+    """Stops orbax from splitting small replicated arrays among the devices that hold them.
+
+    Each share is cut out by a compiled program of its own. Below a megabyte that takes far longer
+    than writing the array.
+    """
+    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)  # it would warn that a handler is replaced
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+    absl.logging.set_verbosity(verbosity)
+
+
+_save_small_arrays_whole()
 
 
 @flax.struct.dataclass
