@@ -32,6 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.keep_checkpoints = 2  # how many of the newest stay
     config.keep_every = 0  # checkpoints at multiples of this stay for good; 0 for none
     config.keep_best = placeholder(str)  # name of an eval set: its best checkpoint stays
+    config.watchdog_minutes = 30.0  # end a run in which no step finishes for so long; 0 for never
     config.figures = 1  # reconstructions drawn per eval set and evaluation
     config.compute_dtype = "bfloat16"  # of matrix products: bfloat16 or float32
     config.attention = "auto"  # its form: auto, xla, heads, blocked, splash (TPU), cudnn (NVIDIA)

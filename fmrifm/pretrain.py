@@ -3,8 +3,10 @@
     python -m fmrifm.pretrain --config=configs/pretrain.py:vit_b --workdir=DIR \\
         --config.data.train=STORE --config.data.eval=held_out=STORE
 
-The same command continues a run that was stopped or killed. On SIGTERM or SIGUSR1 the run finishes
-its step, saves and exits with code 75. In the end it tells how fast it was and where its time went.
+The same command continues a run that was stopped or killed. On SIGTERM, SIGUSR1, Ctrl-C or after
+--max_hours the run finishes its step, saves and exits with code 75; a second Ctrl-C ends it at
+once (130). Code 76 means that a process was lost or no step finished: the same command continues.
+In the end it prints how fast it was and where its time went.
 """
 
 import sys
@@ -25,6 +27,9 @@ ALLOW_CHANGE = flags.DEFINE_bool(
 )
 PROFILE = flags.DEFINE_string(
     "profile", None, "START:COUNT: a JAX profile of COUNT steps from START on, in WORKDIR/profile."
+)
+MAX_HOURS = flags.DEFINE_float(
+    "max_hours", None, "Save and exit with code 75 after so many hours, as after SIGTERM.", 0.0
 )
 
 
@@ -48,6 +53,7 @@ def main(argv: list[str]) -> None:
                 make_probe,
                 PROFILE.value,
                 fmrifm.IMPORTED,
+                MAX_HOURS.value,
             )
         )
 

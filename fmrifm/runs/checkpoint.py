@@ -26,6 +26,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 from data_tools.errors import InputError
 from data_tools.files.remote import file_system, is_url, remote_errors
 
+
 def _save_small_arrays_whole() -> None:
     """Stops orbax from splitting small replicated arrays among the devices that hold them.
 

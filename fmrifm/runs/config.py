@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 HARMLESS = (
     *("mesh.", "attention", "data.threads", "data.workers", "data.requests", "data.cache_"),
     *("keep_", "checkpoint_every", "log_every", "figures", "eval_linear", "wandb_project"),
+    "watchdog_minutes",
     "probe.",
 )
 # What runs did before there were these fields.

@@ -22,6 +22,7 @@ from fmrifm.runs.config import check_unchanged, config_dict
 from fmrifm.runs.export import describe_data, describe_model, hashed_subjects, origin_of
 from fmrifm.runs.metrics_writer import MetricsWriter, check_wandb
 from fmrifm.runs.provenance import measure, record_start
+from fmrifm.runs.watchdog import STEPPING, WAITING, Watchdog
 from fmrifm.runs.workdir import Workdir, check_workdir
 from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.goodput import STEPS, Account
@@ -29,7 +30,7 @@ from fmrifm.trainer.linear_fit import LinearFit
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
 from fmrifm.trainer.program import Program, check_config
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal, non_finite
+from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopRequestedError, StopSignal, non_finite
 from fmrifm.trainer.summary import describe_losses, describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
 from fmrifm.trainer.warm_start import warm_start
@@ -47,6 +48,7 @@ def train(
     make_probe: MakeProbe | None = None,
     profile: str | None = None,
     began: float | None = None,
+    max_hours: float | None = None,
 ) -> int:
     """Pretrains a model, continuing where an earlier run in the workdir stopped.
 
@@ -58,9 +60,10 @@ def train(
       make_probe: makes what scores models of steps that config.probe asks for.
       profile: START:COUNT, steps of which profile/ gets a JAX profile.
       began: Unix time at which the process started, for the account of its time.
+      max_hours: stop after this time as after a signal.
 
     Returns:
-      The exit code: 0, or STOPPED_EXIT_CODE after a signal.
+      The exit code: 0, or STOPPED_EXIT_CODE after a signal or `max_hours`.
 
     Raises:
       InputError: bad config, store or workdir; nothing has been written then.
@@ -68,7 +71,7 @@ def train(
         intact.
     """
     run = _Run(config, workdir, make_probe, profile, began)
-    with StopSignal() as stop:
+    with StopSignal(max_hours) as stop:
         try:
             return run.start(allow_config_change, stop)
         finally:
@@ -86,6 +89,7 @@ class _Run:
         self.workdir = Workdir(workdir)
         local, steps = self.workdir.local, parse_profile(profile, config.total_steps)
         self.profile = Profile(steps, local / "profile", self.account)
+        self.watchdog: Watchdog | None = None
         check_wandb(config.wandb_project)
         self.data = open_data(config)
         self.program = Program(config, self.data.geometry)
@@ -209,6 +213,7 @@ class _Run:
             disable=None if self.first_host else True, dynamic_ncols=True,
         )  # fmt: skip
         stopped = False
+        self.watchdog = watchdog = Watchdog(config.watchdog_minutes, self.workdir.local / "hang")
         reader = contextlib.closing(self.batches.reader)
         with contextlib.closing(host), reader, progress, program.scope(), account.spent(STEPS):
             for step in range(first_step + 1, config.total_steps + 1):
@@ -217,7 +222,14 @@ class _Run:
                     self.profile.start()
                     throughput.restart()
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                    batch = throughput.next_batch(batches)
+                    watchdog.note(step, WAITING)
+                    try:
+                        with stop.waiting():
+                            batch = throughput.next_batch(batches)
+                    except StopRequestedError:
+                        self.stop_before(step, state, first_step, progress)
+                        return state, True
+                    watchdog.note(step, STEPPING)
                     state, metrics = train_step(state, batch)
                 throughput.follow(metrics["loss"])
                 self.log_pending(progress)
@@ -230,26 +242,44 @@ class _Run:
                 save = last or stopped or step % config.checkpoint_every == 0
                 profiled = self.profile.ends_with(step)
                 if evaluate or save or profiled:
-                    throughput.drain()
-                    self.log_pending(progress)
-                    self.check_finite(int(state.first_bad_step))
-                    if profiled:
-                        self.profile.close()
-                    # First, so that metrics are complete up to a checkpoint. Who is told to stop
-                    # may have seconds left: then it is made when the run continues.
-                    probe = evaluate and not stopped and self.is_probed(step)
-                    if evaluate and not stopped:
-                        with account.spent("evaluation"):
-                            save |= self.evaluate(state, step)
-                    if save or probe:
-                        with account.spent("checkpoint"):
-                            self.save(state, step, evaluated=not (evaluate and stopped))
-                    if probe:
-                        self.run_probe(state, step)
+                    self.settle(state, progress)
+                    with watchdog.paused():
+                        if profiled:
+                            self.profile.close()
+                        self.after_step(state, step, evaluate, save, stopped)
                     throughput.restart()
                 if stopped:
                     break
         return state, stopped
+
+    def settle(self, state: TrainState, progress: tqdm) -> None:
+        """Waits for the newest step, logs what is due, and checks its numbers."""
+        self.throughput.drain()
+        self.log_pending(progress)
+        self.check_finite(int(state.first_bad_step))
+
+    def after_step(self, state: TrainState, step: int, evaluate: bool, save: bool, stopped: bool):
+        """Evaluates, saves and probes, as far as it is due.
+
+        Evaluation comes first, so that metrics are complete up to a checkpoint. A run that has to
+        stop may have seconds left: it is evaluated when it continues.
+        """
+        probe = evaluate and not stopped and self.is_probed(step)
+        if evaluate and not stopped:
+            with self.account.spent("evaluation"):
+                save |= self.evaluate(state, step)
+        if save or probe:
+            with self.account.spent("checkpoint"):
+                self.save(state, step, evaluated=not (evaluate and stopped))
+        if probe:
+            self.run_probe(state, step)
+
+    def stop_before(self, step: int, state: TrainState, first_step: int, progress: tqdm) -> None:
+        """Saves the state before a step whose batch has not come."""
+        self.settle(state, progress)
+        if step - 1 > first_step:
+            with self.account.spent("checkpoint"):
+                self.save(state, step - 1, evaluated=True)
 
     def log_pending(self, progress: tqdm) -> None:
         """Reads the last logged step's numbers, by now one step old."""
@@ -352,5 +382,7 @@ class _Run:
     def close(self) -> None:
         with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
             files = (self.workdir, self.account, self.metrics)  # the first one is closed last
-            for part in filter(None, (*files, self.checkpoints, self.throughput, self.profile)):
+            for part in filter(
+                None, (*files, self.checkpoints, self.throughput, self.profile, self.watchdog)
+            ):
                 stack.callback(part.close)

@@ -56,8 +56,9 @@ RANGES = {
     SEED: "seed",
     "[1, inf)": "batch_size total_steps log_every checkpoint_every keep_checkpoints "
     "data.num_frames data.requests data.clips_per_window optim.accumulation",
-    "[0, inf)": "eval_every keep_every figures probe.every data.eval_clips data.stride data.window "
-    "data.threads data.workers model.patch optim.warmup_steps optim.weight_decay optim.clip_norm",
+    "[0, inf)": "watchdog_minutes eval_every keep_every figures probe.every data.eval_clips "
+    "data.stride data.window data.threads data.workers model.patch optim.warmup_steps "
+    "optim.weight_decay optim.clip_norm",
     "(0, inf)": "data.cache_gb optim.lr optim.base_lr",
     "[0, 1)": "optim.b1 optim.b2",
     "(-inf, inf)": "data.hrf_delay",
@@ -131,7 +132,8 @@ class Program:
         self.task = self.make_task(geometry)
         given = ("network_maps",) if self.options.network_maps else ()
         self._tx = make_optimizer(config.optim, given)
-        boxed = jax.eval_shape(functools.partial(init_state, tx=self._tx), boxed_shapes(self.options))
+        init = functools.partial(init_state, tx=self._tx)
+        boxed = jax.eval_shape(init, boxed_shapes(self.options))
         self.shapes = nn.unbox(boxed)
         self.shardings = state_shardings(boxed, self.mesh)
         self.batch_sharding = batch_sharding(self.mesh)

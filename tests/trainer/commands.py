@@ -73,6 +73,10 @@ class Run:
         return bool(lines := metrics(self.workdir, strict=False)) and lines[-1]["step"] >= step
 
 
+def saved_steps(workdir: Path) -> list[str]:
+    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+
+
 def metrics(workdir: Path, strict: bool = True) -> list[dict]:
     """metrics.jsonl without what depends on the clock."""
     path = workdir / "metrics.jsonl"

@@ -25,7 +25,7 @@ from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSigna
 from fmrifm.trainer.throughput import Throughput
 from fmrifm.trainer.warm_start import warm_start
 from tests.conftest import make_toy_config, write_toy_store
-from tests.trainer.commands import Run, metrics, weights
+from tests.trainer.commands import Run, metrics, saved_steps, weights
 
 pytestmark = [
     pytest.mark.usefixtures("one_device"),
@@ -70,10 +70,6 @@ def stop_at(monkeypatch):
     return set_step
 
 
-def saved_steps(workdir) -> list[str]:
-    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
-
-
 def contents(directory) -> dict:
     return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
@@ -103,7 +99,7 @@ def test_kills_and_signals_change_nothing(make_config, tmp_path):
     assert not (killed / "model").exists()
 
     stopped = tmp_path / "stopped"
-    for number, step in ((signal.SIGUSR1, 5), (signal.SIGTERM, 30)):
+    for number, step in ((signal.SIGINT, 5), (signal.SIGTERM, 30)):
         run = Run(config, stopped, cache)
         codes = run.signal_when(lambda run=run, step=step: run.reached(step), number)
         assert codes == [STOPPED_EXIT_CODE], run.output
