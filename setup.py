@@ -77,6 +77,7 @@ setup(
         "threadpoolctl>=3.6",
         "tqdm>=4.66",
     ],
+    entry_points={"console_scripts": ["fmrifm=fmrifm.__main__:main"]},
     extras_require={
         **EXTRAS,
         "test": sorted({*TEST, *(name for extra in TESTED for name in EXTRAS[extra])}),

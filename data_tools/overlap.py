@@ -1,4 +1,4 @@
-"""What stores share: people, families, sessions, stimuli; refuses what must not be shared.
+"""Lists what stores share: people, families, sessions, stimuli; refuses what must not be shared.
 
     python -m data_tools.overlap TRAIN TEST [--refuse=subject,family] [--count=session,nsd_id]
 

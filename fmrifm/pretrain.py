@@ -1,4 +1,4 @@
-"""MAE pretraining.
+"""Pretrains a masked autoencoder on the runs of stores.
 
     python -m fmrifm.pretrain --config=configs/pretrain.py:vit_b --workdir=DIR \\
         --config.data.train=STORE --config.data.eval=held_out=STORE
@@ -15,11 +15,8 @@ from absl import flags
 from ml_collections import config_flags
 
 import fmrifm
-from configs.probe import get_config
 from data_tools.errors import kind_errors
 from fmrifm.command_line import WORKDIR, join_processes, run
-from fmrifm.runs.checkpoint import quiet
-from fmrifm.trainer.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
 ALLOW_CHANGE = flags.DEFINE_bool(
@@ -36,12 +33,16 @@ MAX_HOURS = flags.DEFINE_float(
 def make_probe(*settings):
     """What `config.probe` asks for, see `training_probe`."""
     # Imported here: most runs have no probe, and scikit-learn takes seconds.
+    from configs.probe import get_config
     from fmrifm.probe.run import training_probe
 
     return training_probe(get_config, *settings)
 
 
 def main(argv: list[str]) -> None:
+    from fmrifm.runs.checkpoint import quiet
+    from fmrifm.trainer.loop import train
+
     quiet()
     join_processes()
     with kind_errors():

@@ -1,4 +1,4 @@
-"""The whole main job in minutes: a real brain scan -> a store -> a trained model -> a probe.
+"""Runs the whole main job in minutes: a real scan, a store, a trained model, a probe.
 
     python -m fmrifm.quickstart --workdir=DIR
 
@@ -24,10 +24,7 @@ from data_tools.files.atomic import write_bytes
 from data_tools.reports.figures import new_figure, save_figure
 from data_tools.reports.page import render_page
 from fmrifm.command_line import WORKDIR, run
-from fmrifm.model.files import load_model
-from fmrifm.runs.checkpoint import quiet
 from fmrifm.runs.metrics_writer import read_metrics
-from fmrifm.trainer.evaluate import RANGE, show_frame
 
 
 def draw_curves(path: Path, workdir: Path, title: str) -> None:
@@ -72,6 +69,9 @@ def draw_accuracy(path: Path, results: dict) -> None:
 
 def draw_maps(path: Path, model: Path) -> None:
     """The first network maps of a model on the cortex, each in its own largest values."""
+    from fmrifm.model.files import load_model
+    from fmrifm.trainer.evaluate import RANGE, show_frame
+
     files = load_model(model)
     maps_KxNxP = files.geometry.to_patches(files.params["network_maps"]["maps"][:SHOWN_MAPS])
     height, width = files.geometry.image_mask.shape
@@ -231,6 +231,8 @@ def newest_figures(folder: Path) -> list[Path]:
 
 
 def main(argv: list[str]) -> None:
+    from fmrifm.runs.checkpoint import quiet
+
     del argv
     quiet()
     with kind_errors():

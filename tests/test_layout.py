@@ -26,6 +26,7 @@ ORDER = (
     *("fmrifm.probe", "fmrifm.plan", "fmrifm.table", "fmrifm.scaling", "fmrifm.embed"),
     *("configs", "fmrifm.sweep", "fmrifm.sweeps"),
     *("fmrifm.port", "fmrifm.pretrain", "fmrifm.quickstart"),
+    *("fmrifm.show_config", "fmrifm.__main__"),
 )
 # Only the interface for Python users stands above all packages of fmrifm and is imported by them.
 INTERFACES = {"fmrifm", "data_tools"}

@@ -18,10 +18,10 @@ from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from fmrifm.model.files import load_model, save_model
 from fmrifm.model.options import ModelOptions
-from fmrifm.port import describe, port
 from fmrifm.published.weights import load_published, save_published
 from fmrifm.runs.checkpoint import restore_params
 from fmrifm.runs.export import export_checkpoint
+from fmrifm.runs.port_model import describe, port
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.program import Program
 from tests.conftest import ROOT

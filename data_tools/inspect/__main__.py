@@ -1,4 +1,6 @@
-"""`python -m data_tools.inspect STORE [--verify] [--png=F] [--report=DIR]`: what is in a store.
+"""Shows what is in a store, and checks it.
+
+    python -m data_tools.inspect STORE [--verify] [--png=FILE] [--report=DIR]
 
 Prints a summary: sizes, tasks, quality of the runs, and whether frames are like those that models
 are trained on (see `typical`). `--verify` also reads every byte and compares checksums; `--png`

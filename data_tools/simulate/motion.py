@@ -7,7 +7,7 @@ import dataclasses
 import functools
 
 import numpy as np
-import scipy.signal
+import scipy
 
 from data_tools.simulate.brain import mid_surface
 from data_tools.timeseries.confounds import PARAMETERS as PARAMETERS

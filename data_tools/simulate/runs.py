@@ -16,8 +16,7 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy
 from threadpoolctl import threadpool_limits
 
 from data_tools.simulate.brain import (

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from scipy import interpolate, signal
+import scipy  # loads its parts at their first use: `--help` does not wait for them
 from threadpoolctl import threadpool_limits
 
 from data_tools.errors import InputError, unknown
@@ -137,7 +137,7 @@ def _plan(n_frames: int, tr: float, new_tr: float, kind: str, dtype: type) -> _P
         return _low_pass(x, new_tr / tr) if down else x
 
     def spline(x: np.ndarray) -> np.ndarray:
-        return interpolate.CubicSpline(times, low_pass(x), bc_type="not-a-knot")(new_times)
+        return scipy.interpolate.CubicSpline(times, low_pass(x), bc_type="not-a-knot")(new_times)
 
     if kind == "cubic":
         return _Plan(gain, None, _bands(_matrix_of(spline, n_frames), dtype), False)
@@ -190,9 +190,10 @@ def _half_slopes(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> No
 
 def _low_pass(x: np.ndarray, factor: float) -> np.ndarray:
     """Removes what would alias when a series is down-sampled by a factor above 1."""
-    sos = signal.cheby1(_FILTER_ORDER, _FILTER_RIPPLE_DB, _FILTER_CUTOFF / factor, output="sos")
+    cutoff = _FILTER_CUTOFF / factor
+    sos = scipy.signal.cheby1(_FILTER_ORDER, _FILTER_RIPPLE_DB, cutoff, output="sos")
     pad = min(_FILTER_PAD, len(x) - 1)
-    return signal.sosfiltfilt(sos, x, axis=0, padtype="even", padlen=pad)
+    return scipy.signal.sosfiltfilt(sos, x, axis=0, padtype="even", padlen=pad)
 
 
 def _matrix_of(function: Callable[[np.ndarray], np.ndarray], n_frames: int) -> np.ndarray:

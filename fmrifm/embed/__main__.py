@@ -1,4 +1,4 @@
-"""A table of embeddings, a row a run: of fMRIPrep's output, of files, or of a store.
+"""Writes a table of embeddings, one row per run: of fMRIPrep output, of files, or of a store.
 
     python -m fmrifm.embed --model=MODEL --input=TREE --output=DIR
 
@@ -23,8 +23,6 @@ from absl import flags
 
 from data_tools.errors import kind_errors
 from fmrifm.command_line import run
-from fmrifm.embed.embeddings import make_table
-from fmrifm.runs.checkpoint import quiet
 
 MODEL = flags.DEFINE_string("model", None, "Whatever fmrifm.from_pretrained takes.")
 INPUT = flags.DEFINE_list("input", None, "Stores; or files and trees for data_tools.convert.")
@@ -35,6 +33,9 @@ CONVERT = flags.DEFINE_string("convert", "", "Flags of data_tools.convert.")
 
 
 def main(argv: list[str]) -> None:
+    from fmrifm.embed.embeddings import make_table
+    from fmrifm.runs.checkpoint import quiet
+
     del argv
     quiet()
     with kind_errors():

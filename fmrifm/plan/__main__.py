@@ -1,4 +1,4 @@
-"""What a training step takes on a TPU slice that need not be there: memory, time, messages.
+"""Predicts memory, time and messages of a training step on a TPU slice that need not be there.
 
     python -m fmrifm.plan --config=configs/pretrain.py:vit_b --topology=v5e:4x4 \\
         --batch_per_chip=64 --config.model.remat=dots --json=plan.json
@@ -16,9 +16,6 @@ from ml_collections import config_flags
 from data_tools.errors import kind_errors
 from data_tools.files.atomic import write_bytes
 from fmrifm.command_line import run
-from fmrifm.plan.plan import find_geometry, make_plan, with_batch
-from fmrifm.plan.plan_table import describe
-from fmrifm.plan.search import search
 from fmrifm.plan.topology import EXAMPLES, open_topology
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
@@ -30,6 +27,10 @@ JSON = flags.DEFINE_string("json", None, "Also leave the plan in this file.")
 
 
 def main(argv: list[str]) -> None:
+    from fmrifm.plan.plan import find_geometry, make_plan, with_batch
+    from fmrifm.plan.plan_table import describe
+    from fmrifm.plan.search import search
+
     with kind_errors():
         config = CONFIG.value
         devices = open_topology(TOPOLOGY.value, SLICES.value)

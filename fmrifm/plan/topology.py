@@ -2,24 +2,28 @@
 
 import os
 from collections.abc import Sequence
-
-import jax
-from jax.experimental import topologies
+from typing import TYPE_CHECKING
 
 from data_tools.errors import InputError, check_least
+
+if TYPE_CHECKING:
+    import jax
 
 # Without this, v4 has a device for each half of a chip.
 _OPTIONS = {"v4": {"chip_config_name": "megacore"}}
 EXAMPLES = "v4:2x2x4, v5e:16x16, v5p:4x4x4, v6e:4x4, cpu:8"
 
 
-def open_topology(name: str, slices: int = 1) -> Sequence[jax.Device]:
+def open_topology(name: str, slices: int = 1) -> Sequence["jax.Device"]:
     """The devices of so many slices of a topology.
 
     Args:
       name: such as "v5e:16x16", or "cpu:8" for devices of this host. Call it before anything else
         touches a device.
     """
+    import jax
+    from jax.experimental import topologies
+
     kind, _, shape = name.partition(":")
     check_least(f"--slices={slices}", slices, 1)
     jax.config.update("jax_platforms", "cpu")

@@ -1,4 +1,4 @@
-"""Frozen probes and baselines on labelled clips.
+"""Trains probes on the frozen features of a model, and on baselines beside them.
 
     python -m fmrifm.probe --config=configs/probe.py --workdir=DIR --config.model=MODEL \\
         --config.data.train=STORE --config.data.val=STORE --config.data.test=STORE
@@ -21,23 +21,25 @@ merges what is in such directories: table.md, table.csv, table.png, and curves o
 
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
 from data_tools.errors import InputError, kind_errors
 from fmrifm.command_line import WORKDIR, join_processes, run
-from fmrifm.probe.cohort.run_cohort import run_cohort
-from fmrifm.probe.results.compare import compare
-from fmrifm.probe.results.results import describe_results
-from fmrifm.probe.run import run_probes
-from fmrifm.runs.checkpoint import quiet
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file with get_config(arg).")
 COMPARE = flags.DEFINE_list("compare", None, "Directories of probes, or globs, to merge.")
 
 
 def main(argv: list[str]) -> None:
+    import jax
+
+    from fmrifm.probe.cohort.run_cohort import run_cohort
+    from fmrifm.probe.results.compare import compare
+    from fmrifm.probe.results.results import describe_results
+    from fmrifm.probe.run import run_probes
+    from fmrifm.runs.checkpoint import quiet
+
     quiet()
     join_processes()
     with kind_errors():

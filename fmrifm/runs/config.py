@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 from math import inf
+from typing import Any
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
@@ -90,6 +90,10 @@ def config_dict(config: ConfigDict) -> dict:
     return json.loads(config.to_json())
 
 
-def flatten(tree: dict) -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    return flatten_dict(tree, sep=".")
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}. Commands that need no JAX use it, so not that of Flax."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        below = isinstance(value, Mapping)
+        values |= flatten(value, f"{prefix}{name}.") if below else {f"{prefix}{name}": value}
+    return values

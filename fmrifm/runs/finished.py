@@ -18,10 +18,9 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.wording import shorten_paths
-from fmrifm.input.data import open_data
 from fmrifm.runs.config import flatten
 from fmrifm.runs.metrics_writer import read_metrics
-from fmrifm.runs.provenance import measure, read_starts
+from fmrifm.runs.provenance import read_starts
 
 CHECKPOINTS = ("auto", "last", "best")
 
@@ -66,6 +65,10 @@ class Run:
         """
         if self.step is None:
             raise InputError(f"{self.path} is a probe, which has no sizes: give pretraining runs.")
+        # Only runs of old versions need them, and tables of runs should not wait for JAX.
+        from fmrifm.input.data import open_data
+        from fmrifm.runs.provenance import measure
+
         starts = read_starts(self.path)
         if starts and starts[-1]["sizes"]:
             return starts[-1]["sizes"]

@@ -17,17 +17,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 from ml_collections import ConfigDict
 
 from data_tools.files.atomic import write_bytes
-from fmrifm.input.data import Data
-from fmrifm.input.sources import Source
-from fmrifm.model.flops import count_flops
-from fmrifm.model.mae import param_shapes
-from fmrifm.model.options import options_from_config
+
+if TYPE_CHECKING:  # tables of runs read these files without waiting for JAX
+    from fmrifm.input.data import Data
+    from fmrifm.input.sources import Source
 
 FILE, DIFF = "provenance.json", "uncommitted.diff"
 _PACKAGES = (
@@ -53,6 +51,8 @@ def record_start(
       stores: path -> checksum, see `store_digests`.
       sizes: see `measure`.
     """
+    import jax
+
     workdir.mkdir(parents=True, exist_ok=True)
     starts = read_starts(workdir)
     if not starts and (workdir / FILE).exists():
@@ -91,13 +91,19 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
         return []
 
 
-def measure(config: ConfigDict, data: Data) -> dict[str, Any]:
+def measure(config: ConfigDict, data: "Data") -> dict[str, Any]:
     """How large the model and the data of a pretraining run are.
 
     Returns:
       params of the model, encoder_params of its encoder; flops_per_clip of a training step;
       train: frames (distinct), runs, subjects, datasets; eval: {name: datasets}.
     """
+    import jax
+
+    from fmrifm.model.flops import count_flops
+    from fmrifm.model.mae import param_shapes
+    from fmrifm.model.options import options_from_config
+
     options = options_from_config(config.model, data.cut, config.data.num_frames)
     shapes = {k: v for k, v in param_shapes(options).items() if k != "target_norm"}
     count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
@@ -179,7 +185,7 @@ def _command() -> list[str] | None:
     return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
 
 
-def _data_size(sources: list[Source]) -> dict[str, Any]:
+def _data_size(sources: list["Source"]) -> dict[str, Any]:
     # By their contents: two sources may name one run, and two paths one store.
     runs = {(line["key"], line["crc32"]): line for source in sources for line in source.lines}
     return {

@@ -1,4 +1,4 @@
-"""Scaling laws of finished pretraining runs.
+"""Fits scaling laws to finished pretraining runs.
 
     python -m fmrifm.scaling --runs='runs/frames/*' --output=laws
 
@@ -11,13 +11,11 @@ params, or flops), set and loss.
 
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from data_tools.errors import kind_errors
 from fmrifm.command_line import run
 from fmrifm.runs.finished import CHECKPOINTS
-from fmrifm.scaling.fit_scaling import fit_scaling
 
 RUNS = flags.DEFINE_list("runs", None, "Workdirs of finished runs, globs, or tables (.csv).")
 OUTPUT = flags.DEFINE_string("output", None, "Directory of what is written.")
@@ -29,6 +27,10 @@ TITLE = flags.DEFINE_string("title", "", "Of the table and the pictures.")
 
 
 def main(argv: list[str]) -> None:
+    import jax
+
+    from fmrifm.scaling.fit_scaling import fit_scaling
+
     jax.config.update("jax_platforms", "cpu")  # accelerators are for training
     with kind_errors():
         output = Path(OUTPUT.value)

@@ -1,4 +1,4 @@
-"""Every point of a sweep file, each in a directory of its own.
+"""Runs every point of a sweep file, each in a directory of its own.
 
     python -m fmrifm.sweep --config=configs/sweeps/mask_ratio.py --workdir=DIR \\
         --config.data.train=STORE --config.data.eval=held_out=STORE [--jobs=2]

@@ -16,10 +16,11 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from data_tools.errors import InputError
+from fmrifm.runs.config import flatten
 
 Point = dict[str, Any]
 NAME = "name"
@@ -115,15 +116,6 @@ def sample(count: int, seed: int = 0, **fields: Any) -> list[Point]:
 
 def _round(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def flatten(point: Mapping[str, Any], prefix: str = "") -> Point:
-    """{"optim": {"lr": 1}} as {"optim.lr": 1}."""
-    flat = {}
-    for name, value in point.items():
-        nested = isinstance(value, Mapping)
-        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
 
 
 def _merge(a: Point, b: Point) -> Point:

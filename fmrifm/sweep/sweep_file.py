@@ -23,8 +23,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
+from fmrifm.runs.config import flatten
 from fmrifm.sweep.arguments import command_line
-from fmrifm.sweep.combine import NAME, flatten, name_of
+from fmrifm.sweep.combine import NAME, name_of
 
 REPORTS = ("table", "scaling")
 _RESERVED = re.compile(r"slurm|scaling|hparams|.*\.(json|jsonl|md|csv|tex|png)")

@@ -1,4 +1,4 @@
-"""A result table of finished runs: what differs between them, and how they scored.
+"""Makes a result table of finished runs: what differs between them, and their scores.
 
     python -m fmrifm.table --runs='runs/mask_*,runs/base_*' --output=DIR
 
@@ -12,14 +12,11 @@ table.csv, table.png, runs.csv with a line a run, and hparams/ for `tensorboard 
 
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from data_tools.errors import kind_errors
 from fmrifm.command_line import run
-from fmrifm.runs.finished import CHECKPOINTS, read_runs
-from fmrifm.table.choose import make_table
-from fmrifm.table.write_table import write_table
+from fmrifm.runs.finished import CHECKPOINTS
 
 RUNS = flags.DEFINE_list("runs", None, "Workdirs of finished runs, or globs.")
 OUTPUT = flags.DEFINE_string("output", None, "Directory of what is written.")
@@ -36,6 +33,12 @@ CHECKPOINT = flags.DEFINE_enum(
 
 
 def main(argv: list[str]) -> None:
+    import jax
+
+    from fmrifm.runs.finished import read_runs
+    from fmrifm.table.choose import make_table
+    from fmrifm.table.write_table import write_table
+
     jax.config.update("jax_platforms", "cpu")  # reads files only
     with kind_errors():
         runs, output = read_runs(RUNS.value, CHECKPOINT.value), Path(OUTPUT.value)

@@ -11,9 +11,9 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.input.data import open_data
-from fmrifm.port import port
 from fmrifm.published.open_model import open_model
 from fmrifm.runs.checkpoint import Checkpoints, as_path, find_checkpoint, list_steps
+from fmrifm.runs.port_model import port
 from fmrifm.runs.workdir import Mirror, check_workdir, mirror_of
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.program import Program
