@@ -20,6 +20,10 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, 
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many, with --coordinator.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, with --coordinator.")
 
+COMPILE_CACHE = flags.DEFINE_bool(
+    "compile_cache", True, "Keep compiled programs in ~/.cache/fmrifm/compiled, at most 4 GiB."
+)
+
 
 def run(main: Callable[[list[str]], None], *required: str) -> None:
     """Runs a main with the flags of the command line; those in `required` must be given.
@@ -29,8 +33,11 @@ def run(main: Callable[[list[str]], None], *required: str) -> None:
     flags.mark_flags_as_required(required)
 
     def guarded(argv: list[str]) -> None:
+        from fmrifm.compile_cache import use_compile_cache
         from fmrifm.processes import ending_together
 
+        if COMPILE_CACHE.value:
+            use_compile_cache()
         with ending_together():
             main(argv)
 
@@ -82,6 +89,7 @@ def read_flags(values: flags.FlagValues, argv: list[str], known_only: bool = Fal
 def describe_flags(main) -> str:
     """The docstring of a main module and the flags that it takes."""
     ours = [flag for flag in vars(main).values() if isinstance(flag, flags.FlagHolder)]
+    ours.append(COMPILE_CACHE)
     if hasattr(main, "join_processes"):
         ours += [DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID]
     found = {flag.name: flags.FLAGS[flag.name] for flag in ours}

@@ -7,7 +7,6 @@ the user's cache.
 import dataclasses
 import hashlib
 import json
-import os
 import zlib
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_tools.files.atomic import write_bytes
+from fmrifm.compile_cache import cache_folder
 from fmrifm.input.data import store_digest
 from fmrifm.input.pipeline import EvalBatches
 from fmrifm.trainer.linear_fit import BATCH, LinearFit, add_sums, on_patches, progress
@@ -79,8 +79,9 @@ class LinearReference:
                 None if components is None else zlib.crc32(components.tobytes()),
             ]
         )
-        root = os.environ.get("FMRIFM_CACHE") or Path.home() / ".cache" / "fmrifm"
-        return Path(root, "linear", f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json")
+        return Path(
+            cache_folder(), "linear", f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+        )
 
 
 def _read(path: Path) -> np.ndarray:
