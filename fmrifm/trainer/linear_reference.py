@@ -79,9 +79,8 @@ class LinearReference:
                 None if components is None else zlib.crc32(components.tobytes()),
             ]
         )
-        return Path(
-            cache_folder(), "linear", f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-        )
+        name = hashlib.sha256(text.encode()).hexdigest()[:24]
+        return cache_folder() / "linear" / f"{name}.json"
 
 
 def _read(path: Path) -> np.ndarray:
