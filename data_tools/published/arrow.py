@@ -74,7 +74,10 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             while end != size:
                 reader = pyarrow.ipc.open_stream(source)
                 _check_schema(reader.schema, name)
-                yield from reader
+                for batch in reader:
+                    # Arrow reads what offsets point at, and a wrong one ends the process.
+                    batch.validate(full=True)
+                    yield batch
                 # Arrow takes a stream that was cut between two batches for whole.
                 end = source.seek(source.tell() - len(_STREAM_END)) + len(_STREAM_END)
                 if source.read(len(_STREAM_END)) != _STREAM_END:
@@ -84,7 +87,7 @@ def _batches(place: str, name: str) -> Iterator[Any]:
                 if is_file:
                     _check_footer(source, end, size, name)
                     return
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError, SystemError) as error:
             # Arrow says that a file is cut by an OSError, but one without a number.
             if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
                 raise
@@ -202,8 +205,13 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
         splits = {"": own}
     else:
         saved = _read_json(folder, "dataset_dict.json")
-        names = saved.get("splits") or [base_name(place) for place in list_directory(folder, "*")]
-        found = {str(name): _files(f"{folder}/{name}") for name in names}
+        names = saved.get("splits") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{folder}/dataset_dict.json lists no splits: save the dataset again.")
+        for name in names:
+            check_file_name(name, f"In {folder} the split")
+        names = names or [base_name(place) for place in list_directory(folder, "*")]
+        found = {name: _files(f"{folder}/{name}") for name in names}
         empty = [name for name, files in found.items() if not files]
         if saved and empty:
             raise InputError(f"{folder} lacks the files of its split '{empty[0]}': get them again.")

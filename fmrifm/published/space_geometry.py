@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import InputError, check_file
+from data_tools.files.npy import read_array, read_arrays
 from data_tools.published import maps
 from data_tools.published.maps import FLAT_SPACE, PACKAGE, read_geometry
 from data_tools.spaces.geometry import Geometry
@@ -80,14 +81,13 @@ def load_components(source: str, count: int, shape: tuple[int, int]) -> np.ndarr
             "The package cortex_mae is not installed here: pip install --no-deps cortex_mae, or "
             "give a file."
         )
-    try:
-        components = np.load(check_file(path), allow_pickle=False)
-        if not isinstance(components, np.ndarray):
-            with components as file:
-                name = "components" if "components" in file.files else file.files[0]
-                components = file[name]
-    except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({error}): make it again.") from error
+    if zipfile.is_zipfile(check_file(path)):
+        arrays = read_arrays(path, "make it again")
+        if not arrays:
+            raise InputError(f"{path} holds no array: make it again.")
+        components = arrays.get("components", next(iter(arrays.values())))
+    else:
+        components = read_array(path, "make it again")
     if components.ndim != 3 or not np.issubdtype(components.dtype, np.number):
         raise InputError(
             f"{path} holds {components.dtype} of shape {components.shape}: it must be numbers of "

@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import write_bytes
+from data_tools.files.json_files import read_json
 from data_tools.published.maps import read_geometry
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
 from fmrifm.model.options import ModelOptions
@@ -183,10 +184,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     check_file(path)
     beside, config_path = None, path.with_name("config.json")
     if config_path.is_file():
-        with _damage_named(config_path):
-            beside = json.loads(config_path.read_text("utf-8"))
-            if not isinstance(beside, dict):
-                raise ValueError("no table")
+        beside = read_json(config_path, "get it again")
     if path.suffix in PICKLES:
         state, config = _read_pickle(path)
     else:
@@ -207,7 +205,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
 
 

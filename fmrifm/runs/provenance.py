@@ -86,9 +86,11 @@ def record_start(
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
     """The entries of all starts; none where there is no such file, or a damaged one."""
     try:
-        return json.loads((workdir / FILE).read_text())["starts"]
-    except (OSError, ValueError, KeyError, TypeError):
+        starts = json.loads((workdir / FILE).read_text())["starts"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
+    good = isinstance(starts, list) and all(isinstance(entry, dict) for entry in starts)
+    return starts if good else []
 
 
 def measure(config: ConfigDict, data: Data) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
             (
                 name,
                 state["status"] + code,
-                f"{last['step']:,}" if last else "",
+                f"{last['step']:,}" if "step" in last else "",
                 f"{len(state['done'])} of {stages}" if stages > 1 else "",
                 describe_score(last),
             )
@@ -84,9 +84,11 @@ def last_values(workdir: Path) -> dict[str, float]:
     last: dict[str, float] = {}
     for line in lines:
         try:
-            last |= json.loads(line)
-        except (json.JSONDecodeError, TypeError):
+            values = json.loads(line)
+        except (ValueError, RecursionError):
             continue  # the first one is cut, the last one may be
+        if isinstance(values, dict):
+            last |= {name: x for name, x in values.items() if type(x) in (int, float)}
     return last
 
 
