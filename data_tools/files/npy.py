@@ -114,7 +114,10 @@ def parse_array(data: bytes, where: str | os.PathLike, fix: str) -> np.ndarray:
 def read_array(path: str | os.PathLike, fix: str = "get it again") -> np.ndarray:
     """Reads a `.npy` file as a read-only array; InputError where it is absent or damaged."""
     with as_input_errors():
-        return parse_array(check_file(path).read_bytes(), path, fix)
+        data = check_file(path).read_bytes()
+    if data.startswith(b"PK"):
+        raise InputError(f"{path} holds several arrays: give a .npy file with one.")
+    return parse_array(data, path, fix)
 
 
 def parse_arrays(
@@ -148,7 +151,8 @@ def parse_arrays(
 def read_arrays(path: str | os.PathLike, fix: str, most: int = 2**30) -> dict[str, np.ndarray]:
     """Reads a `.npz` file, as `parse_arrays` does; InputError also where it is absent."""
     with as_input_errors():
-        return parse_arrays(check_file(path).read_bytes(), path, fix, most)
+        data = check_file(path).read_bytes()
+    return parse_arrays(data, path, fix, most)
 
 
 def open_array(path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

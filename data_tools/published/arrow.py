@@ -6,6 +6,7 @@ mapped where they lie, and read batch by batch. Letters in array names: T frames
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def read_values(place: str, name: str) -> Iterator[Row]:
     The file is a path or URL; messages call it by `name`.
     """
     for batch in _batches(place, name):
-        yield from _plain_values(batch, name)
+        yield from _plain_values(batch)
 
 
 def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
@@ -39,7 +40,7 @@ def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray
     """
     for batch in _batches(place, name):
         columns = {array: batch.column(array) for array in ARRAYS if array in batch.schema.names}
-        for i, values in enumerate(_plain_values(batch, name)):
+        for i, values in enumerate(_plain_values(batch)):
             yield (
                 values,
                 {
@@ -53,7 +54,7 @@ def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray
 def read_sizes(place: str, name: str) -> Iterator[tuple[Row, tuple[int, int]]]:
     """Yields plain values and (T, C) of each row of a file, as `read_values` does."""
     for batch in _batches(place, name):
-        for i, values in enumerate(_plain_values(batch, name)):
+        for i, values in enumerate(_plain_values(batch)):
             yield values, _matrix(batch.column("bold"), i, f"Row {i} of {name}").shape
 
 
@@ -75,8 +76,7 @@ def _batches(place: str, name: str) -> Iterator[Any]:
                 reader = pyarrow.ipc.open_stream(source)
                 _check_schema(reader.schema, name)
                 for batch in reader:
-                    # Arrow reads what offsets point at, and a wrong one ends the process.
-                    batch.validate(full=True)
+                    _check_batch(batch, name)
                     yield batch
                 # Arrow takes a stream that was cut between two batches for whole.
                 end = source.seek(source.tell() - len(_STREAM_END)) + len(_STREAM_END)
@@ -95,6 +95,22 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             raise InputError(
                 f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
             ) from error
+
+
+def _check_batch(batch: Any, name: str) -> None:
+    """Refuses a batch whose offsets lead out of it: Arrow follows them, which ends the process."""
+    import pyarrow
+
+    try:
+        batch.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        column = re.match(r"In column (\d+): .*UTF8", str(error))
+        if column is None:
+            raise
+        raise InputError(
+            f"The column '{batch.schema.names[int(column[1])]}' of {name} is not UTF-8: save it as "
+            "UTF-8."
+        ) from error
 
 
 def _check_footer(source: Any, end: int, size: int, name: str) -> None:
@@ -140,7 +156,7 @@ def _storage(kind: Any) -> Any:
     return getattr(kind, "storage_type", kind)
 
 
-def _plain_values(batch: Any, name: str) -> list[Row]:
+def _plain_values(batch: Any) -> list[Row]:
     """The values of every row of a batch, but for lists and bytes; dates and the like as text."""
     import pyarrow.types as types
 
@@ -149,12 +165,7 @@ def _plain_values(batch: Any, name: str) -> list[Row]:
         kind = _storage(field.type)
         if field.name in ARRAYS or types.is_nested(kind) or "binary" in str(kind):
             continue
-        try:
-            values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"The column '{field.name}' of {name} is not UTF-8 ({error}): save it as UTF-8."
-            ) from error
+        values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
         values = [x if isinstance(x, str | int | float | None) else str(x) for x in values]
         if types.is_float32(kind) or types.is_float16(kind):
             # 0.72 is no float32; the shortest number that is the same one is meant.

@@ -164,9 +164,9 @@ def read_join(text: str) -> Join:
     name, path, columns = match.groups()
     if not os.path.lexists(path):
         raise InputError(f"{path} does not exist: check --join={text}.")
-    values = read_json(path, "give another with --join")
+    values = read_json(path, "give another with --join", object)
     kinds = str | int | float | None
-    if not all(isinstance(x, kinds) for x in values.values()):
+    if not isinstance(values, dict) or not all(isinstance(x, kinds) for x in values.values()):
         raise InputError(f"{path} is no JSON object of labels: give another with --join.")
     labels: dict[str, str | int | float] = {}
     for key, value in values.items():

@@ -272,7 +272,7 @@ def _read_meta(files: StoreFiles) -> dict[str, Any]:
         )
     _require(meta, path, dtype=str, tr=(int, float), n_runs=int, n_frames=int, n_patches=int)
     _require(meta, path, patch_dim=int, shards=list, geometry_sha256=str, preprocessing=dict)
-    if not isinstance(meta.get("provenance", {}), dict):
+    if not isinstance(meta.get("provenance") or {}, dict):
         raise InputError(f"{path} is damaged (provenance): copy or make its store again.")
     names = meta.get("restricted", [])
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):

@@ -24,6 +24,7 @@ from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import write_bytes
 from data_tools.files.json_files import read_json
 from data_tools.published.maps import read_geometry
+from data_tools.safe_text import without_secrets
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.licenses import cached_origin, find_license, kept_license
@@ -109,6 +110,7 @@ def _origin(
     """The sources of weights, and the text of their licence."""
     if name is None:
         name, folders = cached_origin(weights) or (None, None)
+    name = name and without_secrets(name)
     license_path = weights.with_name("LICENSE.txt")
     if "sources" in config:  # we wrote it, and beside it only what we write is about the weights
         text = license_path.read_text("utf-8") if license_path.is_file() else ""
@@ -230,7 +232,9 @@ def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
             f"{path} holds Python code ({code[1]}) beside its weights, which is never run: ask its "
             "author for plain weights."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of the reader of zips, of pickles, and of torch
         if getattr(error, "filename", None):
             raise  # the file system says no
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too soon"

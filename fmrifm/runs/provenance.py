@@ -23,6 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from data_tools.files.atomic import write_bytes
+from data_tools.safe_text import without_secrets_in
 from fmrifm.input.data import Data
 from fmrifm.input.sources import Source
 from fmrifm.model.flops import count_flops
@@ -79,7 +80,8 @@ def record_start(
         "sizes": dict(sizes or {}),
         "config": dict(config),
     }
-    text = json.dumps({"version": 1, "starts": [*starts, entry]}, indent=1)
+    # The flags of a command may be URLs with passwords in them.
+    text = json.dumps({"version": 1, "starts": [*starts, without_secrets_in(entry)]}, indent=1)
     write_bytes(workdir / FILE, text.encode())
 
 

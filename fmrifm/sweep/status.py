@@ -23,7 +23,8 @@ def show_status(ledger: Ledger) -> None:
     while True:
         states = ledger.states()
         text = describe_sweep(ledger, states)
-        print(("\x1b[H\x1b[J" if live else "") + text, flush=True)
+        print("\x1b[H\x1b[J" if live else "", end="")  # alone, as `Terminal` lets it through
+        print(text, flush=True)
         running = any(state["status"] == RUNNING for state in states.values())
         if not live or not (running or ledger.is_launched()):
             return

@@ -104,13 +104,14 @@ def read_geometry(folder: Path) -> None:
 def read_model(folder: Path) -> None:
     from fmrifm.model.files import load_model
     from fmrifm.model.mae import param_shapes
-
-    files = load_model(folder / "model")
-    param_shapes(files.options)
-    files.has_seen("x/01")
     from fmrifm.port import describe
 
-    describe(files)
+    for name in ("model", "fixed"):
+        with refusing():
+            files = load_model(folder / name)
+            param_shapes(files.options)
+            files.has_seen("x/01")
+            describe(files)
 
 
 def read_published(folder: Path) -> None:

@@ -82,6 +82,8 @@ def write_model(folder: Path) -> None:
 
     small = dataclasses.replace(DEFAULT, embed_dim=8, depth=1, decoder_embed_dim=4)
     save_model(folder / "model", tiny_model(small))
+    fixed = dataclasses.replace(small, pos_embed="sincos", no_embed_class=False)
+    save_model(folder / "fixed", tiny_model(fixed))
 
 
 def write_published(folder: Path) -> None:
