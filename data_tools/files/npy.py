@@ -19,6 +19,8 @@ import numpy as np
 from data_tools.errors import InputError, as_input_errors, check_file
 from data_tools.files.atomic import publish_file
 
+_MOST_UNPACKED, _USUAL_RATIO = 2**28, 4
+
 
 def publish_array(
     path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[np.ndarray]
@@ -121,13 +123,13 @@ def read_array(path: str | os.PathLike, fix: str = "get it again") -> np.ndarray
 
 
 def parse_arrays(
-    data: bytes, where: str | os.PathLike, fix: str, most: int = 2**30
+    data: bytes, where: str | os.PathLike, fix: str, most: int = _MOST_UNPACKED
 ) -> dict[str, np.ndarray]:
     """The arrays in the bytes of a `.npz` file, by their names.
 
     Args:
-      most: bytes that they may hold together; more is refused before any is unpacked, since a
-        few packed bytes can become a thousand times as many.
+      most: bytes that they may hold together, if they are well packed; more is refused before
+        any is unpacked, since a few packed bytes can become a thousand times as many.
 
     Raises:
       InputError: they are damaged, or more.
@@ -135,8 +137,9 @@ def parse_arrays(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > most:
-                raise ValueError(f"more than {most:,} bytes")
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > max(most, _USUAL_RATIO * len(data)):
+                raise ValueError(f"it unpacks to {unpacked:,} bytes")
             packed = {}
             for member in members:
                 with archive.open(member) as file:
@@ -148,11 +151,11 @@ def parse_arrays(
     return {name: parse_array(some, where, fix) for name, some in packed.items()}
 
 
-def read_arrays(path: str | os.PathLike, fix: str, most: int = 2**30) -> dict[str, np.ndarray]:
+def read_arrays(path: str | os.PathLike, fix: str) -> dict[str, np.ndarray]:
     """Reads a `.npz` file, as `parse_arrays` does; InputError also where it is absent."""
     with as_input_errors():
         data = check_file(path).read_bytes()
-    return parse_arrays(data, path, fix, most)
+    return parse_arrays(data, path, fix)
 
 
 def open_array(path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

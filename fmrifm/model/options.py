@@ -34,9 +34,8 @@ RANGES = {
     **dict.fromkeys(("embed_dim", "decoder_embed_dim", "num_frames", "t_patch"), (1, inf)),
     **dict.fromkeys(("in_chans", "pca_norm_nc"), (1, inf)),
     **dict.fromkeys(("depth", "decoder_depth"), (0, 10_000)),
-    **dict.fromkeys(("reg_tokens",), (0, inf)),
     **dict.fromkeys(("pred_edge_pad", "mask_patch_size", "gauss_sigma"), (0, inf)),
-    **dict.fromkeys(("head_init_scale", "network_maps"), (0, inf)),
+    **dict.fromkeys(("head_init_scale", "network_maps", "reg_tokens"), (0, inf)),
     **dict.fromkeys(("mask_ratio", "pred_mask_ratio", "drop_path_rate"), (0, 1)),
 }
 DIVISORS = (

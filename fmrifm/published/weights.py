@@ -24,6 +24,7 @@ from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import write_bytes
 from data_tools.files.json_files import read_json
 from data_tools.published.maps import read_geometry
+from data_tools.published.torch_clips import to_numpy
 from data_tools.safe_text import without_secrets
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
 from fmrifm.model.options import ModelOptions
@@ -245,5 +246,5 @@ def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
         stored = next((stored[k] for k in ("model", "state_dict") if k in stored), stored)
     if not isinstance(stored, dict) or not all(torch.is_tensor(x) for x in stored.values()):
         raise InputError(f"{path} holds no table of weights: give a checkpoint with a `model`.")
-    state = {name: x.detach().to(torch.float32).numpy().copy() for name, x in stored.items()}
+    state = {name: to_numpy(x, str(path)) for name, x in stored.items()}
     return state, config if isinstance(config, dict) else None

@@ -110,9 +110,10 @@ def _runs_in(place: Path) -> list[Path]:
     if (place / "sweep.json").is_file():  # other runs may lie beside its points
         path = place / "sweep.json"
         points = read_json(path, "launch the sweep again, which writes it").get("points")
-        names = [x.get("name") for x in points or () if isinstance(x, dict)]
-        if not isinstance(points, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{path} is damaged (points): launch the sweep again.")
+        try:
+            names = [str(point["name"]) for point in points]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged (points): launch the sweep again.") from error
         for name in names:
             check_file_name(name, f"In {path} the point")
         return [place / name for name in names]

@@ -42,7 +42,7 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
             (
                 name,
                 state["status"] + code,
-                f"{last['step']:,}" if "step" in last else "",
+                f"{last['step']:,.0f}" if "step" in last else "",
                 f"{len(state['done'])} of {stages}" if stages > 1 else "",
                 describe_score(last),
             )
@@ -89,8 +89,13 @@ def last_values(workdir: Path) -> dict[str, float]:
         except (ValueError, RecursionError):
             continue  # the first one is cut, the last one may be
         if isinstance(values, dict):
-            last |= {name: x for name, x in values.items() if type(x) in (int, float)}
+            last |= {name: float(x) for name, x in values.items() if _is_number(x)}
     return last
+
+
+def _is_number(value: Any) -> bool:
+    # A whole number of JSON may be too large for a float.
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def make_reports(ledger: Ledger) -> None:

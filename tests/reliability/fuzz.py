@@ -1,7 +1,7 @@
 """Reads mutated inputs with all readers, and says what is neither right nor refused.
 
     python -m tests.reliability.fuzz --mutants=200000 --seed=0 --save=DIR [--readers=arrow,store]
-    python -m tests.reliability.fuzz --replay=DIR
+    python -m tests.reliability.fuzz --replay=DIR|corpus
 
 Prints a table of outcomes, and one line for each distinct fault (reader, kind, line). With --save
 the first inputs of each fault are kept: DIR/READER/INDEX.json, a case as the corpus has them.
@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.reliability.hostile import HOSTILE
 from tests.reliability.mutations import mutate
 from tests.reliability.readers import READERS
 
@@ -144,7 +145,7 @@ def as_case(result: Result, seed: int) -> dict[str, str]:
         "reader": result.reader,
         "name": " ".join(result.fault[1:]),
         "file": file,
-        "data": base64.b64encode(zlib.compress(data, 9)).decode(),
+        "data": _packed(data),
     }
 
 
@@ -154,19 +155,26 @@ def fuzz(worker: Worker, counts: dict[str, int], seed: int, first: int = 0) -> I
         yield from worker.run(reader, first, first + count, seed=seed)
 
 
-def replay(worker: Worker) -> Iterator[Result]:
-    """Reads the corpus: inputs that once were read wrong, or ended the process."""
-    for line in CORPUS.read_text().splitlines():
-        case = json.loads(line)
-        yield from worker.run(case["reader"], 0, 1, case=case)
+def replay(worker: Worker, cases: Iterable[dict[str, str]]) -> Iterator[Result]:
+    """Reads cases, those of one reader together."""
+    of_reader = collections.defaultdict(list)
+    for case in cases:
+        of_reader[case["reader"]].append(case)
+    for reader, some in of_reader.items():
+        yield from worker.run(reader, 0, len(some), cases=some)
 
 
-def replay_folder(worker: Worker, folder: Path) -> Iterator[Result]:
-    """Reads the cases that were saved in a folder, in subfolders too."""
-    for path in sorted(folder.rglob("*.json")):
-        case = json.loads(path.read_text())
-        for result in worker.run(case["reader"], 0, 1, case=case):
-            yield dataclasses.replace(result, index=int(path.stem))
+def corpus() -> list[dict[str, str]]:
+    """Inputs that once were read wrong, or ended the process, and hostile ones."""
+    found = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    return found + [
+        {"reader": reader, "name": name, "file": file, "data": _packed(make())}
+        for name, (reader, file, make) in HOSTILE.items()
+    ]
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
 def shares(n_mutants: int, names: list[str]) -> dict[str, int]:
@@ -182,7 +190,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--readers", default=",".join(READERS))
     parser.add_argument("--save", type=Path, help="folder for the inputs of faults")
-    parser.add_argument("--replay", type=Path, help="a folder of saved inputs to read again")
+    parser.add_argument("--replay", help="a folder of saved inputs to read again, or 'corpus'")
     args = parser.parse_args()
     counts = shares(args.mutants, args.readers.split(","))
     table = {name: collections.Counter() for name in READERS}
@@ -190,7 +198,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         worker, begun = Worker(scratch), time.monotonic()
         results = fuzz(worker, counts, args.seed, args.first)
-        for result in replay_folder(worker, args.replay) if args.replay else results:
+        if args.replay == "corpus":
+            results = replay(worker, corpus())
+        elif args.replay:
+            files = sorted(Path(args.replay).rglob("*.json"))
+            results = replay(worker, [json.loads(file.read_text()) for file in files])
+        for result in results:
             table[result.reader][result.outcome] += 1
             if result.outcome in FINE:
                 continue

@@ -1,8 +1,8 @@
 """Reads mutants in a process of its own, which a mutant may hang, kill or fill.
 
-Takes jobs as lines of JSON on stdin: {"reader", "seed", "first", "last", "save"}, or "case" in
-place of a range, a case of the corpus. Answers on stdout with a line before each mutant and one
-after it.
+Takes jobs as lines of JSON on stdin: {"reader", "seed", "first", "last"}, with "cases" in place of
+the seed to read cases of the corpus. Answers on stdout with a line before each mutant and one after
+it.
 """
 
 import base64
@@ -100,10 +100,10 @@ def _serve(out) -> None:
             files = reader.files(folder)
             whole = {path: path.read_bytes() for path in files}
             for index in range(job["first"], job["last"]):
-                if "case" in job:
-                    path = folder / job["case"]["file"]
-                    kind = job["case"]["name"]
-                    data = zlib.decompress(base64.b64decode(job["case"]["data"]))
+                if "cases" in job:
+                    case = job["cases"][index]
+                    path, kind = folder / case["file"], case["name"]
+                    data = zlib.decompress(base64.b64decode(case["data"]))
                 else:
                     rng = random.Random(f"{job['seed']}/{job['reader']}/{index}")
                     path = rng.choice(files)
