@@ -36,8 +36,8 @@ def parse_json_value(
         value = json.loads(data.decode("utf-8-sig"), **constants)
     except (ValueError, RecursionError) as error:
         # Nested deeper than Python's stack, a text raises RecursionError.
-        raise InputError(f"{where} is no JSON ({error}): {fix}.") from error
+        raise InputError(f"{where} is damaged (it is no JSON, {error}): {fix}.") from error
     if not isinstance(value, kind):
         what = {dict: "object", list: "list"}.get(kind, "value of this kind")
-        raise InputError(f"{where} holds no JSON {what}: {fix}.")
+        raise InputError(f"{where} is damaged (it holds no JSON {what}): {fix}.")
     return value

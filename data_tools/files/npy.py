@@ -10,6 +10,7 @@ The readers here compare sizes with what is there before they take memory, and r
 import io
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Iterable
 from typing import BinaryIO
@@ -110,7 +111,12 @@ def parse_array(data: bytes, where: str | os.PathLike, fix: str) -> np.ndarray:
     size, start = math.prod(shape), file.tell()
     if len(data) - start != size * dtype.itemsize or not dtype.itemsize:
         raise InputError(f"{where} is damaged (another size than it says): {fix}.")
-    return np.frombuffer(data, dtype, size, start).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(data, dtype, size, start)
+    if dtype.kind == "U":
+        letters = array.view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if letters.max(initial=0) > sys.maxunicode:
+            raise InputError(f"{where} is damaged (its texts hold no letters): {fix}.")
+    return array.reshape(shape, order="F" if fortran else "C")
 
 
 def read_array(path: str | os.PathLike, fix: str = "get it again") -> np.ndarray:

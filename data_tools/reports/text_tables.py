@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+from data_tools.safe_text import visible
+
+_FORMULAS = ("=", "+", "-", "@", "\t")
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|nan)", re.IGNORECASE)
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -35,7 +37,8 @@ def as_text(rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
 def as_csv(rows: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
     """Values separated by commas, or by another delimiter; None becomes an empty cell.
 
-    A text that spreadsheets would take for a formula gets an apostrophe, which they do not show.
+    A text that spreadsheets would take for a formula gets an apostrophe, which they do not show;
+    control characters are written out.
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
@@ -44,8 +47,11 @@ def as_csv(rows: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
 
 
 def _as_cell(value: Any) -> Any:
-    is_formula = isinstance(value, str) and value != "-" and value.startswith(_FORMULAS)
-    return f"'{value}" if is_formula and not _NUMBER.fullmatch(value) else value
+    if not isinstance(value, str):
+        return value
+    value = visible(value)
+    is_formula = value != "-" and value.startswith(_FORMULAS) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 def as_markdown(header: Sequence[Any], body: Sequence[Sequence[Any]]) -> str:

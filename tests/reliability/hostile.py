@@ -35,7 +35,7 @@ def _geometry_with(**arrays: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(columns_geometry().to_bytes())) as whole:
         members = {info.filename: whole.read(info) for info in whole.infolist()}
     members |= {f"{name}.npy": data for name, data in arrays.items()}
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return out.getvalue()
@@ -64,22 +64,22 @@ def sparse_tar() -> bytes:
 
 
 def long_header_tar() -> bytes:
-    """A name of 1.5 GB, packed."""
+    """A name of 768 MB, packed."""
     data = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
     info = tarfile.TarInfo("././@LongLink")
-    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 3 * 2**29
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 12 * 2**26
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file:
         file.write(info.tobuf(tarfile.GNU_FORMAT))
-        for _ in range(24):
+        for _ in range(12):
             file.write(b"a" * 2**26)
         file.write(data)
     return packed.getvalue()
 
 
 def mask_of_zeros() -> bytes:
-    """A mask of 1.6 GB that is packed into 1.6 MB."""
-    return _geometry_with(mask=_npy(np.zeros((40_000, 40_000), bool)))
+    """A mask of 500 MB that is packed into 2 MB."""
+    return _geometry_with(mask=_npy(np.zeros((22_400, 22_400), bool)))
 
 
 def large_volume() -> bytes:
