@@ -148,7 +148,7 @@ def _members(archive: _Archive, name: str) -> Iterator[_Member]:
             continue
         if not info.isfile() or info.issparse():
             raise InputError(
-                f"{name} holds {info.name!r}, which is no plain file: get it from its source again."
+                f"{name} holds {info.name!r}, which is no file: get it from its source again."
             )
         folder, slash, last = info.name.rpartition("/")
         key, dot, suffix = last.partition(".")
