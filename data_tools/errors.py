@@ -9,16 +9,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_tools.safe_text import Terminal, without_secrets
+
 # Separators of paths and lines, other control characters, and bytes that are not UTF-8.
 _NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LONGEST_NAME = 200  # bytes, which leaves room for endings
+# Windows has devices by these names, whatever ending follows.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])([.].*)?", re.IGNORECASE)
 # What stands in place of a file whose content git-annex or Git LFS has not fetched yet.
 _ANNEX = re.compile(rb"([.]{1,2}[/\\])*([.]git)?[/\\]?annex[/\\]objects[/\\]")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class InputError(Exception):
-    """Bad input: the message is one sentence that names the thing and the fix."""
+    """Bad input: the message is one sentence that names the thing and the fix, and no password."""
+
+    def __init__(self, message: str):
+        super().__init__(without_secrets(message))
 
 
 def unknown(what: str, choices: Iterable[str]) -> InputError:
@@ -87,7 +94,12 @@ def describe_absence(path: str | os.PathLike) -> str:
 
 def check_file_name(name: str, what: str) -> None:
     """Refuses a name from data, called `what`, that would lead elsewhere in the name of a file."""
-    if name in ("", ".", "..") or _NOT_IN_NAMES.search(name) or len(name.encode()) > _LONGEST_NAME:
+    if (
+        name in ("", ".", "..")
+        or _NOT_IN_NAMES.search(name)
+        or len(name.encode()) > _LONGEST_NAME
+        or _DEVICES.fullmatch(name)
+    ):
         raise InputError(
             f"{what} {name!r} cannot name a file: rename it, without '/', '\\' and control "
             f"characters, in at most {_LONGEST_NAME} bytes of UTF-8."
@@ -99,27 +111,44 @@ def kind_errors() -> Iterator[None]:
     """Wraps a main: an InputError or a file-system error becomes one line and exit code 1.
 
     Ctrl-C ends with 130, as shells do. Anything else is a bug in our code and keeps its traceback.
+    What is printed meanwhile comes out without passwords and control characters.
     """
-    for stream in (sys.stdout, sys.stderr):
+    with _safe_streams():
+        try:
+            yield
+        except InputError as error:
+            message = str(error)
+        except OSError as error:
+            message = describe_os_error(error)
+        except UnicodeEncodeError as error:
+            text = error.object[max(0, error.start - 20) : error.end + 20]
+            message = f"{text!r} cannot be written as {error.encoding}: rename what is called so."
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr, flush=True)
+            raise SystemExit(130) from None
+        else:
+            return
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _safe_streams() -> Iterator[None]:
+    """Puts a `Terminal` in place of stdout and stderr."""
+    whole = sys.stdout, sys.stderr
+    for stream in whole:
         with contextlib.suppress(AttributeError):  # a stream of somebody else's
             # Names of files need not be text, and printing one must not end the work.
             stream.reconfigure(errors="backslashreplace")
+    # Each main has this around it, and one main may call another.
+    ours = [x if isinstance(x, Terminal) else Terminal(x) for x in whole]
+    sys.stdout, sys.stderr = ours
     try:
         yield
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        message = describe_os_error(error)
-    except UnicodeEncodeError as error:
-        text = error.object[max(0, error.start - 20) : error.end + 20]
-        message = f"{text!r} cannot be written as {error.encoding}: rename what is called so."
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
-    else:
-        return
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    raise SystemExit(1)
+    finally:
+        # Somebody else may have put another stream there in between.
+        sys.stdout = whole[0] if sys.stdout is ours[0] else sys.stdout
+        sys.stderr = whole[1] if sys.stderr is ours[1] else sys.stderr
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_tools.convert.raw_run import RunFiles
 from data_tools.errors import InputError, as_input_errors, check_file
-from data_tools.readers.sidecars import read_sidecar
+from data_tools.files.json_files import read_json
 from data_tools.readers.tables import read_rows
 from data_tools.timeseries.confounds import Confounds, read_confounds
 
@@ -131,7 +131,7 @@ def _read_sidecars(run: RunFiles) -> tuple[dict[Path, dict[str, Any]], str | Non
         except InputError as error:
             unread = f"this sidecar was not read: {error}"
         else:
-            sidecars[path] = read_sidecar(path)
+            sidecars[path] = read_json(path)
     return sidecars, unread
 
 
@@ -181,4 +181,6 @@ def _read_times(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    # A whole number of JSON may be too large for any type of NumPy.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < float(np.finfo(np.float64).max)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_tools.errors import InputError, as_input_errors, check_file
+from data_tools.safe_text import without_secrets
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 # Environment variables that say how places are reached.
@@ -36,7 +37,7 @@ def is_url(place: str | os.PathLike) -> bool:
 
 def base_name(place: str | os.PathLike) -> str:
     """The last part of a place."""
-    return str(place).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    return without_secrets(str(place)).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:

@@ -64,7 +64,7 @@ def facts(store: Store) -> Iterator[tuple[str, str]]:
     spread = f"{low:,}" + (f" to {high:,} (median {np.median(lengths):,.0f})" if low < high else "")
     time = f"{seconds / 60:,.1f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
     yield "runs", f"{count(len(runs), 'run')} of {spread} frames; {sum(lengths):,} frames, {time}"
-    sessions = {(*_person(run), run.get("session")) for run in runs}
+    sessions = {(*_person(run), str(run.get("session"))) for run in runs}
     yield "subjects", f"{n_subjects(runs)}; sessions: {len(sessions):,}"
     yield "missing", _missing(store)
     yield "scale", "mean and std before z-scoring" if store.has_scale else "not stored"
@@ -96,7 +96,7 @@ def as_text(value: Any) -> str:
 
 
 def _person(run: dict[str, Any]) -> tuple[Any, Any]:
-    return run.get("dataset"), run.get("subject")
+    return str(run.get("dataset")), str(run.get("subject"))
 
 
 def _missing(store: Store) -> str:

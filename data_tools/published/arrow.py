@@ -6,6 +6,7 @@ mapped where they lie, and read batch by batch. Letters in array names: T frames
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def read_values(place: str, name: str) -> Iterator[Row]:
     The file is a path or URL; messages call it by `name`.
     """
     for batch in _batches(place, name):
-        yield from _plain_values(batch, name)
+        yield from _plain_values(batch)
 
 
 def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
@@ -39,7 +40,7 @@ def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray
     """
     for batch in _batches(place, name):
         columns = {array: batch.column(array) for array in ARRAYS if array in batch.schema.names}
-        for i, values in enumerate(_plain_values(batch, name)):
+        for i, values in enumerate(_plain_values(batch)):
             yield (
                 values,
                 {
@@ -53,7 +54,7 @@ def read_rows(place: str, name: str) -> Iterator[tuple[Row, dict[str, np.ndarray
 def read_sizes(place: str, name: str) -> Iterator[tuple[Row, tuple[int, int]]]:
     """Yields plain values and (T, C) of each row of a file, as `read_values` does."""
     for batch in _batches(place, name):
-        for i, values in enumerate(_plain_values(batch, name)):
+        for i, values in enumerate(_plain_values(batch)):
             yield values, _matrix(batch.column("bold"), i, f"Row {i} of {name}").shape
 
 
@@ -74,7 +75,9 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             while end != size:
                 reader = pyarrow.ipc.open_stream(source)
                 _check_schema(reader.schema, name)
-                yield from reader
+                for batch in reader:
+                    _check_batch(batch, name)
+                    yield batch
                 # Arrow takes a stream that was cut between two batches for whole.
                 end = source.seek(source.tell() - len(_STREAM_END)) + len(_STREAM_END)
                 if source.read(len(_STREAM_END)) != _STREAM_END:
@@ -84,7 +87,7 @@ def _batches(place: str, name: str) -> Iterator[Any]:
                 if is_file:
                     _check_footer(source, end, size, name)
                     return
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError, SystemError) as error:
             # Arrow says that a file is cut by an OSError, but one without a number.
             if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
                 raise
@@ -92,6 +95,22 @@ def _batches(place: str, name: str) -> Iterator[Any]:
             raise InputError(
                 f"{name} is no Arrow file, or is damaged or truncated ({reason}): get it again."
             ) from error
+
+
+def _check_batch(batch: Any, name: str) -> None:
+    """Refuses a batch whose offsets lead out of it: Arrow follows them, which ends the process."""
+    import pyarrow
+
+    try:
+        batch.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        column = re.match(r"In column (\d+): .*UTF8", str(error))
+        if column is None:
+            raise
+        raise InputError(
+            f"The column '{batch.schema.names[int(column[1])]}' of {name} is not UTF-8: save it as "
+            "UTF-8."
+        ) from error
 
 
 def _check_footer(source: Any, end: int, size: int, name: str) -> None:
@@ -137,7 +156,7 @@ def _storage(kind: Any) -> Any:
     return getattr(kind, "storage_type", kind)
 
 
-def _plain_values(batch: Any, name: str) -> list[Row]:
+def _plain_values(batch: Any) -> list[Row]:
     """The values of every row of a batch, but for lists and bytes; dates and the like as text."""
     import pyarrow.types as types
 
@@ -146,12 +165,7 @@ def _plain_values(batch: Any, name: str) -> list[Row]:
         kind = _storage(field.type)
         if field.name in ARRAYS or types.is_nested(kind) or "binary" in str(kind):
             continue
-        try:
-            values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"The column '{field.name}' of {name} is not UTF-8 ({error}): save it as UTF-8."
-            ) from error
+        values = [x.item() if isinstance(x, np.generic) else x for x in column.to_pylist()]
         values = [x if isinstance(x, str | int | float | None) else str(x) for x in values]
         if types.is_float32(kind) or types.is_float16(kind):
             # 0.72 is no float32; the shortest number that is the same one is meant.
@@ -171,9 +185,11 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
         return {
             name: feature["names"]
             for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+            if isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and isinstance(feature["names"], list)
         }
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -202,8 +218,13 @@ def find_splits(folder: str, wanted: list[str] | None = None) -> dict[str, list[
         splits = {"": own}
     else:
         saved = _read_json(folder, "dataset_dict.json")
-        names = saved.get("splits") or [base_name(place) for place in list_directory(folder, "*")]
-        found = {str(name): _files(f"{folder}/{name}") for name in names}
+        names = saved.get("splits") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{folder}/dataset_dict.json lists no splits: save the dataset again.")
+        for name in names:
+            check_file_name(name, f"In {folder} the split")
+        names = names or [base_name(place) for place in list_directory(folder, "*")]
+        found = {name: _files(f"{folder}/{name}") for name in names}
         empty = [name for name, files in found.items() if not files]
         if saved and empty:
             raise InputError(f"{folder} lacks the files of its split '{empty[0]}': get them again.")

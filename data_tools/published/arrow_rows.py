@@ -15,7 +15,8 @@ import numpy as np
 import tqdm
 
 from data_tools.convert.skipped import Outcome
-from data_tools.errors import InputError, check_file, unknown
+from data_tools.errors import InputError, unknown
+from data_tools.files.json_files import read_json
 from data_tools.files.remote import base_name, is_url
 from data_tools.published.arrow import Row, read_rows, read_sizes, read_values
 from data_tools.published.source import PublishedRun, Source
@@ -163,11 +164,7 @@ def read_join(text: str) -> Join:
     name, path, columns = match.groups()
     if not os.path.lexists(path):
         raise InputError(f"{path} does not exist: check --join={text}.")
-    data = check_file(path).read_bytes()
-    try:
-        values = json.loads(data)
-    except ValueError:
-        values = None
+    values = read_json(path, "give another with --join", object)
     kinds = str | int | float | None
     if not isinstance(values, dict) or not all(isinstance(x, kinds) for x in values.values()):
         raise InputError(f"{path} is no JSON object of labels: give another with --join.")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.files.npy import read_arrays
 from data_tools.spaces.geometry import Geometry, load_geometry
 from data_tools.spaces.pixel_grid import STANDARD_GRID
 
@@ -72,11 +73,10 @@ def published_flat_map() -> Geometry:
             "The package cortex_mae is not installed here, and the mask of the published flat map "
             "is in it: pip install --no-deps cortex_mae, or give --geometry."
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mask = (file["components"] != 0).any(0)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}): install cortex_mae again.") from error
+    fields = read_arrays(path, "install cortex_mae again")
+    if "components" not in fields or fields["components"].ndim != 3:
+        raise InputError(f"{path} is damaged (no components): install cortex_mae again.")
+    mask = (fields["components"] != 0).any(0)
     return Geometry(FLAT_SPACE, mask, (16, 16), STANDARD_GRID.bbox, STANDARD_GRID.pixel_size)
 
 

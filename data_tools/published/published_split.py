@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError, check_file, check_file_name, unknown
+from data_tools.files.json_files import read_json
 from data_tools.files.remote import base_name, is_url
+from data_tools.store.checks import check_onsets
 from data_tools.store.selection import is_known
 
 Run = dict[str, Any]
@@ -88,9 +90,9 @@ def read_split(name: str) -> PublishedSplit:
     """
     path = find_split_file(name)
     try:
-        split = PublishedSplit(**json.loads(path.read_text()))
+        split = PublishedSplit(**read_json(path))
         _check(split)
-    except (ValueError, TypeError, AttributeError, re.error) as error:
+    except (ValueError, TypeError, AttributeError, re.error, RecursionError) as error:
         raise InputError(
             f"{path} is not the file of a split of runs ({error}): mend it."
         ) from error
@@ -131,6 +133,7 @@ def count_split(split: PublishedSplit, runs: Sequence[Run]) -> dict[str, Any]:
     """What is in a split: subjects, sessions, runs, frames, clips, and clips of each class."""
     labels = collections.Counter()
     for run in runs:
+        check_onsets(run.get("events") or [], f"Run {run['key']}")
         for event in run.get("events") or []:
             if (label := split.label(event)) is not None:
                 start = math.floor(round(event["onset"] / split.clip["tr"], 6))
@@ -173,6 +176,13 @@ def _check(split: PublishedSplit) -> None:
     """Raises a ValueError, or what comes of another type, where a split is not of its form."""
     if not split.splits or not {"frames", "tr"} <= split.clip.keys() or not split.field:
         raise ValueError("no splits, no clip, or no target")
+    frames, tr = split.clip["frames"], split.clip["tr"]
+    if not (type(frames) is int and frames > 0 and type(tr) in (int, float) and 0 < tr < math.inf):
+        raise ValueError("the clip has no number of frames, or no TR")
+    if not isinstance(split.about, str):
+        raise ValueError("'about' is no text")
+    if not all(isinstance(name, str) for name in split.labels.values()):
+        raise ValueError("a label is no text")
     for name in split.splits:
         check_file_name(name, "The split")
     several = [c if isinstance(c, list) else [c] for c in split.splits.values()]
@@ -184,7 +194,7 @@ def _check(split: PublishedSplit) -> None:
         numbers = stated if isinstance(stated, dict) else dict.fromkeys(split.splits, stated)
         if what not in COUNTS or numbers.keys() - split.splits.keys():
             raise ValueError(f"'{what}' expects what is not counted")
-        if not all(isinstance(number, int) for number in numbers.values()):
+        if not all(type(number) is int for number in numbers.values()):
             raise ValueError(f"'{what}' expects what is no number")
     for places in split.derived.values():
         if any(re.compile(pattern).groups != 1 for pattern in places.values()):
@@ -198,7 +208,13 @@ def _derive(split: PublishedSplit, run: Run) -> Run:
         for place, pattern in places.items():
             match = re.fullmatch(pattern, str(run.get(place, "")))
             if match and not is_known(run.get(field)):
-                told[field] = int(match[1])
+                try:
+                    told[field] = int(match[1])
+                except (ValueError, TypeError):
+                    raise InputError(
+                        f"The pattern '{pattern}' of the split gives '{field}' of run "
+                        f"{run['key']} as {match[1]!r}, which is no number: mend it."
+                    ) from None
     return run | told
 
 

@@ -21,6 +21,7 @@ from data_tools.errors import InputError
 from data_tools.files.remote import base_name, open_binary
 
 _LARGEST_JSON = 2**26
+_LARGEST_HEADER = 2**20
 _BLOCK = 2**17
 # Few bytes are unpacked at a time, since they may become a thousand times as many.
 _PACKED_BLOCK = 2**14
@@ -50,7 +51,11 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
         if buf and not any(buf):  # the last block of zeros may be cut short
             raise tarfile.EOFHeaderError("zeros")
-        return super().frombuf(buf, encoding, errors)
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in tarfile.REGULAR_TYPES and header.size > _LARGEST_HEADER:
+            # Names and the like, which tarfile reads whole.
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        return header
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -141,7 +146,7 @@ def _members(archive: _Archive, name: str) -> Iterator[_Member]:
             )
         if info.isdir():
             continue
-        if not info.isfile():
+        if not info.isfile() or info.issparse():
             raise InputError(
                 f"{name} holds {info.name!r}, which is no file: get it from its source again."
             )

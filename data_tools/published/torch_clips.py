@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError
 from data_tools.files.remote import base_name, is_url, open_binary
@@ -82,6 +84,21 @@ def read_clips(
             yield Outcome(Path(file).stem, Path(file), str(error))
 
 
+def to_numpy(tensor: Any, file: str) -> np.ndarray:
+    """A tensor of a file as float32, a copy.
+
+    Raises:
+      InputError: it is sparse, say, or says that it is larger than what is stored of it.
+    """
+    try:
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError("its values are said to repeat")
+        return tensor.detach().float().numpy().copy()
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} holds no plain tensor ({reason}): get it again.") from error
+
+
 def _short(file: str) -> str:
     """The name of a file with that of its folder: folders of clips number them alike."""
     folder = file if is_url(file) else str(Path(file).absolute())
@@ -101,7 +118,7 @@ def _run(clip: Any, file: Path, geometry: Geometry, tr: float) -> PublishedRun:
     # Half precision of either kind fits in; `detach` takes what was saved amid a training.
     if not clip["image"].is_floating_point():
         raise InputError(f"{file} has an image of {clip['image'].dtype}: get it again.")
-    image_TxHxW = clip["image"].detach().float().numpy()
+    image_TxHxW = to_numpy(clip["image"], str(file))
     if image_TxHxW.ndim != 3 or image_TxHxW.shape[1:] != geometry.mask.shape:
         raise InputError(
             f"{file} has an image of {image_TxHxW.shape} and the space '{geometry.space}' frames "
@@ -119,7 +136,7 @@ def _run(clip: Any, file: Path, geometry: Geometry, tr: float) -> PublishedRun:
         raise InputError(f"{file} has no number as start: get it again.")
     about = {FIELDS.get(name, name): scalars.pop(name) for name in _OF_RUN & scalars.keys()}
     return PublishedRun(
-        f"{clip.get('__key__', 'clip')}_start-{int(start):05d}_{file.stem}",
+        f"{_scalar(clip.get('__key__')) or 'clip'}_start-{int(start):05d}_{file.stem}",
         image_TxHxW[:, geometry.mask],
         tr,
         about | {"start": start} | scalars,

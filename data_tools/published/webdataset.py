@@ -10,7 +10,6 @@ Letters in array names: T frames, C columns, H x W pixels.
 """
 
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import numpy as np
 
 from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError
+from data_tools.files.json_files import parse_json_value
+from data_tools.files.npy import parse_array, parse_arrays, read_header
 from data_tools.files.remote import base_name, can_seek
 from data_tools.published.source import WRONG_TR, PublishedRun
 from data_tools.published.tar_members import Members, read_members, read_whole
@@ -26,26 +27,23 @@ from data_tools.readers.surface_run import told_tr
 from data_tools.store.checks import RESERVED
 from data_tools.timeseries.recipe import check_tr
 
+_FIX = "get the shard again"
 # Far more pixels than a map of the cortex has; a mask lists row, column and value of each.
 _LARGEST_MASK = 2**22
 
 
 def read_mask(data: bytes, name: str) -> np.ndarray:
     """(H, W) bool of a sparse matrix as SciPy saves it."""
+    fields = parse_arrays(data, f"The mask of {name}", _FIX, 20 * _LARGEST_MASK)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            # What little bytes unpack to, and what a shape asks for, can be anything.
-            if sum(info.file_size for info in file.zip.infolist()) > 20 * _LARGEST_MASK:
-                raise ValueError("too large")
-            shape = tuple(int(n) for n in file["shape"])
-            row, column = file["row"], file["col"]
-            below = min(row.min(initial=0), column.min(initial=0)) < 0
-            if np.prod(shape, dtype=float) > _LARGEST_MASK or below:
-                raise ValueError("no mask")
-            mask = np.zeros(shape, bool)
-            mask[row, column] = file["data"].astype(bool)
-    except Exception as error:
-        # A damaged zip of arrays fails in a dozen ways.
+        shape = tuple(int(n) for n in fields["shape"])
+        row, column = fields["row"], fields["col"]
+        below = min(row.min(initial=0), column.min(initial=0)) < 0
+        if np.prod(shape, dtype=float) > _LARGEST_MASK or below:
+            raise ValueError("no mask")
+        mask = np.zeros(shape, bool)
+        mask[row, column] = fields["data"].astype(bool)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise InputError(f"The mask of {name} is damaged: get the shard again.") from error
     if mask.ndim != 2:
         raise InputError(f"The mask of {name} is no image: get it again.")
@@ -54,39 +52,10 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
 
 def read_json(data: bytes, kind: type, what: str) -> Any:
     """A JSON value of a kind: dict, or list of objects."""
-    try:
-        # NaN is not JSON, but Python writes it: it says nothing.
-        value = json.loads(data, parse_constant=lambda name: None)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} are damaged ({error}): get the shard again.") from error
-    if not isinstance(value, kind) or not all(isinstance(x, dict) for x in value if kind is list):
-        raise InputError(f"{what} are not what they should be: get the shard again.")
+    value = parse_json_value(data, what, _FIX, kind, nan=None)
+    if kind is list and not all(isinstance(x, dict) for x in value):
+        raise InputError(f"{what} are not what they should be: {_FIX}.")
     return value
-
-
-def read_npy_header(data: bytes, what: str) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and where the values begin."""
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-        shape, fortran, dtype = read(file)
-        if fortran and len(shape) > 1 or dtype.hasobject:
-            raise ValueError("columns first, or objects")
-    except Exception as error:
-        # The header is Python's notation: damaged, it fails in all the ways of its tokenizer.
-        reason = " ".join(str(error).split())
-        raise InputError(f"{what} is damaged ({reason}): get the shard again.") from error
-    return shape, dtype, file.tell()
-
-
-def read_array(data: bytes, what: str) -> np.ndarray:
-    """The array of a `.npy` file in memory, not copied."""
-    shape, dtype, start = read_npy_header(data, what)
-    size = int(np.prod(shape))
-    if len(data) - start != size * dtype.itemsize:
-        raise InputError(f"{what} is damaged (another size than it says): get the shard again.")
-    return np.frombuffer(data, dtype, size, start).reshape(shape)
 
 
 FIELDS = {"sub": "subject", "ses": "session"}
@@ -119,7 +88,8 @@ def scan_shard(place: str) -> Iterator[tuple[str, int, int] | Outcome]:
         name = f"Run {key} of {base_name(place)}"
         try:
             _check_members(members, name)
-            shape, dtype, _ = read_npy_header(members["bold.npy"], f"The bold of {name}")
+            head = io.BytesIO(members["bold.npy"])
+            shape, _, dtype = read_header(head, f"The bold of {name}", _FIX)
             _check_bold(shape, dtype, name)
             meta = read_json(members["meta.json"], dict, f"The metadata of {name}")
             if tr := _own_tr(meta.get("tr"), name):
@@ -141,7 +111,7 @@ def _run(
     events = None
     if "events.json" in members:
         events = read_json(members["events.json"], list, f"The events of {name}")
-    bold = read_array(members.pop("bold.npy"), f"The bold of {name}")
+    bold = parse_array(members.pop("bold.npy"), f"The bold of {name}", _FIX)
     _check_bold(bold.shape, bold.dtype, name)
     mean, std = (_scale(members, part, name) for part in ("mean", "std"))
     mask = None
@@ -186,7 +156,7 @@ def _scale(members: Members, part: str, name: str) -> np.ndarray | None:
     if f"{part}.npy" not in members:
         return None
     what = f"The {part} of {name}"
-    array = read_array(members[f"{part}.npy"], what).reshape(-1)
+    array = parse_array(members[f"{part}.npy"], what, _FIX).reshape(-1)
     if array.dtype.kind != "f":
         raise InputError(f"{what} is {array.dtype}, not float32: get the shard again.")
     return array
@@ -208,7 +178,7 @@ def _missing(meta: dict[str, Any], width: int, name: str) -> np.ndarray | None:
     missing = np.zeros(width, bool)
     try:
         missing[np.array(meta["missing"], np.int64)] = True
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         raise InputError(
             f"The metadata of {name} do not list missing columns: get it again."
         ) from None

@@ -16,11 +16,14 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 
 from data_tools.errors import InputError
+from data_tools.readers.image_files import check_held, described_bytes, load_image
 from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun, told_tr
 
 _NIFTI_HEADER = nibabel.Nifti2Header.sizeof_hdr
 # That of 91,282 grayordinates has 2 MB.
 _LONGEST_HEADER = 2**26
+# A mesh of far more vertices than a file has values for would fill the memory with zeros.
+_MOST_EMPTY, _FULL_ENOUGH = 2**29, 1 / 8
 _CORTICES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 
 
@@ -38,7 +41,7 @@ def open_cifti(path: Path, only_header: bool = False) -> Cifti2Image:
     try:
         if path.suffix.lower() == ".gz":
             return unpack_cifti(lambda n_bytes: _gunzip(path, n_bytes), only_header)
-        return nibabel.load(path)
+        return load_image(path)
     except ValueError as error:
         if "Only CIFTI-2" not in str(error):
             raise
@@ -54,7 +57,11 @@ def unpack_cifti(read: Callable[[int | None], bytes], only_header: bool) -> Cift
     if only_header:
         offset = int(nibabel.Nifti2Header(read(_NIFTI_HEADER))["vox_offset"])
         n_bytes = min(offset, _LONGEST_HEADER)
-    return Cifti2Image.from_bytes(read(n_bytes))
+    data = read(n_bytes)
+    image = Cifti2Image.from_bytes(data)
+    if not only_header:
+        check_held(described_bytes(image), len(data))
+    return image
 
 
 def _gunzip(path: Path, n_bytes: int | None) -> bytes:
@@ -114,6 +121,12 @@ def split_grayordinates(
     for structure, columns, model in models.iter_structures():
         if structure in _CORTICES:
             shape = (data_TxI.shape[0], models.nvertices[structure])
+            empty = shape[0] * (shape[1] - len(model.vertex) / _FULL_ENOUGH) * 4
+            if empty > _MOST_EMPTY:
+                raise InputError(
+                    f"The file has values for {len(model.vertex):,} of the {shape[1]:,} vertices "
+                    "of a cortex, too few for a run: copy it again."
+                )
             sides[structure] = np.zeros(shape, np.float32)
             sides[structure][:, model.vertex] = data_TxI[:, columns]
         elif whole and model.volume_mask.all():
@@ -138,4 +151,6 @@ def _cifti_axes(image: Cifti2Image, name: str) -> tuple[SeriesAxis, BrainModelAx
     axes = [image.header.get_axis(i) for i in range(image.ndim)]
     if [type(axis) for axis in axes] != [SeriesAxis, BrainModelAxis]:
         raise InputError(f"{name} is no dense time series: give a .dtseries.nii file.")
+    if image.shape != tuple(map(len, axes)):
+        raise InputError(f"{name} has a header that contradicts itself: copy it again.")
     return axes[0], axes[1]

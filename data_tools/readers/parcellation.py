@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis
 from nibabel.freesurfer import read_annot
@@ -22,6 +22,7 @@ from nibabel.gifti import GiftiImage
 
 from data_tools.errors import InputError
 from data_tools.readers.cifti import split_grayordinates, voxels_below
+from data_tools.readers.image_files import load_image
 from data_tools.readers.surface_run import hemisphere, readable
 
 # Labels of what is no cortex, or in no parcel, alone or after a prefix such as "L_".
@@ -87,7 +88,7 @@ def _is_annot(path: str | os.PathLike) -> bool:
 
 def _read_dlabel(path: Path) -> Parcellation:
     with readable(path):
-        image = nibabel.load(path)
+        image = load_image(path)
         axes = [image.header.get_axis(i) for i in (0, 1)] if isinstance(image, Cifti2Image) else []
         if [type(axis) for axis in axes] != [LabelAxis, BrainModelAxis] or len(axes[0]) != 1:
             raise InputError(f"{path} is no parcellation: give a .dlabel.nii with one map.")
@@ -130,7 +131,7 @@ def _read_pair(left: Path, right: Path) -> Parcellation:
 
 def _read_label(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """Keys of the vertices and table of names of a GIFTI label file."""
-    image = nibabel.load(path)
+    image = load_image(path)
     if not isinstance(image, GiftiImage) or len(image.darrays) != 1:
         raise InputError(f"{path} is no parcellation: give a .label.gii with one map.")
     _check_whole(image.darrays[0].data, path)
@@ -140,6 +141,7 @@ def _read_label(path: Path) -> tuple[np.ndarray, dict[int, str]]:
 
 def _read_annot(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """The same of FreeSurfer's `.annot`, whose first label is as good as any: it becomes key 1."""
+    _check_annot(path.read_bytes())
     labels, colours, names = read_annot(path)
     table = {i + 1: name.decode("utf-8", "replace") for i, name in enumerate(names)}
     taken = {0: "no parcel"}  # black
@@ -154,6 +156,30 @@ def _read_annot(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     return labels.astype(np.int64) + 1, table
 
 
+def _check_annot(data: bytes) -> None:
+    """Raises ValueError where counts in an `.annot` are larger than it; numbers are big-endian."""
+
+    def number(place: int) -> int:
+        if not 0 <= place <= len(data) - 4:
+            raise ValueError("its counts are larger than the file")
+        return struct.unpack_from(">i", data, place)[0]
+
+    place = 4 + 8 * number(0) + 4  # vertices and labels, and whether there is a table
+    entries = number(place)
+    place += 4
+    if entries < 0:  # a version in place of a number
+        if number(place) > len(data):
+            raise ValueError("its counts are larger than the file")
+        place += 4 + 4 + number(place + 4)  # size of the table, and the name of its file
+        entries = number(place)
+        place += 4
+        for _ in range(entries):
+            place += 8 + number(place + 4) + 16  # place in the table, name, colour
+            number(place - 4)
+    elif entries > len(data):
+        raise ValueError("its counts are larger than the file")
+
+
 def _check_whole(keys: np.ndarray, path: Path) -> None:
     if not np.isfinite(keys).all() or (np.round(keys) != keys).any():
         raise InputError(f"{path} has labels that are no whole numbers: give a parcellation.")
@@ -164,7 +190,7 @@ def _name_parcels(keys_X: np.ndarray, table: dict[int, str]) -> dict[int, str]:
     used = set(np.unique(keys_X[keys_X > 0]).tolist())
     named = {key for key, name in table.items() if key > 0 and name}
     empty = named - used
-    if used and len(named) == max(named, default=0):
+    if used and named and len(named) == max(named):
         # Many labels at the end of a table are of structures that the file does not have.
         last = max(named if 4 * len(empty) <= len(named) else used)
         used |= {key for key in empty if key <= last}

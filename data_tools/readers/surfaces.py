@@ -11,7 +11,6 @@ import os
 import re
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from nibabel.freesurfer import MGHImage
 from nibabel.gifti import GiftiImage
@@ -19,6 +18,7 @@ from nibabel.nifti1 import Nifti1Pair
 
 from data_tools.errors import InputError
 from data_tools.readers.cifti import cifti_header, cifti_run, is_cifti, open_cifti
+from data_tools.readers.image_files import load_image
 from data_tools.readers.surface_run import (
     SPACES,
     SurfaceHeader,
@@ -103,7 +103,7 @@ def read_flat_surface(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """
     path = Path(path)
     with readable(path):
-        image = nibabel.load(path)
+        image = load_image(path)
         if not isinstance(image, GiftiImage):
             raise InputError(f"{path} is not a GIFTI surface: give a .surf.gii file.")
         points = image.get_arrays_from_intent("NIFTI_INTENT_POINTSET")
@@ -141,7 +141,7 @@ def _find_right(left: Path) -> Path:
 def _read_hemisphere(path: Path) -> tuple[np.ndarray, float | None]:
     """(T, X) float32 series and TR of a file of one hemisphere."""
     with readable(path):
-        image = nibabel.load(path)
+        image = load_image(path)
         if isinstance(image, GiftiImage):
             series, tr = _gifti_series(image, path), told_tr(_gifti_tr(image))
         elif _is_freesurfer(image):
@@ -202,10 +202,10 @@ def _hemisphere_header(path: Path) -> tuple[int, int, float | None]:
     """Frames, vertices and TR of a file of one hemisphere."""
     with readable(path):
         if not re.search(r"\.gii(\.gz)?$", path.name.lower()):
-            image = nibabel.load(path)
+            image = load_image(path)
             if not _is_freesurfer(image):
                 raise _no_surface(path)
-            n_frames = image.shape[3] if len(image.shape) > 3 else 1
+            n_frames = int(image.shape[3]) if len(image.shape) > 3 else 1
             return n_frames, int(np.prod(image.shape[:3])), _freesurfer_tr(image)
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"

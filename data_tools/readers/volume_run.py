@@ -5,6 +5,7 @@ grid, V voxels of the cortex, in raster order.
 """
 
 import dataclasses
+import math
 import os
 import re
 from pathlib import Path
@@ -14,12 +15,15 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 
 from data_tools.errors import InputError
+from data_tools.readers.image_files import load_image
 from data_tools.readers.surface_run import readable, told_tr
 
 # The grid of 2 mm: voxels (X, Y, Z), and the place in mm of the first.
 MNI_SHAPE = (91, 109, 91)
 MNI_AFFINE = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 _FRAME_BLOCK = 16
+# Frames of few voxels would become as many times larger; no grid in use is so coarse.
+_MOST_EMPTY, _COARSEST = 2**28, 100
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 
 
@@ -109,7 +113,15 @@ def read_volume_run(path: str | os.PathLike, *, cortex_ZxYxX: np.ndarray) -> Vol
     path = Path(path)
     with readable(path):
         image = _load(path)
-        values = np.empty((image.shape[3], int(cortex_ZxYxX.sum())), np.float32)
+        shape = (image.shape[3], int(cortex_ZxYxX.sum()))
+        if math.prod(
+            shape
+        ) * 4 > _MOST_EMPTY + image.dataobj.dtype.itemsize * _COARSEST * math.prod(image.shape):
+            raise InputError(
+                f"{path} has frames of {' x '.join(map(str, image.shape[:3]))} voxels, too few for "
+                "a brain: copy it again."
+            )
+        values = np.empty(shape, np.float32)
         for start in range(0, len(values), _FRAME_BLOCK):
             block = image.slicer[..., start : start + _FRAME_BLOCK]
             frames = np.asarray(to_mni(block, "linear").dataobj, np.float32).T
@@ -128,7 +140,7 @@ def read_cortex(path: str | os.PathLike) -> np.ndarray:
     """
     path = Path(path)
     with readable(path):
-        image = nibabel.load(path)
+        image = load_image(path)
         _check_space(image, path)
         shape = image.shape[:3] if image.shape[3:] in ((), (1,)) else image.shape
         if len(shape) != 3:
@@ -160,7 +172,7 @@ def to_mni(image: Nifti1Pair, interpolation: str) -> Nifti1Pair:
 
 def _load(path: Path) -> Nifti1Pair:
     # Kept open: a gzipped file is read from its start again each time it is opened.
-    image = nibabel.load(path, keep_file_open=True)
+    image = load_image(path, keep_file_open=True)
     _check_space(image, path)
     if image.ndim != 4:
         raise InputError(f"{path} is no time series of volumes: give a 4-D NIfTI file.")

@@ -2,9 +2,14 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from data_tools.safe_text import visible
+
+_FORMULAS = ("=", "+", "-", "@", "\t")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|nan)", re.IGNORECASE)
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{c: rf"\{c}" for c in "&%$#_{}"},
@@ -30,10 +35,23 @@ def as_text(rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
 
 
 def as_csv(rows: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
-    """Values separated by commas, or by another delimiter; None becomes an empty cell."""
+    """Values separated by commas, or by another delimiter; None becomes an empty cell.
+
+    A text that spreadsheets would take for a formula gets an apostrophe, which they do not show;
+    control characters are written out.
+    """
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerows(map(_as_cell, row) for row in rows)
     return text.getvalue()
+
+
+def _as_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    value = visible(value)
+    is_formula = value != "-" and value.startswith(_FORMULAS) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 def as_markdown(header: Sequence[Any], body: Sequence[Sequence[Any]]) -> str:

@@ -10,12 +10,17 @@ import dataclasses
 import functools
 import hashlib
 import io
+import math
 import os
-import zipfile
 
 import numpy as np
 
 from data_tools.errors import InputError, as_input_errors, check_file
+from data_tools.files.npy import parse_arrays
+
+# A flat map has 125,440 pixels; far more would fill the memory with places of pixels.
+_MOST_PIXELS = 2**24
+_MOST_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +56,9 @@ class Geometry:
     def __post_init__(self):
         height, width = self.mask.shape
         patch_height, patch_width = self.patch_shape
-        if height % patch_height or width % patch_width:
+        if self.mask.size > _MOST_PIXELS:
+            raise InputError(f"Frames of {height} x {width} pixels are too large for a geometry.")
+        if min(self.patch_shape) < 1 or height % patch_height or width % patch_width:
             raise InputError(
                 f"Patches of {patch_height} x {patch_width} do not divide the {height} x {width} "
                 "frame: choose a patch size that does."
@@ -62,11 +69,16 @@ class Geometry:
 
     def _check_places(self) -> None:
         size = self.mask.size
-        places = self.picture is None or (self.picture.min() >= -1 and self.picture.max() < size)
+        places = self.picture is None
+        if not places:
+            places = self.picture.ndim == 2 and self.picture.dtype.kind in "iu"
+            places = places and 0 < self.picture.size <= _MOST_PIXELS
+            places = places and self.picture.min() >= -1 and self.picture.max() < size
         regions = not self.regions or len(self.regions) == len(self.mask)
         columns = self.n_columns == 0
         if self.columns is not None:
-            columns = self.columns.shape == self.mask.shape
+            columns = self.columns.shape == self.mask.shape and self.columns.dtype.kind in "iu"
+            columns = columns and self.n_columns <= _MOST_PIXELS
             columns = columns and (self.columns[self.mask] >= 0).all()
             columns = columns and self.columns.max() < self.n_columns
         if not (places and regions and columns):
@@ -232,18 +244,25 @@ def load_geometry(path: str | os.PathLike) -> Geometry:
     if not os.path.lexists(path):
         raise InputError(f"{path} does not exist: the geometry is missing.")
     with as_input_errors():
-        return parse_geometry(check_file(path).read_bytes(), path)
+        data = check_file(path).read_bytes()
+    return parse_geometry(data, path)
+
+
+def _frame(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool; ValueError for what is no mask of pixels."""
+    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biu":
+        raise ValueError("its mask is no image")
+    return mask.astype(bool)
 
 
 def parse_geometry(data: bytes, path: str | os.PathLike) -> Geometry:
     """The geometry in the bytes of a `geometry.npz`; `path` is named where they are damaged."""
+    fields = parse_arrays(data, path, "make it again from its source", _MOST_BYTES)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            fields = {name: file[name] for name in file.files}
         patch_size = np.broadcast_to(fields["patch_size"], (2,))
         geometry = Geometry(
             space=str(fields["space"]),
-            mask=fields["mask"].astype(bool),
+            mask=_frame(fields["mask"]),
             patch_shape=(int(patch_size[0]), int(patch_size[1])),
             bbox=tuple(float(x) for x in fields["bbox"]),
             pixel_size=float(fields["pixel_size"]),
@@ -254,7 +273,11 @@ def parse_geometry(data: bytes, path: str | os.PathLike) -> Geometry:
             n_columns=int(fields.get("n_columns", 0)),
         )
         stored_index = fields["patch_index"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if len(geometry.bbox) != 4 or not all(map(math.isfinite, geometry.bbox)):
+            raise ValueError("its bbox is not four numbers")
+        if not 0 <= geometry.pixel_size < math.inf:
+            raise ValueError("its pixel_size is no size")
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): make it again from its source.") from error
     if not np.array_equal(stored_index, geometry.patch_index):
         raise InputError(f"{path} lists other patches than its mask has: make it again.")

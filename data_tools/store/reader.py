@@ -236,6 +236,8 @@ def parse_run_lines(data: bytes, path: Path | str) -> list[dict[str, Any]]:
         where = f"Line {number} of {path}"
         run = parse_json(text, where)
         _require(run, where, key=str, n_frames=int, shard=int, first_frame=int, crc32=int)
+        others = {"tr": (int, float), "qc": dict, "scale_crc32": int, "events": list}
+        _require(run, where, **{x: others[x] for x in others if run.get(x) is not None})
         if not all(isinstance(event, dict) for event in run.get("events") or []):
             raise InputError(f"{where} is damaged (events): copy or make its store again.")
         runs.append(run)
@@ -270,6 +272,8 @@ def _read_meta(files: StoreFiles) -> dict[str, Any]:
         )
     _require(meta, path, dtype=str, tr=(int, float), n_runs=int, n_frames=int, n_patches=int)
     _require(meta, path, patch_dim=int, shards=list, geometry_sha256=str, preprocessing=dict)
+    if not isinstance(meta.get("provenance") or {}, dict):
+        raise InputError(f"{path} is damaged (provenance): copy or make its store again.")
     names = meta.get("restricted", [])
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(f"{path} is damaged (restricted): copy or make its store again.")

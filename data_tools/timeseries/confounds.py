@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from data_tools.errors import InputError, as_input_errors
-from data_tools.readers.sidecars import read_sidecar
+from data_tools.files.json_files import read_json
 from data_tools.readers.tables import UNKNOWN, read_rows, to_number
 
 # The six of a rigid body in motion.
@@ -184,7 +184,7 @@ def _combined_components(confounds: Confounds, found: Sequence[int]) -> list[int
     """The first components of the combined mask, among the columns of all components."""
     path = Path(confounds.path)
     described = path.with_suffix(".json")
-    about = read_sidecar(described) if described.is_file() else {}
+    about = read_json(described) if described.is_file() else {}
     masks = {name: x.get("Mask") for name, x in about.items() if isinstance(x, dict)}
     # By number, of which the largest may have three digits.
     found = sorted(found, key=lambda i: (len(confounds.names[i]), confounds.names[i]))

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError, check_choice, check_least
+from data_tools.store.checks import check_onsets
 from fmrifm.input.sources import Source
 
 # Shares are met over about so many clips, up to one of each store, in draws from a list.
@@ -97,6 +98,7 @@ def event_starts(
 ) -> tuple[np.ndarray, list[dict]]:
     """First frames of the clips of a run's events, and the events; those past the end dropped."""
     events = run.get("events") or []
+    check_onsets(events, f"Run {run['key']}")
     onsets = np.array([event["onset"] for event in events], float)
     # Rounded first: 2.9999999999999996 frames are three.
     starts = np.floor(np.round((onsets + hrf_delay) / tr, 6)).astype(np.int64)

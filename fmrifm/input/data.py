@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.files.block_cache import BlockCache
+from data_tools.safe_text import without_secrets
 from data_tools.spaces.geometry import Geometry
 from data_tools.store.reader import Store, scale_checksum
 from fmrifm.input.augment import Augmentation
@@ -52,7 +53,7 @@ class Data:
 def store_digests(stores: Iterable[Store]) -> dict[str, str]:
     """Store path -> what changes when its data do."""
     named = {str(store.path): store for store in stores}
-    return {path: store_digest(store) for path, store in named.items()}
+    return {without_secrets(path): store_digest(store) for path, store in named.items()}
 
 
 def store_digest(store: Store) -> str:

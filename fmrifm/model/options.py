@@ -31,11 +31,12 @@ CHOICES = {
 }
 # name: (least, below); None always passes.
 RANGES = {
-    **dict.fromkeys(("embed_dim", "decoder_embed_dim", "num_frames", "t_patch"), (1, inf)),
-    **dict.fromkeys(("in_chans", "pca_norm_nc"), (1, inf)),
-    **dict.fromkeys(("depth", "decoder_depth", "reg_tokens"), (0, inf)),
+    # A damaged file must not ask for tables larger than the memory.
+    **dict.fromkeys(("embed_dim", "decoder_embed_dim"), (1, 2**16)),
+    **dict.fromkeys(("num_frames", "t_patch", "in_chans", "pca_norm_nc"), (1, inf)),
+    **dict.fromkeys(("depth", "decoder_depth"), (0, 10_000)),
     **dict.fromkeys(("pred_edge_pad", "mask_patch_size", "gauss_sigma"), (0, inf)),
-    **dict.fromkeys(("head_init_scale", "network_maps"), (0, inf)),
+    **dict.fromkeys(("head_init_scale", "network_maps", "reg_tokens"), (0, inf)),
     **dict.fromkeys(("mask_ratio", "pred_mask_ratio", "drop_path_rate"), (0, 1)),
 }
 DIVISORS = (

@@ -5,12 +5,12 @@ published flat map is in `data_tools.published.maps`.
 """
 
 import dataclasses
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.errors import InputError, check_file
+from data_tools.files.npy import parse_array, parse_arrays
 from data_tools.published import maps
 from data_tools.published.maps import FLAT_SPACE, PACKAGE, read_geometry
 from data_tools.spaces.geometry import Geometry
@@ -80,14 +80,14 @@ def load_components(source: str, count: int, shape: tuple[int, int]) -> np.ndarr
             "The package cortex_mae is not installed here: pip install --no-deps cortex_mae, or "
             "give a file."
         )
-    try:
-        components = np.load(check_file(path), allow_pickle=False)
-        if not isinstance(components, np.ndarray):
-            with components as file:
-                name = "components" if "components" in file.files else file.files[0]
-                components = file[name]
-    except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({error}): make it again.") from error
+    data, fix = check_file(path).read_bytes(), "make it again"
+    if data.startswith(b"PK"):
+        arrays = parse_arrays(data, path, fix)
+        if not arrays:
+            raise InputError(f"{path} holds no array: {fix}.")
+        components = arrays.get("components", next(iter(arrays.values())))
+    else:
+        components = parse_array(data, path, fix)
     if components.ndim != 3 or not np.issubdtype(components.dtype, np.number):
         raise InputError(
             f"{path} holds {components.dtype} of shape {components.shape}: it must be numbers of "

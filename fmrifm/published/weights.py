@@ -22,7 +22,10 @@ import safetensors.numpy
 
 from data_tools.errors import InputError, check_file
 from data_tools.files.atomic import write_bytes
+from data_tools.files.json_files import read_json
 from data_tools.published.maps import read_geometry
+from data_tools.published.torch_clips import to_numpy
+from data_tools.safe_text import without_secrets
 from fmrifm.model.files import ModelFiles, from_reference, is_model_directory, to_reference
 from fmrifm.model.options import ModelOptions
 from fmrifm.published.licenses import cached_origin, find_license, kept_license
@@ -108,6 +111,7 @@ def _origin(
     """The sources of weights, and the text of their licence."""
     if name is None:
         name, folders = cached_origin(weights) or (None, None)
+    name = name and without_secrets(name)
     license_path = weights.with_name("LICENSE.txt")
     if "sources" in config:  # we wrote it, and beside it only what we write is about the weights
         text = license_path.read_text("utf-8") if license_path.is_file() else ""
@@ -183,10 +187,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     check_file(path)
     beside, config_path = None, path.with_name("config.json")
     if config_path.is_file():
-        with _damage_named(config_path):
-            beside = json.loads(config_path.read_text("utf-8"))
-            if not isinstance(beside, dict):
-                raise ValueError("no table")
+        beside = read_json(config_path, "get it again")
     if path.suffix in PICKLES:
         state, config = _read_pickle(path)
     else:
@@ -207,7 +208,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): get it again.") from error
 
 
@@ -232,7 +233,9 @@ def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
             f"{path} holds Python code ({code[1]}) beside its weights, which is never run: ask its "
             "author for plain weights."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of the reader of zips, of pickles, and of torch
         if getattr(error, "filename", None):
             raise  # the file system says no
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too soon"
@@ -243,5 +246,5 @@ def _read_pickle(path: Path) -> tuple[dict[str, np.ndarray], dict | None]:
         stored = next((stored[k] for k in ("model", "state_dict") if k in stored), stored)
     if not isinstance(stored, dict) or not all(torch.is_tensor(x) for x in stored.values()):
         raise InputError(f"{path} holds no table of weights: give a checkpoint with a `model`.")
-    state = {name: x.detach().to(torch.float32).numpy().copy() for name, x in stored.items()}
+    state = {name: to_numpy(x, str(path)) for name, x in stored.items()}
     return state, config if isinstance(config, dict) else None

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
+from data_tools.safe_text import without_secrets_in
 
 # These change where a run computes or what it shows, never its numbers beyond rounding.
 HARMLESS = (
@@ -55,6 +56,8 @@ def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
       InputError: they differ and that is not allowed; lists every differing field. Another
         optimizer is never allowed.
     """
+    # Earlier versions kept passwords in URLs.
+    saved, current = without_secrets_in(dict(saved)), without_secrets_in(dict(current))
     before, now = BEFORE | flatten(saved["config"]), flatten(current["config"])
     optimizers = before["optim.name"], now["optim.name"]
     if len(set(optimizers)) > 1:
@@ -86,8 +89,8 @@ def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
 
 
 def config_dict(config: ConfigDict) -> dict:
-    """The config as plain values."""
-    return json.loads(config.to_json())
+    """The config as plain values, without the passwords of its URLs: files of a run keep it."""
+    return without_secrets_in(json.loads(config.to_json()))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ not given.
 
 import dataclasses
 import glob
-import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file_name
+from data_tools.files.json_files import read_json
 from data_tools.wording import shorten_paths
 from fmrifm.runs.config import flatten
 from fmrifm.runs.metrics_writer import read_metrics
@@ -70,12 +71,14 @@ class Run:
         from fmrifm.runs.provenance import measure
 
         starts = read_starts(self.path)
-        if starts and starts[-1]["sizes"]:
-            return starts[-1]["sizes"]
-        config = ConfigDict(json.loads((self.path / "config.json").read_text()))
+        if starts and starts[-1].get("sizes"):
+            sizes = starts[-1]["sizes"]
+            _check_sizes(sizes, self.path)
+            return sizes
+        config = ConfigDict(read_json(self.path / "config.json", "leave the run out"))
         try:
             return measure(config, open_data(config))
-        except (AttributeError, KeyError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"The config of {self.path} is of an older version ({error}): leave it out."
             ) from error
@@ -108,8 +111,15 @@ def _runs_in(place: Path) -> list[Path]:
     if _is_run(place):
         return [place]
     if (place / "sweep.json").is_file():  # other runs may lie beside its points
-        points = json.loads((place / "sweep.json").read_text())["points"]
-        return [place / point["name"] for point in points]
+        path = place / "sweep.json"
+        points = read_json(path, "launch the sweep again, which writes it").get("points")
+        try:
+            names = [str(point["name"]) for point in points]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged (points): launch the sweep again.") from error
+        for name in names:
+            check_file_name(name, f"In {path} the point")
+        return [place / name for name in names]
     return sorted(path for path in place.glob("*") if _is_run(path))
 
 
@@ -122,9 +132,11 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
         raise InputError(f"The run {path} has not begun: finish the sweep, or leave it out.")
     try:
         if not (path / "metrics.jsonl").is_file():
-            results = json.loads((path / "results.json").read_text())
+            results = read_json(path / "results.json", "leave the run out")
+            if not isinstance(results["config"], dict):
+                raise ValueError("its config is no table")
             return Run(path, name, flatten(results["config"]), _probe_scores(results), None, None)
-        config = flatten(json.loads((path / "config.json").read_text()))
+        config = flatten(read_json(path / "config.json", "leave the run out"))
         lines = read_metrics(path / "metrics.jsonl")
         step, chosen_on = _choose(path, config, lines, checkpoint)
         scores = {
@@ -132,22 +144,44 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
             for line in lines
             if line["step"] == step
             for key, value in line.items()
-            if key.startswith(("eval/", "probe/"))
+            if key.startswith(("eval/", "probe/")) and type(value) in (int, float)
         }
         for file in sorted((path / "probes").glob("*/results.json")):
-            results = json.loads(file.read_text())
+            results = read_json(file, "probe the run again")
             probed = results.get("step") or lines[-1]["step"]
             # Those of step-... were made amid the training, and are in metrics.jsonl.
             if probed == step and not file.parent.name.startswith("step-"):
                 prefix = f"probe/{file.parent.name}/"
                 scores |= {prefix + key: value for key, value in _probe_scores(results).items()}
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"The run {path} is damaged ({error}): leave it out.") from error
     if chosen_on is not None:
         scores = {k: v for k, v in scores.items() if not k.startswith(f"eval/{chosen_on}/")}
     elif not scores:
         raise InputError(f"The run {path} was never evaluated: probe it, or leave it out.")
     return Run(path, name, config, scores, step, chosen_on)
+
+
+def _check_sizes(sizes: Any, path: Path) -> None:
+    """Refuses sizes that are not of the form that `provenance.measure` gives."""
+
+    def is_size(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < math.inf
+
+    def are_names(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+    train = sizes.get("train") if isinstance(sizes, dict) else None
+    good = (
+        isinstance(train, dict)
+        and is_size(train.get("frames"))
+        and are_names(train.get("datasets"))
+        and all(is_size(sizes.get(name)) for name in ("encoder_params", "flops_per_clip"))
+        and isinstance(sizes.get("eval", {}), dict)
+        and all(x is None or are_names(x) for x in sizes.get("eval", {}).values())
+    )
+    if not good:
+        raise InputError(f"The provenance of {path} is damaged (sizes): leave the run out.")
 
 
 def _choose(

@@ -17,6 +17,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError
+from data_tools.safe_text import without_secrets
 from data_tools.store.checks import refuse_inside_store
 
 LOCK = ".in-use"  # the file that is locked, with a note on who has it
@@ -74,7 +75,8 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
                     break
     with opened:
         if ours:
-            note = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)[:200]})"
+            command = without_secrets(" ".join(sys.argv))[:200]
+            note = f"process {os.getpid()} on {socket.gethostname()} ({command})"
             with contextlib.suppress(OSError):  # a full disk must not refuse what only reads
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, note.encode(errors="replace"), 0)

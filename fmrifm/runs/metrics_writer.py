@@ -112,6 +112,10 @@ class MetricsWriter:
             self._wandb.finish()
 
 
+def _is_step(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
 def read_metrics(path: Path, *fields: str) -> list[dict]:
     """The lines with a step, and these fields, of a metrics.jsonl; others are left out.
 
@@ -120,9 +124,13 @@ def read_metrics(path: Path, *fields: str) -> list[dict]:
     lines, damaged = [], []
     *whole, last = Path(path).read_bytes().split(b"\n")
     for number, text in enumerate([*whole, last], 1):
-        with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON, or no UTF-8
             line = json.loads(text)
-            if isinstance(line, dict) and line.keys() >= {"step", *fields}:
+            if (
+                isinstance(line, dict)
+                and line.keys() >= {"step", *fields}
+                and _is_step(line["step"])
+            ):
                 lines.append(line)
                 continue
         if text.strip() and number <= len(whole):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from data_tools.files.atomic import write_bytes
+from data_tools.safe_text import without_secrets_in
 
 if TYPE_CHECKING:  # tables of runs read these files without waiting for JAX
     from fmrifm.input.data import Data
@@ -79,16 +80,19 @@ def record_start(
         "sizes": dict(sizes or {}),
         "config": dict(config),
     }
-    text = json.dumps({"version": 1, "starts": [*starts, entry]}, indent=1)
+    # The flags of a command may be URLs with passwords in them.
+    text = json.dumps({"version": 1, "starts": [*starts, without_secrets_in(entry)]}, indent=1)
     write_bytes(workdir / FILE, text.encode())
 
 
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
     """The entries of all starts; none where there is no such file, or a damaged one."""
     try:
-        return json.loads((workdir / FILE).read_text())["starts"]
-    except (OSError, ValueError, KeyError, TypeError):
+        starts = json.loads((workdir / FILE).read_text())["starts"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
+    good = isinstance(starts, list) and all(isinstance(entry, dict) for entry in starts)
+    return starts if good else []
 
 
 def measure(config: ConfigDict, data: "Data") -> dict[str, Any]:

@@ -5,13 +5,13 @@ Losses of earlier steps are none: there the learning rate has not come down yet,
 what a run with so short a schedule reaches (Hoffmann et al. 2022, arXiv 2203.15556, section 3.1).
 """
 
-import csv
 import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.errors import InputError
+from data_tools.readers.tables import read_rows, to_number
 from fmrifm.runs.finished import Run, read_runs
 
 # Sizes that laws go with, and how sets relate to the training data, in the order of reports.
@@ -100,7 +100,11 @@ def _points_of(run: Run) -> list[Point]:
         raise InputError(f"The run {run.name} is a probe: give pretraining runs only.")
     sizes, config = run.sizes(), run.config
     trained = set(sizes["train"]["datasets"])
-    batch, steps = config["batch_size"], config["total_steps"]
+    batch, steps = (config.get(name) for name in ("batch_size", "total_steps"))
+    if not all(type(number) is int and number > 0 for number in (batch, steps)):
+        raise InputError(
+            f"The config of {run.name} has no batch_size or total_steps: leave it out."
+        )
     return [
         Point(
             run=run.name,
@@ -111,7 +115,7 @@ def _points_of(run: Run) -> list[Point]:
             flops=sizes["flops_per_clip"] * batch * steps,
             batch_size=batch,
             steps=steps,
-            draw=f"seed {config['seed']}",
+            draw=f"seed {config.get('seed')}",
             distribution=_distribution(sizes.get("eval", {}).get(name), trained),
             checkpoint=run.checkpoint,
         )
@@ -127,26 +131,18 @@ def _distribution(datasets: list[str] | None, trained: set[str]) -> str:
 
 def _read_table(path: Path) -> list[Point]:
     points = []
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        names = set(reader.fieldnames or ())
-        if not {"set", "loss"} <= names or not names & SIZES.keys():
-            raise InputError(
-                f"{path} has the columns {', '.join(sorted(names)) or 'none'}: a table of points "
-                f"has set, loss and one of {', '.join(SIZES)}."
-            )
-        for row in reader:
-            where = f"{path.name}:{reader.line_num}"
-            try:
-                sizes = {name: float(row[name]) for name in SIZES if row.get(name)}
-                loss = float(row["loss"])
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{where} is damaged ({error}): mend that line.") from error
-            if not sizes or not all(0 < x < math.inf for x in sizes.values()):
-                raise InputError(f"{where} has no size above 0: mend that line.")
-            kind = row.get("distribution") or "unknown"
-            if kind not in DISTRIBUTIONS:
-                raise InputError(f"{where} has the distribution {kind}: write in or out.")
-            draw = row.get("draw") or None
-            points.append(Point(where, row["set"], loss, **sizes, draw=draw, distribution=kind))
+    rows = read_rows(path, "set", "loss", tuple(SIZES))
+    for number, row in rows:
+        where = f"{path.name}:{number}"
+        sizes = {name: to_number(row[name]) for name in SIZES if row.get(name)}
+        loss = to_number(row["loss"])
+        if loss is None:
+            raise InputError(f"{where} has no number as its loss: mend that line.")
+        if not sizes or not all(x is not None and x > 0 for x in sizes.values()):
+            raise InputError(f"{where} has no size above 0: mend that line.")
+        kind = row.get("distribution") or "unknown"
+        if kind not in DISTRIBUTIONS:
+            raise InputError(f"{where} has the distribution {kind}: write in or out.")
+        draw = row.get("draw") or None
+        points.append(Point(where, row["set"], loss, **sizes, draw=draw, distribution=kind))
     return points

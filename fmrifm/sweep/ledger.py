@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, check_file_name
 from data_tools.files.atomic import write_bytes
+from data_tools.files.json_files import read_json
 from data_tools.store.checks import refuse_inside_store
 from fmrifm.sweep.sweep_file import Experiment, Sweep
 
@@ -34,13 +35,19 @@ class Ledger:
 
     def __init__(self, workdir: str | os.PathLike):
         self.workdir = Path(workdir)
+        path = self.workdir / "sweep.json"
+        if not path.exists():
+            raise InputError(f"{workdir} holds no sweep: check --workdir.")
+        plan = read_json(path, "launch the sweep again, which writes it")
         try:
-            plan = json.loads((self.workdir / "sweep.json").read_text())
-        except FileNotFoundError as error:
-            raise InputError(f"{workdir} holds no sweep: check --workdir.") from error
-        self.directory: str = plan["directory"]  # where commands are given
-        self.reports: list[str] = plan["reports"]
-        self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
+            self.directory: str = plan["directory"]  # where commands are given
+            self.reports: list[str] = plan["reports"]
+            self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
+            _check_plan(self.directory, self.reports, list(self.experiments.values()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} is damaged ({error}): launch the sweep again, which writes it."
+            ) from error
 
     def commands(self, name: str) -> list[list[str]]:
         """Of a point."""
@@ -51,9 +58,7 @@ class Ledger:
     def state(self, name: str) -> dict[str, Any]:
         """status, returncode, error, and done: the commands of stages that have ended well."""
         path = self.workdir / name / "point.json"
-        state = {"status": PENDING, "returncode": None, "error": None, "done": []}
-        with contextlib.suppress(FileNotFoundError):
-            state |= json.loads(path.read_text())
+        state = _read_state(path)
         if state["status"] == DONE and len(state["done"]) < len(self.commands(name)):
             state["status"] = PENDING  # the sweep file asks for one more probe
         if state["status"] == RUNNING and not _is_at_work(path, state):
@@ -108,6 +113,35 @@ class Ledger:
     def reporting(self) -> contextlib.AbstractContextManager[int | None]:
         """Holds the lock of reports, which one process at a time makes; see `locked`."""
         return _locked(self.workdir / ".report.lock", wait=False)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _check_plan(directory: Any, reports: Any, experiments: list[Experiment]) -> None:
+    """Raises ValueError where a sweep.json has values of other types than we write."""
+    if not isinstance(directory, str) or not _is_texts(reports):
+        raise ValueError("directory or reports")
+    for point in experiments:
+        check_file_name(point.name, "The sweep's point")
+        commands = isinstance(point.commands, list) and all(map(_is_texts, point.commands))
+        if not (isinstance(point.overrides, dict) and isinstance(point.workdir, str) and commands):
+            raise ValueError(f"point {point.name}")
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The state in a point.json, that of a point that has not begun where there is none."""
+    state = {"status": PENDING, "returncode": None, "error": None, "done": []}
+    if not path.exists():
+        return state
+    fix = "delete it, so that the point is run again"
+    state |= read_json(path, fix)
+    kinds = {"returncode": int | None, "error": str | None, "done": list, "directory": str}
+    wrong = [x for x, kind in kinds.items() if x in state and not isinstance(state[x], kind)]
+    if wrong or state["status"] not in STATUSES or not all(map(_is_texts, state["done"])):
+        raise InputError(f"{path} is damaged ({(wrong or ['status'])[0]}): {fix}.")
+    return state
 
 
 def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
@@ -196,10 +230,9 @@ def _check_unchanged(workdir: Path, new: dict[str, list[list[str]]]) -> None:
             print(f"The sweep has no point {name} any more; its directory stays.")
     for name, commands in new.items():
         path = workdir / name / "point.json"
-        try:
-            state = json.loads(path.read_text())
-        except FileNotFoundError:
+        if not path.exists():
             continue
+        state = _read_state(path)
         running = state["status"] == RUNNING and _is_at_work(path, state)
         then = [*state["done"], *([state["current"]] if running else [])]
         before = [_spelled_out(command, state["directory"]) for command in then]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from data_tools.safe_text import without_secrets
 from fmrifm.sweep.arguments import quote
 from fmrifm.sweep.ledger import DONE, FAILED, PENDING, RUNNING, Ledger
 
@@ -98,7 +99,7 @@ class PointRun:
     ) -> tuple[int, str]:
         """The exit code, and the last lines of what was said."""
         command = [*command, *self._extra]
-        log.write(f"$ {quote(command)}\n".encode())
+        log.write(f"$ {without_secrets(quote(command))}\n".encode())
         log.flush()
         begin = log.tell()
         with subprocess.Popen(

@@ -23,7 +23,8 @@ def show_status(ledger: Ledger) -> None:
     while True:
         states = ledger.states()
         text = describe_sweep(ledger, states)
-        print(("\x1b[H\x1b[J" if live else "") + text, flush=True)
+        print("\x1b[H\x1b[J" if live else "", end="")  # alone, as `Terminal` lets it through
+        print(text, flush=True)
         running = any(state["status"] == RUNNING for state in states.values())
         if not live or not (running or ledger.is_launched()):
             return
@@ -41,7 +42,7 @@ def describe_sweep(ledger: Ledger, states: dict[str, dict[str, Any]]) -> str:
             (
                 name,
                 state["status"] + code,
-                f"{last['step']:,}" if last else "",
+                f"{last['step']:,.0f}" if "step" in last else "",
                 f"{len(state['done'])} of {stages}" if stages > 1 else "",
                 describe_score(last),
             )
@@ -84,10 +85,17 @@ def last_values(workdir: Path) -> dict[str, float]:
     last: dict[str, float] = {}
     for line in lines:
         try:
-            last |= json.loads(line)
-        except (json.JSONDecodeError, TypeError):
+            values = json.loads(line)
+        except (ValueError, RecursionError):
             continue  # the first one is cut, the last one may be
+        if isinstance(values, dict):
+            last |= {name: float(x) for name, x in values.items() if _is_number(x)}
     return last
+
+
+def _is_number(value: Any) -> bool:
+    # A whole number of JSON may be too large for a float.
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def make_reports(ledger: Ledger) -> None:

@@ -176,8 +176,8 @@ def test_distributions_are_those_of_datasets(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("frames,loss\n1,0.5\n", "has set, loss and one of frames, params, flops"),
-        ("frames,set,loss\n1,a,high\n", "points.csv:2 is damaged"),
+        ("frames,loss\n1,0.5\n", "has no column 'set'"),
+        ("frames,set,loss\n1,a,high\n", "points.csv:2 has no number as its loss"),
         ("frames,set,loss\n-1,a,0.5\n", "points.csv:2 has no size above 0"),
         ("frames,set,loss\n1,a,0\n", "points.csv:2 has the loss 0.0 on a"),
         ("frames,set,loss,distribution\n1,a,0.5,ood\n", "write in or out"),

@@ -6,7 +6,6 @@ tells, and from the set of subjects: with others in the tree, the batches are ot
 """
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.errors import InputError, check_file
+from data_tools.errors import InputError
+from data_tools.files.json_files import read_json
 from data_tools.readers.tables import read_rows
 
 N_BATCHES = 20
@@ -112,8 +112,8 @@ def _unique(told: Iterable[tuple[int, str, str]], path: str | os.PathLike, what:
 
 def _read_json(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
     """The records of a table of batches in JSON, and their numbers in the list."""
+    value = read_json(path, "write a table of subject and batch as JSON", dict | list)
     try:
-        value = json.loads(check_file(path).read_text(encoding="utf-8-sig"))
         if isinstance(value, dict):
             value = [
                 {"subject": subject, "batch": re.search(r"[0-9]+$", name)[0]}

@@ -18,7 +18,8 @@ import numpy as np
 
 from data_tools.convert.raw_run import RunFiles
 from data_tools.convert.releases.nsd import N_IMAGES
-from data_tools.errors import InputError, check_file
+from data_tools.errors import InputError
+from data_tools.files.npy import read_array
 from data_tools.readers.tables import read_rows, to_count, to_number
 
 Event = dict[str, Any]
@@ -80,13 +81,7 @@ def read_trials(
 
 def read_classes(path: str | os.PathLike) -> np.ndarray:
     """(73000,) int: the class of each image, that of its largest logit."""
-    try:
-        logits = np.load(check_file(path), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}): get it again.") from error
-    # An archive of arrays is read too, and is none.
-    if not isinstance(logits, np.ndarray):
-        raise InputError(f"{path} holds several arrays: give one of logits.")
+    logits = read_array(path)
     if logits.ndim != 2 or len(logits) != N_IMAGES or logits.dtype.kind != "f":
         raise InputError(
             f"{path} holds {logits.dtype} of {logits.shape}, not logits of {N_IMAGES:,} images."

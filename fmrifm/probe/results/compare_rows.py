@@ -2,11 +2,9 @@
 
 import dataclasses
 import glob
-import json
 import math
 import os
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.files.json_files import read_json
+from data_tools.files.npy import read_arrays
 from data_tools.wording import shorten_paths
 from fmrifm.probe.results.results import FIGURES
 
@@ -111,8 +111,8 @@ def _natural(name: str) -> list[str | int]:
 def read_rows(probe: Path) -> list[Row]:
     """The results of a probe, a row for each split."""
     path = probe / "results.json"
+    results = read_json(path, "run the probe again")
     try:
-        results = json.loads(path.read_text("utf-8"))
         if results["version"] != 1:
             raise InputError(
                 f"{path} is of version {results['version']}, this program reads 1: update fmrifm."
@@ -137,7 +137,7 @@ def read_rows(probe: Path) -> list[Row]:
             for row in results["results"]
             for split, result in row["splits"].items()
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is damaged ({error}): run the probe again.") from error
 
 
@@ -196,13 +196,13 @@ def read_predictions(path: Path, split: str) -> dict[str, np.ndarray] | None:
     """Predictions of a split, in the order of key and start; None where there is no such file."""
     if not path.is_file():
         return None
+    arrays = read_arrays(path, "run the probe again")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = ["key", "start", "target", "prediction"]
-            names += ["subject"] * ("subject" in file.files)
-            keep = np.flatnonzero(file["split"] == split)
-            data = {name: file[name][keep] for name in names}
+        names = ["key", "start", "target", "prediction"]
+        names += ["subject"] * ("subject" in arrays)
+        keep = np.flatnonzero(arrays["split"] == split)
+        data = {name: arrays[name][keep] for name in names}
         order = np.lexsort((data["start"], data["key"]))
         return {name: values[order] for name, values in data.items()}
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path} is damaged ({error}): run the probe again.") from error

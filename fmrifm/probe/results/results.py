@@ -1,7 +1,6 @@
 """What a probe leaves behind: results.json, results.csv, predictions, and a table to look at."""
 
 import contextlib
-import csv
 import io
 import json
 from collections.abc import Callable, Iterable
@@ -13,6 +12,8 @@ from ml_collections import ConfigDict
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
+from data_tools.reports.text_tables import as_csv
+from data_tools.safe_text import without_secrets
 from data_tools.store.reader import Store
 from fmrifm.input.data import store_digests
 from fmrifm.model.files import ModelFiles
@@ -33,7 +34,7 @@ def describe_probe(config: ConfigDict, step: int | None, classes: np.ndarray | N
     """What results begin with: which model was asked what."""
     return {
         "version": 1,
-        "model": str(config.model),
+        "model": without_secrets(str(config.model)),
         "step": step,
         "config": {k: v for k, v in config_dict(config).items() if k != "cache_dir"},
         "target": config.target,
@@ -219,7 +220,7 @@ def _notes(results: Results) -> list[str]:
 
 
 def _as_csv(rows: list[dict]) -> str:
-    text, lines = io.StringIO(), []
+    lines = []
     for row in rows:
         about = {name: row[name] for name in ("representation", "head", "baseline")}
         for split, result in row["splits"].items():
@@ -230,7 +231,4 @@ def _as_csv(rows: list[dict]) -> str:
             value, std = random[metric]["mean"], random[metric]["std"]
             lines.append(about | {"metric": metric, "value": value, "std": std})
     names = ("representation", "head", "baseline", "split", "n", "metric", *FIGURES)
-    writer = csv.DictWriter(text, names, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return as_csv([names, *([line.get(name) for name in names] for line in lines)])

@@ -4,7 +4,6 @@ Letters: S samples, E numbers of a label.
 """
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Collection, Iterable
@@ -13,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.errors import InputError, check_file
+from data_tools.errors import InputError
+from data_tools.files.json_files import read_json
+from data_tools.files.npy import read_array
 from data_tools.published.published_split import find_split_file
 from data_tools.readers.tables import UNKNOWN, read_rows, to_number
 from data_tools.store.identity import bare_label, persons, some_of, twins_but_for_case
@@ -206,8 +207,8 @@ def _single(labels_SxE: np.ndarray) -> np.ndarray:
 
 
 def _read_classes(path: Path) -> dict[str, str]:
+    values = read_json(path, "give a map {value: class}")
     try:
-        values = json.loads(check_file(path).read_text("utf-8-sig"))
         values = values.get("labels", values)
         if any(isinstance(name, dict | list) for name in values.values()):
             raise ValueError("a class is a name")
@@ -220,10 +221,7 @@ def _read_classes(path: Path) -> dict[str, str]:
 
 
 def _read_rows(path: Path) -> np.ndarray:
-    try:
-        rows = np.load(check_file(path), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}): get it again.") from error
+    rows = read_array(path)
     is_classes = rows.dtype.kind in "iu" and rows.ndim == 1
     is_numbers = rows.dtype.kind == "f" and rows.ndim in (1, 2) and rows.size
     if not (is_classes or is_numbers):

@@ -1,0 +1,1 @@
+"""Harnesses of reliability: damaged and hostile inputs."""
