@@ -14,7 +14,7 @@ from tests.reliability.checks import check_values, refusing
 def read_model(folder: Path) -> None:
     from fmrifm.model.files import load_model
     from fmrifm.model.mae import param_shapes
-    from fmrifm.port import describe
+    from fmrifm.runs.port_model import describe
 
     for name in ("model", "fixed"):
         with refusing():
@@ -25,8 +25,8 @@ def read_model(folder: Path) -> None:
 
 
 def read_published(folder: Path) -> None:
-    from fmrifm.port import describe
     from fmrifm.published.weights import WEIGHT_SUFFIXES, load_published
+    from fmrifm.runs.port_model import describe
 
     for path in sorted(folder.iterdir()):
         if path.suffix in WEIGHT_SUFFIXES:
