@@ -111,11 +111,11 @@ def convert(
         skipped, n_good = collect_skipped(outcomes, stop=strict or n_all == 1)
         lines = skipped_lines(skipped, root)
         reason = failure(skipped, n_good, strict, shard)
+        # What an earlier, killed job has finished is not ours to throw away.
+        if reason and strict and not resumed:
+            writer.discard()
         store = None if reason or n_good == 0 else finish_store(writer, lines)
     if reason:
-        # What an earlier, killed job has finished is not ours to throw away.
-        if strict and not resumed:
-            shutil.rmtree(partial, ignore_errors=True)
         raise InputError(reason)
     if store is None:
         publish_empty_shard(output, shard, lines)
