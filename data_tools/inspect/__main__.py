@@ -1,4 +1,4 @@
-"""`python -m data_tools.inspect STORE [--verify] [--png=F] [--report=DIR] [--update-checksums]`: what is in a store.
+"""`python -m data_tools.inspect STORE [--verify] [--png=F] [--report=DIR]`: what is in a store.
 
 Prints a summary: sizes, tasks, quality of the runs, and whether frames are like those that models
 are trained on (see `typical`). `--verify` also reads every byte and compares checksums; `--png`
@@ -187,7 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with kind_errors():
         if flags.update_checksums:
             update_checksums(flags.store)
-        store = Store(flags.store)
+        store = Store(
+            flags.store, check_runs=False
+        )  # damaged ones are shown, and --verify lists them
         print(summary(store), flush=True)
         if flags.png:
             from data_tools.inspect.pictures import write_picture

@@ -37,6 +37,8 @@ from data_tools.store.layout import Layout, plan_runs
 from data_tools.store.parts import Parts, hash_key
 from data_tools.store.reader import Store
 
+STORE_SIZES = ("n_runs", "n_frames", "shards")  # what store.json says beside `describe_store`
+
 
 class StoreWriter:
     """Writes one store; a context manager.
@@ -87,20 +89,7 @@ class StoreWriter:
         self.geometry = geometry
         self.tr = float(tr)
         self._overwrite, self._shard_bytes = overwrite, shard_bytes
-        self._meta = {
-            "format": STORE_FORMAT,
-            "version": STORE_VERSION,
-            "dtype": FRAME_DTYPE.name,
-            "tr": self.tr,
-            "n_patches": geometry.n_patches,
-            "patch_dim": geometry.patch_dim,
-            "geometry_sha256": geometry.sha256(),
-            "preprocessing": preprocessing,
-            "provenance": provenance,
-        }
-        if restricted:
-            self._meta["restricted"] = sorted(set(restricted))
-        to_json(self._meta, "The description of the store")  # refused now, not after hours
+        self._meta = describe_store(geometry, self.tr, preprocessing, provenance, restricted)
         self._partial = self.path.with_name(f"{self.path.name}.partial")
         self._session = self._partial / f"session-{secrets.token_hex(8)}"
         sizes = (geometry.n_patches, geometry.patch_dim)
@@ -289,7 +278,7 @@ class StoreWriter:
     def _check_settings(self) -> None:
         path = self._partial / "settings.json"
         names = ("geometry_sha256", "tr", "preprocessing", "version")
-        settings = {name: self._meta[name] for name in names}
+        new = {name: self._meta[name] for name in names}
         planned = (self._partial / "store" / "runs.jsonl").exists()
         try:
             old = read_note(path) if path.is_file() else None
@@ -301,7 +290,6 @@ class StoreWriter:
             self._parts.directory.mkdir()
             old = None
         if old is not None and (planned or any(self._parts.directory.glob("*.json"))):
-            new = json.loads(to_json(settings, "The settings"))
             other = [name.removesuffix("_sha256") for name in names if new[name] != old.get(name)]
             if other:
                 raise InputError(
@@ -309,7 +297,7 @@ class StoreWriter:
                     "start over, or use the settings that it was begun with."
                 )
         else:
-            write_note(path, settings, "The settings")
+            write_note(path, new, "The settings")
 
     def _tidy(self) -> None:
         """Clears away what killed jobs left and nobody needs."""
@@ -328,3 +316,27 @@ class StoreWriter:
             os.replace(self.path, self._partial / "old")
         os.replace(self._layout.directory, self.path)
         fsync_directory(self.path.parent)
+
+
+def describe_store(
+    geometry: Geometry,
+    tr: float,
+    preprocessing: dict[str, Any],
+    provenance: dict[str, Any],
+    restricted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What `store.json` says but for sizes and shards; InputError if JSON cannot hold it."""
+    meta = {
+        "format": STORE_FORMAT,
+        "version": STORE_VERSION,
+        "dtype": FRAME_DTYPE.name,
+        "tr": tr,
+        "n_patches": geometry.n_patches,
+        "patch_dim": geometry.patch_dim,
+        "geometry_sha256": geometry.sha256(),
+        "preprocessing": preprocessing,
+        "provenance": provenance,
+    }
+    if restricted:
+        meta["restricted"] = sorted(set(restricted))
+    return json.loads(to_json(meta, "The description of the store"))

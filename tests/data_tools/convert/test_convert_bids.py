@@ -239,7 +239,7 @@ def test_shards_merge_to_the_whole(tmp_path, capsys):
         {p.relative_to(d): p.read_bytes() for p in sorted(d.rglob("*")) if p.is_file()}
         for d in (tmp_path / "whole", tmp_path / "merged")
     )
-    assert whole == merged and len(whole) == 5
+    assert whole == merged and len(whole) == 6
     for i in range(5):
         convert(source, f"--output={tmp_path / f'fifth{i}'}", f"--shard={i}/5")
     merge([*(str(tmp_path / f"fifth{i}") for i in range(5)), f"--output={tmp_path / 'again'}"])
