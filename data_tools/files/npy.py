@@ -56,7 +56,9 @@ def check_header(
             raise ValueError("its header is of an unknown version")
         found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(file)
         offset = file.tell()
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's parser fails in many ways on bytes that are no header
         reason = str(error).rstrip(".")
         raise InputError(f"{where} is damaged ({reason}): copy or make it again.") from error
     if found_shape != tuple(shape) or found_dtype != dtype or fortran:

@@ -187,9 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with kind_errors():
         if flags.update_checksums:
             update_checksums(flags.store)
-        store = Store(
-            flags.store, check_runs=False
-        )  # damaged ones are shown, and --verify lists them
+        # Damaged runs are shown like others: --verify lists them all.
+        store = Store(flags.store, check_runs=False)
         print(summary(store), flush=True)
         if flags.png:
             from data_tools.inspect.pictures import write_picture

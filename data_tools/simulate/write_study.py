@@ -73,12 +73,12 @@ def simulate(
     output = Path(output)
     if jobs == 0:
         raise InputError("--jobs=0 leaves nobody to do the work: give 1 or more, or -1 for all.")
-    split = split_subjects(study.subjects, shares) if kind == "store" else {}
-    if not overwrite and _is_made(output, study, kind, split):
+    if not overwrite and _is_made(output, study, kind, shares):
         print(f"{output} is there already, made with the same flags.")
         return output
     _check_output(output, overwrite)
     if kind == "store":
+        split = split_subjects(study.subjects, shares)
         with publish_directory(output) as directory:
             _write_stores(directory, study, split, jobs)
             write_truth(directory, study, kind, split=_split_names(split))
@@ -181,7 +181,7 @@ def _split_names(split: dict[str, range]) -> list[str]:
     return [name for name, indices in split.items() for _ in indices]
 
 
-def _is_made(output: Path, study: Study, kind: str, split: dict[str, range]) -> bool:
+def _is_made(output: Path, study: Study, kind: str, shares: tuple[float, float, float]) -> bool:
     """Whether `output` is what these flags make, as where a job was killed when all was done."""
     told = output / "truth.json"
     if not told.is_file():
@@ -189,7 +189,10 @@ def _is_made(output: Path, study: Study, kind: str, split: dict[str, range]) -> 
     truth = parse_json(told.read_bytes(), told, "delete it or choose another --output")
     if truth.get("kind") != kind or truth.get("study") != dataclasses.asdict(study):
         return False
-    return not split or _split_names(split) == np.load(output / "truth.npz")["split"].tolist()
+    if kind != "store":
+        return True
+    split = np.load(output / "truth.npz", allow_pickle=False)["split"].tolist()
+    return split == _split_names(split_subjects(study.subjects, shares))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

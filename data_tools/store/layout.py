@@ -124,6 +124,7 @@ class Layout:
         damaged = {key for key, line in self.laid_out().items() if not self.intact(line)}
         if not damaged and all(map(self._scale_intact, self.plan)):
             return []
+        print(f"{self.directory} is damaged: its runs are laid out again.", file=sys.stderr)
         self._take_apart(damaged)
         shutil.rmtree(self.directory)
         self._adopt([])

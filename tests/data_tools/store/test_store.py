@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 import zlib
 from pathlib import Path
 
@@ -384,10 +385,15 @@ def test_stats_only_if_every_run_has_them(geometry, tmp_path):
 
 
 def test_one_writer_at_a_time(geometry, tmp_path):
-    with open_writer(tmp_path / "store", geometry):
-        with pytest.raises(InputError, match="is being written by process .* since 20"):
+    with open_writer(tmp_path / "store", geometry) as writer:
+        me = rf"process {os.getpid()} on {re.escape(socket.gethostname())} since 20"
+        with pytest.raises(InputError, match=f"/store is being written by {me}"):
             open_writer(tmp_path / "store", geometry)
-    assert not list(tmp_path.iterdir())  # a job that added nothing leaves nothing
+        writer.add("z", **make_run("z", geometry))  # it goes on untouched
+        writer.finish()
+    with open_writer(tmp_path / "other", geometry):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"store"}  # nothing added, nothing left
 
 
 def test_other_settings_are_not_mixed(geometry, tmp_path):
