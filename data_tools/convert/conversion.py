@@ -111,7 +111,7 @@ def convert(
         if (store := _made_before(output, runs, job, describe_store(**described))) is None:
             raise
         print(f"{output} is there already, made from these runs with these settings.")
-        return store, [Outcome(x["key"], x["path"], reason=x["reason"]) for x in store.skipped()]
+        return store, [Outcome(x["key"], x.get("path"), x.get("reason")) for x in store.skipped()]
     with writer:
         begun = writer.begun()
         writer.refuse_others(

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all: write beside, fsync, rename."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -51,25 +50,31 @@ def _open_beside(path: Path) -> BinaryIO:
     """An empty file beside `path`: `.NAME.new`, unless another process is writing that one."""
 
     def keep_bytes(name: str, flags: int) -> int:
-        return os.open(name, flags & ~os.O_TRUNC, 0o666)  # until it is known to be nobody's
+        return os.open(name, flags & ~os.O_TRUNC, 0o666)  # they may be of a living process
 
     beside = str(path.with_name(f".{path.name}.new"))
     try:
-        file = open(beside, "wb", opener=keep_bytes)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The process that had it may have renamed it just now.
-            if os.path.samestat(os.stat(beside), os.fstat(file.fileno())):
-                file.truncate(0)
+        with contextlib.suppress(PermissionError):  # somebody else's job was killed
+            file = open(beside, "wb", opener=keep_bytes)
+            if _lock_new(file, beside):
                 return file
-        except OSError as error:  # it is in use, it was renamed, or there are no locks
-            if error.errno == errno.ENOSPC:
-                raise
-        file.close()
+            file.close()
         return open(path.with_name(f".{path.name}.{secrets.token_hex(4)}"), "xb")
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def _lock_new(file: BinaryIO, beside: str) -> bool:
+    """Empties an open file if no other process has it, or has renamed it just now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.stat(beside), os.fstat(file.fileno())):
+            return False
+    except OSError:  # it is in use or renamed, or the file system has no locks
+        return False
+    file.truncate(0)
+    return True
 
 
 @contextlib.contextmanager

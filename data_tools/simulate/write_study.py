@@ -183,10 +183,10 @@ def _split_names(split: dict[str, range]) -> list[str]:
 
 def _is_made(output: Path, study: Study, kind: str, shares: tuple[float, float, float]) -> bool:
     """Whether `output` is what these flags make, as where a job was killed when all was done."""
-    told = output / "truth.json"
-    if not told.is_file():
+    path = output / "truth.json"
+    if not path.is_file():
         return False
-    truth = parse_json(told.read_bytes(), told, "delete it or choose another --output")
+    truth = parse_json(path.read_bytes(), path, "delete it or choose another --output")
     if truth.get("kind") != kind or truth.get("study") != dataclasses.asdict(study):
         return False
     if kind != "store":

@@ -56,7 +56,8 @@ def test_a_bucket_gives_the_same_bytes_through_failures(bucket, tmp_path, capsys
 
 
 def test_what_lasts_is_told(bucket, tmp_path, monkeypatch):
-    url = upload(write_small_store(tmp_path / "s", RUNS).path, "s")
+    here = write_small_store(tmp_path / "s", RUNS).path
+    url = upload(here, "s")
     there = Store(url)
     bucket.faults = itertools.repeat("forbidden")
     with pytest.raises(InputError, match="shards/bold-00000.npy cannot be read .*Forbidden"):
@@ -73,6 +74,13 @@ def test_what_lasts_is_told(bucket, tmp_path, monkeypatch):
     upload(tmp_path / "t", "s")
     with pytest.raises(InputError, match=f"{url}/geometry.npz does not match its checksum"):
         Store(url)
+    text = (here / "runs.jsonl").read_text()
+    (here / "runs.jsonl").write_text(text.replace("rest", "test"))
+    url = upload(here, "changed")
+    with pytest.raises(InputError, match=f"{url}/runs.jsonl does not match its checksum"):
+        Store(url)
+    (here / "checksums.json").unlink()
+    assert Store(upload(here, "old")).runs[0]["task"] == "test"  # as version 0.1 wrote stores
     with pytest.raises(InputError, match="bucket/none is not a store"):
         Store("s3://bucket/none")
 
