@@ -121,12 +121,16 @@ class Layout:
         Returns:
           The keys of damaged runs that are in no part: these are lost.
         """
-        damaged = {key for key, line in self.laid_out().items() if not self.intact(line)}
-        if not damaged and all(map(self._scale_intact, self.plan)):
-            return []
-        print(f"{self.directory} is damaged: its runs are laid out again.", file=sys.stderr)
+        laid_out = self.laid_out()
+        damaged = {key for key, line in laid_out.items() if not self.intact(line)}
+        if laid_out:
+            if not damaged and all(map(self._scale_intact, self.plan)):
+                return []
+            print(f"{self.directory} is damaged: its runs are laid out again.", file=sys.stderr)
         self._take_apart(damaged)
-        shutil.rmtree(self.directory)
+        # Before the first shard all runs are in parts, and stats are soon written again.
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
         self._adopt([])
         return sorted(key for key in damaged if self._parts.line(key) is None)
 
