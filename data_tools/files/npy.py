@@ -77,8 +77,8 @@ def check_header(
 class ArrayFile:
     """An open array file whose rows are read when asked for; may be shared by threads.
 
-    Rows are read by `preadv`. Copying from a memory map would be a tenth to a fifth faster, but a map
-    kills the process (SIGBUS) where the file shrinks under it; here a sentence ends the work.
+    Rows are read by `preadv`. Copying from a memory map would be a tenth to a fifth faster, but a
+    map kills the process (SIGBUS) where the file shrinks under it; here a sentence ends the work.
     """
 
     def __init__(self, path: str | os.PathLike, shape: tuple[int, ...], dtype: np.dtype):
