@@ -50,6 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.normalize = "frame"  # over valid pixels: frame, global or none
     config.data.no_coord_normalize = False  # first undo the z-score, with the store's mean and std
     config.data.skip_short_runs = False  # leave out runs shorter than a clip instead of refusing
+    config.data.verify = True  # compare each run with its checksum when it is first read
     config.data.threads = 2  # that read batches ahead on each host
     config.data.workers = 0  # processes that do, for slow file systems and buckets
     config.data.requests = 32  # reads under way at once in each of these, of stores in buckets

@@ -9,7 +9,6 @@ where it stopped.
 
 import copy
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import tqdm
 
 from data_tools.convert.skipped import finish_store, print_store, read_empty_shard
 from data_tools.errors import InputError, kind_errors
-from data_tools.files.npy import as_bytes
 from data_tools.flags import command_parser
 from data_tools.store.checks import SET_BY_WRITER
+from data_tools.store.json_text import parse_json
 from data_tools.store.layout import PLACE
-from data_tools.store.reader import SKIPPED, Store, parse_json, scale_checksum
+from data_tools.store.reader import SKIPPED, Store
 from data_tools.store.writer import StoreWriter
 
 _TOOL = "data_tools.merge"
@@ -110,14 +109,6 @@ def _owners(parts: Sequence[Store]) -> dict[str, Path]:
 def _add(part: Store, run: int, writer: StoreWriter) -> None:
     line = part.runs[run]
     frames, scale = part.read(run, 0, line["n_frames"]), part.scale(run)
-    intact = zlib.crc32(as_bytes(frames)) == line["crc32"]
-    if scale is not None:
-        intact &= scale_checksum(*scale) == line.get("scale_crc32")
-    if not intact:
-        raise InputError(
-            f"Run {line['key']} of {part.path} does not match its checksum: copy that store again, "
-            "or make it again from its source."
-        )
     mean, std = (None, None) if scale is None else scale
     fields = {name: value for name, value in line.items() if name not in _PLACED}
     writer.add(line["key"], frames, mean=mean, std=std, missing=part.missing(run), **fields)

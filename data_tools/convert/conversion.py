@@ -27,8 +27,9 @@ from data_tools.convert.skipped import (
 from data_tools.errors import InputError, as_input_errors, check_file_name
 from data_tools.parallel import in_parallel
 from data_tools.spaces.space_map import SpaceMap
+from data_tools.store.checks import TargetExistsError
 from data_tools.store.reader import Store
-from data_tools.store.writer import StoreWriter
+from data_tools.store.writer import STORE_SIZES, StoreWriter, describe_store
 from data_tools.timeseries.confounds import check_patterns, frame_figures
 from data_tools.timeseries.process_run import process_run
 from data_tools.timeseries.recipe import Recipe, resolve_tr
@@ -63,7 +64,8 @@ def convert(
     shard: tuple[int, int] = (0, 1),
     jobs: int = 1,
     strict: bool = False,
-    **store_settings: Any,
+    restricted: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> tuple[Store | None, list[Outcome]]:
     """Converts runs to a store.
 
@@ -75,7 +77,8 @@ def convert(
       shard: (i, n) converts only part i of n, see `choose_shard`; `merge` joins the n stores.
       jobs: number of processes, -1 for one a core; the store does not depend on it.
       strict: stop at the first run that cannot be converted, and leave nothing behind.
-      **store_settings: further arguments of `StoreWriter`: restricted, overwrite.
+      restricted, overwrite: see `StoreWriter`. Without overwrite, a store that the same call has
+        made before is returned as it is, unless a file of a run has changed since.
 
     Returns:
       The store, and the runs that were skipped, which `OUTPUT/skipped.jsonl` lists too. The store
@@ -95,14 +98,21 @@ def convert(
     n_all, runs = len(runs), choose_shard(runs, *shard)
     if shard[1] > 1:
         provenance = provenance | {"shard": list(shard)}
-    with StoreWriter(
-        output,
-        job.space_map.geometry,
-        tr=tr,
-        preprocessing=job.recipe.describe(),
-        provenance=provenance,
-        **store_settings,
-    ) as writer:
+    described = {
+        "geometry": job.space_map.geometry,
+        "tr": tr,
+        "preprocessing": job.recipe.describe(),
+        "provenance": provenance,
+        "restricted": restricted,
+    }
+    try:
+        writer = StoreWriter(output, **described, overwrite=overwrite)
+    except TargetExistsError:
+        if (store := _made_before(output, runs, job, describe_store(**described))) is None:
+            raise
+        print(f"{output} is there already, made from these runs with these settings.")
+        return store, [Outcome(x["key"], x.get("path"), x.get("reason")) for x in store.skipped()]
+    with writer:
         begun = writer.begun()
         writer.refuse_others(
             begun.keys() - {run.key for run in runs if times[run.identity] == 1}, "runs"
@@ -111,15 +121,39 @@ def convert(
         skipped, n_good = collect_skipped(outcomes, stop=strict or n_all == 1)
         lines = skipped_lines(skipped, root)
         reason = failure(skipped, n_good, strict, shard)
+        # What an earlier, killed job has finished is not ours to throw away.
+        if reason and strict and not resumed:
+            writer.discard()
         store = None if reason or n_good == 0 else finish_store(writer, lines)
     if reason:
-        # What an earlier, killed job has finished is not ours to throw away.
-        if strict and not resumed:
-            shutil.rmtree(partial, ignore_errors=True)
         raise InputError(reason)
     if store is None:
         publish_empty_shard(output, shard, lines)
     return store, skipped
+
+
+def _made_before(
+    output: Path, runs: Sequence[RunFiles], job: Job, meta: Mapping[str, Any]
+) -> Store | None:
+    """The store at `output`, if it says that it was made so, from these runs as they are now."""
+    if not (output / "store.json").is_file():
+        return None
+    store = Store(output)
+    found = {name: value for name, value in store.meta.items() if name not in STORE_SIZES}
+    lines = {line["key"]: line for line in store.runs}
+    made = lines.keys() | {line["key"] for line in store.skipped()}
+    if found != meta or made != {run.key for run in runs}:
+        return None
+    since = (output / "store.json").stat().st_mtime_ns
+    for run in runs:
+        line, fields = lines.get(run.key), {"dataset": job.dataset} | run.fields
+        if line is not None and any(line.get(name) != fields[name] for name in fields):
+            return None
+        for file in run.files:
+            # A copy may keep the time of its original; the time of its own change it cannot.
+            if file.exists() and max(file.stat().st_mtime_ns, file.stat().st_ctime_ns) > since:
+                return None
+    return store
 
 
 def check_runs(runs: Sequence[RunFiles], recipe: Recipe) -> tuple[float, collections.Counter[str]]:

@@ -28,7 +28,7 @@ from data_tools.errors import InputError, check_name, unknown
 from data_tools.flags import command_parser, positive, words
 from data_tools.readers.volume_run import is_volume
 from data_tools.spaces.choose_space import SpaceFiles, add_space_flags
-from data_tools.store.writer import check_target
+from data_tools.store.checks import check_target
 from data_tools.timeseries.confounds import PRESETS
 from data_tools.timeseries.recipe import CHAINS, MISSING, Recipe
 from data_tools.timeseries.resampling import KINDS

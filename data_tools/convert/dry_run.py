@@ -20,7 +20,7 @@ from data_tools.convert.skipped import Outcome
 from data_tools.errors import InputError, as_input_errors
 from data_tools.parallel import in_parallel
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.reader import FRAME_DTYPE
+from data_tools.store.description import FRAME_DTYPE
 from data_tools.timeseries.process_run import check_mesh, plan_frames
 from data_tools.timeseries.recipe import resolve_tr
 from data_tools.wording import format_bytes

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun
+from data_tools.readers.cifti import is_cifti
+from data_tools.readers.surface_run import SurfaceHeader, SurfaceRun, hemisphere, other_side
 from data_tools.readers.surfaces import read_surface_header, read_surface_run
 from data_tools.readers.volume_run import (
     VolumeHeader,
@@ -63,6 +64,16 @@ class RunFiles:
     def identity(self) -> str:
         """The key with the number of the run as BIDS compares it: run-1 is run-01."""
         return re.sub(r"(?<=_run-)0+(?=[0-9])", "", self.key)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that it is known to be read from, first the run itself."""
+        files = [self.path]
+        if not is_cifti(self.path) and hemisphere(self.path.name) is not None:
+            files.append(self.path.with_name(other_side(self.path.name)))
+        files += self.sidecar_tr if isinstance(self.sidecar_tr, tuple) else ()
+        files += (x for x in getattr(self.read_events, "args", ()) if isinstance(x, Path))
+        return [file for file in (*files, self.confounds, self.outliers) if file is not None]
 
     def shown(self, message: str) -> str:
         """A message about the run as others may read it."""

@@ -12,7 +12,8 @@ import tqdm
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import publish_directory, write_bytes
-from data_tools.store.reader import SKIPPED, Store, parse_json
+from data_tools.store.json_text import parse_json
+from data_tools.store.reader import SKIPPED, Store
 from data_tools.store.writer import StoreWriter
 
 # In place of a store: a shard in which no run could be converted.

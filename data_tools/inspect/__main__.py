@@ -4,7 +4,9 @@
 
 Prints a summary: sizes, tasks, quality of the runs, and whether frames are like those that models
 are trained on (see `typical`). `--verify` also reads every byte and compares checksums; `--png`
-draws frames; `--report` writes a page with pictures and a table of all runs.
+draws frames; `--report` writes a page with pictures and a table of all runs. After a change on
+purpose of `runs.jsonl` or another of the small files, `--update-checksums` writes their checksums
+again, and adds them to a store of version 0.1.
 (Named like a module of the standard library: run it as a module, never put `data_tools` itself on
 `sys.path`.)
 """
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError, kind_errors
+from data_tools.files.remote import is_url
 from data_tools.flags import command_parser
 from data_tools.inspect.facts import (
     as_text,
@@ -30,6 +33,7 @@ from data_tools.inspect.facts import (
 )
 from data_tools.inspect.typical import far_from_typical, is_typical, median_figures, typical_range
 from data_tools.reports import text_tables
+from data_tools.store.checksums import write_checksums
 from data_tools.store.reader import Store
 from data_tools.timeseries.quality import FRAME_MEASURES, QC_MEASURES, frame_figures, thinned
 from data_tools.wording import count
@@ -62,6 +66,13 @@ def verify(store: Store) -> None:
             f"{len(bad)} of {len(frames)} runs of {store.path} do not match their checksums "
             f"({', '.join(bad)}): copy the store again, or make it again from its source."
         )
+
+
+def update_checksums(path: str) -> None:
+    """Writes the checksums of the small files of a store again, after checks of all they say."""
+    if is_url(path):
+        raise InputError(f"{path} is not on a disk here: change a copy and upload it.")
+    write_checksums(Path(Store(path, check_files=False).path))
 
 
 def _lines(store: Store) -> Iterator[str]:
@@ -169,9 +180,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--report", metavar="DIR", type=Path, help="write a page with pictures here"
     )
+    parser.add_argument(
+        "--update-checksums",
+        action="store_true",
+        help="accept that runs.jsonl or other small files were changed on purpose",
+    )
     flags = parser.parse_args(arguments)
     with kind_errors():
-        store = Store(flags.store)
+        if flags.update_checksums:
+            update_checksums(flags.store)
+        # Damaged runs are shown like others: --verify lists them all.
+        store = Store(flags.store, check_runs=False)
         print(summary(store), flush=True)
         if flags.png:
             from data_tools.inspect.pictures import write_picture

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_tools.errors import InputError, as_input_errors, check_file, check_file_name, unknown
 from data_tools.files.remote import base_name, is_url, list_directory, open_binary
-from data_tools.store.reader import parse_json
+from data_tools.store.json_text import parse_json
 
 ARRAYS = ("bold", "mean", "std")
 _FILE_FORMAT = b"ARROW1"

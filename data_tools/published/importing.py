@@ -11,7 +11,6 @@ Letters in array names: T frames, C columns, N cortical patches, P pixels of a p
 import contextlib
 import dataclasses
 import functools
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,8 +117,8 @@ def import_sources(
                 skipped, n_done = collect_skipped(outcomes, stop=not job.skip_damaged)
         if writer.begun() and (job.skip_damaged or not skipped):
             return finish_store(writer, skipped_lines(skipped)), skipped
-    if not resumed and not n_done:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not resumed and not n_done:
+            writer.discard()
     if skipped and not job.skip_damaged:
         raise InputError(skipped[0].reason)
     first = f"; the first: {skipped[0].reason}" if skipped else ": check the inputs."

@@ -31,6 +31,7 @@ from data_tools.simulate.trees.nsd_tree import NSD
 from data_tools.simulate.trees.ukbb_tree import UKBB
 from data_tools.simulate.truth import write_truth
 from data_tools.spaces.standard_maps import standard_flat_map
+from data_tools.store.json_text import parse_json
 from data_tools.store.writer import StoreWriter
 from data_tools.timeseries.process_run import process_run
 from data_tools.timeseries.recipe import Recipe
@@ -72,13 +73,15 @@ def simulate(
     output = Path(output)
     if jobs == 0:
         raise InputError("--jobs=0 leaves nobody to do the work: give 1 or more, or -1 for all.")
+    if not overwrite and _is_made(output, study, kind, shares):
+        print(f"{output} is there already, made with the same flags.")
+        return output
     _check_output(output, overwrite)
     if kind == "store":
         split = split_subjects(study.subjects, shares)
         with publish_directory(output) as directory:
             _write_stores(directory, study, split, jobs)
-            names = [name for name, indices in split.items() for _ in indices]
-            write_truth(directory, study, kind, split=names)
+            write_truth(directory, study, kind, split=_split_names(split))
         return output
     form = FORMS[kind]
     _check_form(study, form, kind)
@@ -171,6 +174,25 @@ def _check_form(study: Study, form: Form, kind: str) -> None:
         )
     if study.tr != 1:
         raise InputError(f"--format={kind} has TRs of its own: leave --tr out.")
+
+
+def _split_names(split: dict[str, range]) -> list[str]:
+    """The split of each subject, in their order."""
+    return [name for name, indices in split.items() for _ in indices]
+
+
+def _is_made(output: Path, study: Study, kind: str, shares: tuple[float, float, float]) -> bool:
+    """Whether `output` is what these flags make, as where a job was killed when all was done."""
+    path = output / "truth.json"
+    if not path.is_file():
+        return False
+    truth = parse_json(path.read_bytes(), path, "delete it or choose another --output")
+    if truth.get("kind") != kind or truth.get("study") != dataclasses.asdict(study):
+        return False
+    if kind != "store":
+        return True
+    split = np.load(output / "truth.npz", allow_pickle=False)["split"].tolist()
+    return split == _split_names(split_subjects(study.subjects, shares))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from data_tools.files.block_cache import BlockCache
 from data_tools.files.byte_ranges import RangedFile, Retries
 from data_tools.files.npy import check_header, data_offset
 from data_tools.files.remote import file_system, is_absence, is_url, remote_errors
+from data_tools.store.checksums import CHECKSUMS, check_file_sum, parse_checksums
 
 Array = tuple[str, tuple[int, ...], np.dtype]  # name of the file, shape, dtype
 
@@ -29,19 +30,28 @@ class StoreFiles:
     Attributes:
       place: the directory, an absolute path or a URL.
       remote: whether it is a URL.
+      sums: SHA-256 by name of the files that `read` checks; empty until `read_sums`.
     """
 
     def __init__(self, place: str | os.PathLike):
         self.remote = is_url(place)
         self.place = str(place).rstrip("/") if self.remote else Path(place).absolute()
         self.retries = Retries(OPENING_PATIENCE)
+        self.sums: dict[str, str] = {}
+
+    def read_sums(self) -> None:
+        """Reads `checksums.json`, if the store has one; InputError where it is damaged."""
+        if self.has(CHECKSUMS):
+            self.sums = parse_checksums(self.read(CHECKSUMS), self.where(CHECKSUMS))
 
     def where(self, name: str) -> str:
         """The path or URL of a file."""
         return f"{self.place}/{name}"
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file, or ought to be."""
+        if name in self.sums:
+            return True
         if not self.remote:
             # A link whose content was not fetched is there, and reading it says so.
             return os.path.lexists(self.where(name))
@@ -56,7 +66,13 @@ class StoreFiles:
         return True
 
     def read(self, name: str) -> bytes:
-        """A whole file; InputError if it is not there or cannot be read."""
+        """A whole file; InputError if it is not there, cannot be read or fails its checksum."""
+        data = self._read(name)
+        if name in self.sums:
+            check_file_sum(data, self.sums[name], self.place, name)
+        return data
+
+    def _read(self, name: str) -> bytes:
         place = self.where(name)
         if not self.remote:
             if not os.path.lexists(place):
@@ -107,17 +123,18 @@ class Rows:
         self._cache = cache
         self._block_rows = max(1, _BLOCK // self._row_bytes)
 
-    def __getitem__(self, rows: int | slice) -> np.ndarray:
-        """A row, or those of a slice of step 1: read-only arrays."""
-        if not isinstance(rows, slice):
-            return self[rows : rows + 1][0]
-        first, last, _ = rows.indices(self._shape[0])
+    def read(self, first: int, last: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows [first, last) as a read-only array, or in `out`."""
         if self._cache is None:
             data, skip = self._fetch(first, last), 0
         else:
             data, skip = self._through_cache(first, last)
         shape = (last - first, *self._shape[1:])
-        return np.frombuffer(data, self._dtype, int(np.prod(shape)), skip).reshape(shape)
+        rows = np.frombuffer(data, self._dtype, int(np.prod(shape)), skip).reshape(shape)
+        if out is None:
+            return rows
+        out[...] = rows
+        return out
 
     def _fetch(self, first: int, last: int) -> bytes:
         begin, size = self._offset, self._row_bytes

@@ -10,8 +10,8 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.parts import to_json
-from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE
+from data_tools.store.description import FRAME_DTYPE, SCALE_DTYPE, STORE_FORMAT
+from data_tools.store.json_text import to_json
 
 SET_BY_WRITER = frozenset({"n_frames", "shard", "first_frame", "crc32", "scale_crc32"})
 # Names of metadata from elsewhere that mean something else in a run table, or to `StoreWriter.add`.
@@ -28,6 +28,27 @@ def refuse_inside_store(path: str | os.PathLike, flag: str = "--output") -> None
                 f"{flag}={path} is in the store {folder}, where nothing else may be written: "
                 "choose another path."
             )
+
+
+class TargetExistsError(InputError):
+    """Something is where a new store should appear."""
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuses a path at which a new store must not appear."""
+    refuse_inside_store(path.parent)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise TargetExistsError(
+            f"{path} exists already: choose another path, or ask to overwrite it."
+        )
+    meta = path / "store.json"
+    # Replacing deletes a whole directory: never one that is something else.
+    if not (meta.is_file() and STORE_FORMAT.encode() in meta.read_bytes()):
+        raise InputError(
+            f"{path} exists and is not a store, so it is not overwritten: choose another path."
+        )
 
 
 def checked_frames(key: str, frames: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -1,16 +1,19 @@
 """Laying parts out as a store: which run goes into which shard, and doing it so that kills heal.
 
-The layout is a directory that becomes the store by one rename. Its `runs.jsonl` is written first
-and is the plan; then come stats and shards, each published whole. A part is deleted only once the
-shard with its frames is durable, so the disk needs room for the store and one shard. From this it
-follows that every planned run is in its shard or in its part, whenever the job was killed.
+The layout is a directory that becomes the store by one rename. Its `runs.jsonl` is written first,
+after its checksum, and is the plan; then come stats and shards, each published whole. A part is
+deleted only once the shard with its frames is durable, so the disk needs room for the store and one
+shard. From this it follows that every planned run is in its shard or in its part, whenever the job
+was killed. What an earlier job laid out is compared with its checksums before the store is
+published.
 """
 
 import itertools
 import operator
 import shutil
+import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import fsync_directory, write_bytes
-from data_tools.files.npy import as_bytes, open_array, publish_array
-from data_tools.store.parts import Parts, to_json
-from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_run_lines
+from data_tools.files.npy import ArrayFile, as_bytes, publish_array
+from data_tools.store.checksums import CHECKSUMS, check_file_sum, parse_checksums, write_checksums
+from data_tools.store.description import FRAME_DTYPE, SCALE_DTYPE, parse_run_lines
+from data_tools.store.json_text import to_json
+from data_tools.store.parts import Parts
+from data_tools.store.reader import scale_checksum
 
 PLACE = ("shard", "first_frame")
 
@@ -52,8 +58,22 @@ class Layout:
         self.directory = directory
         self._parts = parts
         self._patches = (n_patches, patch_dim)
-        path = directory / "runs.jsonl"
-        self._adopt(parse_run_lines(path.read_bytes(), path) if path.is_file() else [])
+        try:
+            self._adopt(self._read_plan())
+        except InputError:
+            print(f"{directory} is damaged: the runs in it are made again.", file=sys.stderr)
+            shutil.rmtree(directory)
+            self._adopt([])
+
+    def _read_plan(self) -> list[dict[str, Any]]:
+        path, sums = self.directory / "runs.jsonl", self.directory / CHECKSUMS
+        if not path.is_file():
+            return []
+        text = path.read_bytes()
+        if sums.is_file():  # earlier versions wrote none
+            found = parse_checksums(sums.read_bytes(), sums, {path.name})
+            check_file_sum(text, found[path.name], self.directory, path.name)
+        return parse_run_lines(text, path)
 
     def _adopt(self, plan: list[dict[str, Any]]) -> None:
         self.plan = plan
@@ -81,11 +101,38 @@ class Layout:
         }
 
     def intact(self, line: dict[str, Any]) -> bool:
-        """Whether a run that is laid out matches its checksum."""
+        """Whether a run that is laid out, and its scale, match their checksums."""
         try:
-            return zlib.crc32(as_bytes(self._frames(line))) == line["crc32"]
+            frames = zlib.crc32(as_bytes(self._frames(line)))
         except InputError:
             return False
+        return frames == line["crc32"] and self._scale_intact(line)
+
+    def _scale_intact(self, line: dict[str, Any]) -> bool:
+        try:
+            scale = self._scale(line)
+        except InputError:
+            return False
+        return scale is None or scale_checksum(*scale) == line["scale_crc32"]
+
+    def heal(self) -> list[str]:
+        """Takes apart what was laid out, if any of it is damaged; the others become parts again.
+
+        Returns:
+          The keys of damaged runs that are in no part: these are lost.
+        """
+        laid_out = self.laid_out()
+        damaged = {key for key, line in laid_out.items() if not self.intact(line)}
+        if laid_out:
+            if not damaged and all(map(self._scale_intact, self.plan)):
+                return []
+            print(f"{self.directory} is damaged: its runs are laid out again.", file=sys.stderr)
+        self._take_apart(damaged)
+        # Before the first shard all runs are in parts, and stats are soon written again.
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+        self._adopt([])
+        return sorted(key for key in damaged if self._parts.line(key) is None)
 
     def replan(self, plan: list[dict[str, Any]]) -> None:
         """Makes a plan the current one, taking apart what was laid out by another plan."""
@@ -100,6 +147,7 @@ class Layout:
         for directory in (self.directory, self.directory / "shards"):
             directory.mkdir()
             fsync_directory(directory.parent)
+        write_checksums(self.directory, {path.name: text})
         write_bytes(path, text)
         self._adopt(plan)
 
@@ -138,32 +186,33 @@ class Layout:
         for path in self.directory.rglob(".*"):
             path.unlink(missing_ok=True)
 
-    def _take_apart(self) -> None:
-        """Turns laid-out runs back into parts, but for those that were written anew since."""
+    def _take_apart(self, damaged: Collection[str] = ()) -> None:
+        """Turns laid-out runs back into parts, except damaged ones and those with a newer part."""
         for shard, lines in enumerate(self._shard_lines):
             path = self._shard_path(shard)
             if not path.is_file():
                 continue
             for line in lines:
-                if self._parts.line(line["key"]) is None:
+                if line["key"] not in damaged and self._parts.line(line["key"]) is None:
                     bare = {name: line[name] for name in line if name not in PLACE}
                     self._parts.write(bare, self._frames(line), self._scale(line))
             path.unlink()
             fsync_directory(path.parent)
 
     def _frames(self, line: dict[str, Any]) -> np.ndarray:
-        """(T, N, P) float16 map of the frames of a run that is laid out."""
-        shard = line["shard"]
+        """(T, N, P) float16, the frames of a run that is laid out."""
+        shard, first = line["shard"], line["first_frame"]
         shape = (self._shard_frames[shard], *self._patches)
-        frames = open_array(self._shard_path(shard), shape, FRAME_DTYPE)
-        return frames[line["first_frame"] :][: line["n_frames"]]
+        frames = ArrayFile(self._shard_path(shard), shape, FRAME_DTYPE)
+        return frames.read(first, first + line["n_frames"])
 
     def _scale(self, line: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
         if "scale_crc32" not in line:
             return None
         shape, row = (len(self.plan), *self._patches), self._row[line["key"]]
         paths = map(self._stats_path, ("mean", "std"))
-        return tuple(open_array(path, shape, SCALE_DTYPE)[row] for path in paths)
+        arrays = (ArrayFile(path, shape, SCALE_DTYPE) for path in paths)
+        return tuple(array.read(row, row + 1)[0] for array in arrays)
 
     def _shard_path(self, shard: int) -> Path:
         return self.directory / "shards" / f"bold-{shard:05d}.npy"

@@ -7,6 +7,7 @@ Processes that write different runs never meet in a file.
 
 import hashlib
 import json
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import InputError
-from data_tools.files.atomic import write_bytes
-from data_tools.files.npy import as_bytes, open_array, publish_array
-from data_tools.store.reader import FRAME_DTYPE, SCALE_DTYPE, parse_json, scale_checksum
+from data_tools.files.npy import ArrayFile, as_bytes, publish_array
+from data_tools.store.description import FRAME_DTYPE, SCALE_DTYPE
+from data_tools.store.json_text import read_note, write_note
+from data_tools.store.reader import scale_checksum
 
 
 class Parts:
@@ -48,16 +50,16 @@ class Parts:
         if scale is not None:
             path = self._path(line["key"], "scale.npy")
             publish_array(path, (2, *self._patches), SCALE_DTYPE, scale)
-        write_bytes(self._path(line["key"], "json"), to_json(line, f"Run {line['key']}"))
+        write_note(self._path(line["key"], "json"), line, f"Run {line['key']}")
 
     def line(self, key: str) -> dict[str, Any] | None:
         """The line of a part, or None if there is no such part."""
         path = self._path(key, "json")
-        return parse_json(path.read_bytes(), path) if path.is_file() else None
+        return read_note(path) if path.is_file() else None
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of all parts, in no particular order."""
-        return [parse_json(path.read_bytes(), path) for path in self.directory.glob("*.json")]
+        return [read_note(path) for path in self.directory.glob("*.json")]
 
     def intact(self, line: dict[str, Any]) -> bool:
         """Whether the files of a part are whole and match their checksums."""
@@ -69,9 +71,9 @@ class Parts:
         return True
 
     def frames(self, line: dict[str, Any]) -> np.ndarray:
-        """(T, N, P) float16 map of the frames of a part; InputError if they are damaged."""
+        """(T, N, P) float16, the frames of a part; InputError if they are damaged."""
         shape = (line["n_frames"], *self._patches)
-        frames = open_array(self._path(line["key"], "npy"), shape, FRAME_DTYPE)
+        frames = ArrayFile(self._path(line["key"], "npy"), shape, FRAME_DTYPE).read(0, shape[0])
         if zlib.crc32(as_bytes(frames)) != line["crc32"]:
             raise self._damaged(line)
         return frames
@@ -81,7 +83,7 @@ class Parts:
         if "scale_crc32" not in line:
             return None
         shape = (2, *self._patches)
-        scale = np.array(open_array(self._path(line["key"], "scale.npy"), shape, SCALE_DTYPE))
+        scale = ArrayFile(self._path(line["key"], "scale.npy"), shape, SCALE_DTYPE).read(0, 2)
         if scale_checksum(*scale) != line["scale_crc32"]:
             raise self._damaged(line)
         return scale
@@ -92,7 +94,13 @@ class Parts:
             self._path(key, suffix).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Deletes what killed processes left: unfinished files, and files without their line."""
+        """Deletes what killed processes left: unfinished files, files without a line, bad lines."""
+        for path in self.directory.glob("*.json"):
+            try:
+                read_note(path)
+            except InputError:
+                print(f"{path} is damaged: its run is made again.", file=sys.stderr)
+                path.unlink()
         for path in self.directory.iterdir():
             whole = (self.directory / f"{path.name.split('.')[0]}.json").exists()
             if path.name.startswith(".") or not whole:
@@ -111,22 +119,3 @@ class Parts:
 def hash_key(key: str) -> str:
     """A file name for a run key, which may hold any character."""
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-
-
-def to_json(value: Any, what: str, indent: int | None = None) -> bytes:
-    """One JSON text with sorted keys and a newline at its end; NumPy values become plain ones.
-
-    Raises:
-      InputError: `what` holds NaN, infinity or something that JSON cannot say.
-    """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray | np.generic):
-            return value.tolist()
-        raise TypeError(f"{type(value).__name__} values are not supported")
-
-    try:
-        text = json.dumps(value, sort_keys=True, allow_nan=False, indent=indent, default=plain)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what} has a field that JSON cannot hold: {error}.") from error
-    return text.encode() + b"\n"

@@ -1,4 +1,4 @@
-"""The store, version 1: runs as plain memory-mapped arrays, ready for random access.
+"""The store, version 1: runs as plain arrays, ready for random access.
 
 ```
 STORE/store.json               what the store holds: format, version, sizes, shards, preprocessing
@@ -7,6 +7,7 @@ STORE/runs.jsonl               one line a run, in key order: where its frames ar
 STORE/shards/bold-00000.npy    (frames, N, P) float16, C order; off-cortex values are 0
 STORE/stats/{mean,std}.npy     optional, (runs, N, P) float32: the scale before z-scoring
 STORE/skipped.jsonl            optional: key, path and reason of runs that were left out
+STORE/checksums.json           of these files but shards and stats, which runs.jsonl has (checksums)
 ```
 This file is the format and its reader, `writer` the writer. Letters in array names: T frames,
 N cortical patches, P pixels of a patch.
@@ -19,7 +20,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,32 +28,41 @@ import numpy as np
 from data_tools.errors import InputError
 from data_tools.files.block_cache import BlockCache
 from data_tools.files.byte_ranges import RangedFile
-from data_tools.files.npy import as_bytes, open_array
+from data_tools.files.npy import ArrayFile, as_bytes
 from data_tools.files.remote import base_name
-from data_tools.spaces.geometry import Geometry, parse_geometry
 from data_tools.store.arrays import READING_PATIENCE, Array, Rows, StoreFiles
+from data_tools.store.checksums import check_once
+from data_tools.store.description import (
+    FRAME_DTYPE,
+    SCALE_DTYPE,
+    check_places,
+    missing_offsets,
+    parse_run_lines,
+    read_geometry,
+    read_meta,
+)
+from data_tools.store.json_text import parse_json
 
-STORE_FORMAT = "fmrifm-store"
-STORE_VERSION = 1
 SKIPPED = "skipped.jsonl"
-FRAME_DTYPE = np.dtype("<f2")
-SCALE_DTYPE = np.dtype("<f4")
 
-# A map holds a file descriptor while it is open, and a process may have only 1,024 of them.
+# A process may have only 1,024 files open.
 _OPEN_SHARDS = 256
-_CHECK_BYTES = 16 * 2**20
+# Bytes that are read at once to be checked. Pieces of 1 MiB stay in the processor's cache; requests
+# to a bucket take too long for so few.
+_LOCAL_PIECE, _REMOTE_PIECE = 2**20, 2**24
 
 
 class Store:
     """Reader of a store: random access to clips by (run, start).
 
-    Opening it checks everything but the frames themselves (see `verify`). A store may be shared by
-    threads, and pickled to other processes, which open its arrays anew. Only `read` and `scale`
-    touch array bytes: a memory map here, ranges of bytes from a bucket (see `arrays`).
+    Opening it checks everything but the frames and the scale of runs. These are checked in every
+    process when a run is first read, unless they come from a bucket or through a cache, of which
+    only parts are read: see `verify`. A store may be shared by threads, and pickled to other
+    processes, which open its arrays again.
 
     Attributes:
       path: the directory, absolute, or its URL.
-      is_mapped: whether reading is a look into a memory map, and many at once gain nothing.
+      is_local: whether reads go straight to files here, and many at once gain nothing.
       meta: what `store.json` says.
       geometry: valid pixels and patch grid.
       tr: seconds between frames.
@@ -62,32 +72,44 @@ class Store:
       restricted: fields of `runs` that reports, logs and models must not show.
     """
 
-    def __init__(self, path: str | os.PathLike, cache: BlockCache | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        cache: BlockCache | None = None,
+        *,
+        check_runs: bool = True,
+        check_files: bool = True,
+    ):
         """Opens a store.
 
         Args:
           path: a directory, or its URL in a bucket (`gs://`, `s3://`) or on a web server.
-          cache: where blocks of its arrays are kept once read; then nothing is memory-mapped.
+          cache: where blocks of its arrays are kept once read.
+          check_runs: whether runs are compared with their checksums when they are first read.
+          check_files: whether the other files are, now; without, files that were changed are read.
 
         Raises:
           InputError: it is missing or damaged, or its parts contradict each other.
         """
         files = self._files = StoreFiles(path)
         self.path: Path | str = files.place
-        self.meta = _read_meta(files)
-        self.geometry = _read_geometry(files, self.meta)
+        self.meta = read_meta(files, check_files)
+        self.geometry = read_geometry(files, self.meta)
         lines = files.read("runs.jsonl")
         self.runs = parse_run_lines(lines, files.where("runs.jsonl"))
         self.tr = float(self.meta["tr"])
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
         self.restricted = frozenset(self.meta.get("restricted", []))
         self.has_scale = files.has("stats/mean.npy") or files.has("stats/std.npy")
-        self._missing = [_missing_offsets(run, self.geometry, self.path) for run in self.runs]
-        _check_runs(self.path, self.meta, self.runs)
+        # Only stores without checksums may have lost their stats: version 0.1 allowed that.
+        self.has_scale |= bool(files.sums) and any("scale_crc32" in run for run in self.runs)
+        self._missing = [missing_offsets(run, self.geometry, self.path) for run in self.runs]
+        check_places(self.path, self.meta, self.runs)
         arrays = self._arrays()
         self._offsets = dict(zip(arrays, files.offsets(list(arrays.values())), strict=True))
         self._cache = cache
-        self.is_mapped = not files.remote and cache is None
+        self.is_local = not files.remote and cache is None
+        self._check_runs = check_runs and self.is_local
         if cache is not None:
             # Of its contents, so that blocks of a store that was made anew are not taken for it.
             text = json.dumps([self.meta, zlib.crc32(lines)], sort_keys=True)
@@ -125,19 +147,23 @@ class Store:
         texts = self._files.read(SKIPPED).splitlines()
         return [parse_json(text, f"Line {i} of {where}") for i, text in enumerate(texts, 1)]
 
-    def read(self, run: int, start: int, n_frames: int) -> np.ndarray:
+    def read(
+        self, run: int, start: int, n_frames: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Frames [start, start + n_frames) of a run.
 
         Args:
           run: index into `runs`.
           start: first frame, counted from the beginning of the run.
           n_frames: number of frames, at least 1.
+          out: (n_frames, N, P) float16, C order, to be filled; None makes a read-only array.
 
         Returns:
-          (n_frames, N, P) float16, read only; a view of a file that is mapped: nothing is copied.
+          (n_frames, N, P) float16.
 
         Raises:
-          InputError: the run does not have these frames, or they cannot be had.
+          InputError: the run does not have these frames, does not match its checksum, or cannot be
+            read.
         """
         if not 0 <= run < len(self.runs):
             raise InputError(f"{self.path} has no run {run}: it holds {len(self.runs)} runs.")
@@ -148,13 +174,29 @@ class Store:
                 f"{start} to {start + n_frames - 1} cannot be read: ask for fewer frames."
             )
         first = line["first_frame"] + start
-        return self._rows(f"shard {line['shard']}")[first : first + n_frames]
+        frames = self._rows(f"shard {line['shard']}")
+        if not self._check_runs:
+            return frames.read(first, first + n_frames, out)
+        part = line["first_frame"], line["n_frames"], line["crc32"]
+        while True:
+            state = frames.state()
+            check_once(
+                state, part, lambda: self._check(run, self._frames_sum(run, frames), "crc32")
+            )
+            found = frames.read(first, first + n_frames, out)
+            # The state tells whether the file was written to since the run was checked.
+            if frames.state() == state:
+                return found
 
     def scale(self, run: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of a run before z-scoring, each (N, P) float32, or None."""
         if not self.has_scale:
             return None
-        return self._rows("mean")[run], self._rows("std")[run]
+        mean, std = (self._rows(name).read(run, run + 1)[0] for name in ("mean", "std"))
+        # As cheap as reading it, so that there is no need to remember that it was checked.
+        if self._check_runs and "scale_crc32" in self.runs[run]:
+            self._check(run, scale_checksum(mean, std), "scale_crc32")
+        return mean, std
 
     def missing(self, run: int) -> np.ndarray | None:
         """(M,) int64: sorted offsets of the missing pixels in a flat N * P frame, or None."""
@@ -169,17 +211,30 @@ class Store:
 
     def verify(self) -> Iterator[tuple[str, bool]]:
         """Reads everything and yields, run by run, its key and whether its checksums match."""
-        frame_bytes = self.geometry.n_patches * self.geometry.patch_dim * FRAME_DTYPE.itemsize
-        step = max(1, _CHECK_BYTES // frame_bytes)
         for run, line in enumerate(self.runs):
-            checksum = 0
-            for start in range(0, line["n_frames"], step):
-                piece = self.read(run, start, min(step, line["n_frames"] - start))
-                checksum = zlib.crc32(as_bytes(piece), checksum)
-            intact = checksum == line["crc32"]
+            intact = self._frames_sum(run, self._rows(f"shard {line['shard']}")) == line["crc32"]
             if self.has_scale and "scale_crc32" in line:
-                intact &= scale_checksum(*self.scale(run)) == line["scale_crc32"]
+                scale = (self._rows(name).read(run, run + 1) for name in ("mean", "std"))
+                intact &= scale_checksum(*scale) == line["scale_crc32"]
             yield line["key"], intact
+
+    def _frames_sum(self, run: int, frames: ArrayFile | Rows) -> int:
+        """The crc32 of the frames of a run, read in pieces from its shard."""
+        line, frame_bytes = self.runs[run], self.geometry.patch_mask.size * FRAME_DTYPE.itemsize
+        step = max(1, (_LOCAL_PIECE if self.is_local else _REMOTE_PIECE) // frame_bytes)
+        first, checksum = line["first_frame"], 0
+        last = first + line["n_frames"]
+        for start in range(first, last, step):
+            checksum = zlib.crc32(as_bytes(frames.read(start, min(start + step, last))), checksum)
+        return checksum
+
+    def _check(self, run: int, found: int, name: str) -> None:
+        """Refuses a run of which a checksum is not that of its line."""
+        if found != self.runs[run][name]:
+            raise InputError(
+                f"Run {self.runs[run]['key']} of {self.path} does not match its checksum: copy "
+                "that store again, or make it again from its source."
+            )
 
     def _arrays(self) -> dict[str, Array]:
         """File, shape and dtype of every array of the store."""
@@ -194,14 +249,14 @@ class Store:
         return arrays
 
     def _open_arrays(self) -> None:
-        # The cache locks itself, and a view keeps its map alive after the cache has dropped it.
+        # A file that the cache drops stays open while a thread reads it.
         self._rows = functools.lru_cache(_OPEN_SHARDS)(self._open)
 
-    def _open(self, name: str) -> np.ndarray | Rows:
+    def _open(self, name: str) -> ArrayFile | Rows:
         file, shape, dtype = self._arrays()[name]
         where = self._files.where(file)
-        if self.is_mapped:
-            return open_array(where, shape, dtype)
+        if self.is_local:
+            return ArrayFile(where, shape, dtype)
         blocks = self._cache and (self._cache, self._digest, name.replace(" ", "-"))
         ranged = RangedFile(where, self._files.retries)
         return Rows(ranged, self._offsets[name], shape, dtype, blocks)
@@ -210,129 +265,3 @@ class Store:
 def scale_checksum(mean: np.ndarray, std: np.ndarray) -> int:
     """crc32 of the stored scale of a run: the bytes of its mean, then of its std."""
     return zlib.crc32(as_bytes(std), zlib.crc32(as_bytes(mean)))
-
-
-def parse_json(
-    text: str | bytes, where: Path | str, fix: str = "copy or make its store again"
-) -> dict[str, Any]:
-    """A JSON object in a file of ours; InputError with the fix if there is none, or a NaN in it."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        value = json.loads(text, parse_constant=refuse)
-        if not isinstance(value, dict):
-            raise ValueError("no JSON object")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is damaged ({error}): {fix}.") from error
-    return value
-
-
-def parse_run_lines(data: bytes, path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a `runs.jsonl`, their places and checksums checked for type only."""
-    runs = []
-    for number, text in enumerate(data.splitlines(), 1):
-        where = f"Line {number} of {path}"
-        run = parse_json(text, where)
-        _require(run, where, key=str, n_frames=int, shard=int, first_frame=int, crc32=int)
-        others = {"tr": (int, float), "qc": dict, "scale_crc32": int, "events": list}
-        _require(run, where, **{x: others[x] for x in others if run.get(x) is not None})
-        if not all(isinstance(event, dict) for event in run.get("events") or []):
-            raise InputError(f"{where} is damaged (events): copy or make its store again.")
-        runs.append(run)
-    return runs
-
-
-def _require(record: dict[str, Any], where: Path | str, **types: type | tuple) -> None:
-    """Refuses a record without these fields, or with fields of other types."""
-    for name, kind in types.items():
-        if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
-            what = "a wrong" if name in record else "no"
-            raise InputError(f"{where} is damaged ({what} '{name}'): copy or make its store again.")
-
-
-def _read_meta(files: StoreFiles) -> dict[str, Any]:
-    store, path = files.place, files.where("store.json")
-    if not files.remote and not store.is_dir():
-        if store.with_name(f"{store.name}.partial").is_dir():
-            fix = "it is not finished, so run the command that makes it again"
-        else:
-            fix = "check the path, or make it with python -m data_tools.convert"
-        raise InputError(f"There is no store at {store}: {fix}.")
-    if not files.has("store.json"):
-        raise InputError(f"{store} is not a store (it has no store.json): check the path.")
-    meta = parse_json(files.read("store.json"), path)
-    if meta.get("format") != STORE_FORMAT:
-        raise InputError(f"{path} is not of the format '{STORE_FORMAT}': check the path.")
-    if meta.get("version") != STORE_VERSION:
-        raise InputError(
-            f"{store} is a store of version {meta.get('version')!r} and this fmrifm reads version "
-            f"{STORE_VERSION}: use the fmrifm that made it, or make the store again."
-        )
-    _require(meta, path, dtype=str, tr=(int, float), n_runs=int, n_frames=int, n_patches=int)
-    _require(meta, path, patch_dim=int, shards=list, geometry_sha256=str, preprocessing=dict)
-    if not isinstance(meta.get("provenance") or {}, dict):
-        raise InputError(f"{path} is damaged (provenance): copy or make its store again.")
-    names = meta.get("restricted", [])
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise InputError(f"{path} is damaged (restricted): copy or make its store again.")
-    if meta["dtype"] != FRAME_DTYPE.name or not (meta["tr"] > 0 and math.isfinite(meta["tr"])):
-        raise InputError(f"{path} is damaged (dtype or tr): copy or make its store again.")
-    for shard in meta["shards"]:
-        _require(shard if isinstance(shard, dict) else {}, path, file=str, frames=int)
-        file = PurePosixPath(shard["file"])
-        # A store from elsewhere must not make us read files outside of it.
-        if file.is_absolute() or ".." in file.parts:
-            raise InputError(f"{path} lists the shard {file} outside of the store: do not use it.")
-    return meta
-
-
-def _read_geometry(files: StoreFiles, meta: dict[str, Any]) -> Geometry:
-    path, data = files.where("geometry.npz"), files.read("geometry.npz")
-    if hashlib.sha256(data).hexdigest() != meta["geometry_sha256"]:
-        raise InputError(f"{path} does not match its checksum: copy or make its store again.")
-    geometry = parse_geometry(data, path)
-    if (geometry.n_patches, geometry.patch_dim) != (meta["n_patches"], meta["patch_dim"]):
-        raise InputError(f"{path} has other patches than store.json: make the store again.")
-    return geometry
-
-
-def _missing_offsets(
-    run: dict[str, Any], geometry: Geometry, store: Path | str
-) -> np.ndarray | None:
-    if run.get("missing") is None:
-        return None
-    try:
-        missing = np.array(run["missing"], np.int64).reshape(-1)
-    except (ValueError, TypeError, OverflowError):
-        missing = np.array([-1])
-    last = geometry.n_patches * geometry.patch_dim - 1
-    ascends = (np.diff(missing) > 0).all()
-    if missing.size and not (missing[0] >= 0 and missing[-1] <= last and ascends):
-        raise InputError(
-            f"Run {run['key']} of {store} has wrong 'missing' offsets: make the store again."
-        )
-    missing.flags.writeable = False
-    return missing
-
-
-def _check_runs(store: Path | str, meta: dict[str, Any], runs: list[dict[str, Any]]) -> None:
-    """Checks that the runs lie one after the other and fill the shards exactly."""
-    frames = [shard["frames"] for shard in meta["shards"]]
-    if len(runs) != meta["n_runs"] or sum(frames) != meta["n_frames"]:
-        raise InputError(
-            f"{store} holds {len(runs)} runs and {sum(frames)} frames where store.json says "
-            f"{meta['n_runs']} and {meta['n_frames']}: copy or make it again."
-        )
-    if len({run["key"] for run in runs}) != len(runs):
-        raise InputError(f"{store} lists a run key twice: make it again.")
-    shard, frame = 0, 0
-    for run in runs:
-        if shard < len(frames) and frame == frames[shard]:
-            shard, frame = shard + 1, 0
-        if (run["shard"], run["first_frame"]) != (shard, frame) or run["n_frames"] < 1:
-            raise InputError(f"Run {run['key']} of {store} is out of place: make the store again.")
-        frame += run["n_frames"]
-    if not runs or (shard, frame) != (len(frames) - 1, frames[-1]):
-        raise InputError(f"The runs of {store} do not fill its shards: copy or make it again.")

@@ -47,18 +47,20 @@ class Selection:
         return [self.store.runs[run] for run in self.runs]
 
 
-def open_selection(text: str, cache: BlockCache | None = None) -> Selection:
+def open_selection(
+    text: str, cache: BlockCache | None = None, check_runs: bool = True
+) -> Selection:
     """Opens the runs that `PATH[?field=pattern&field=FILE]` stands for.
 
     Args:
       text: the path may be a URL.
-      cache: see `Store`.
+      cache, check_runs: see `Store`.
 
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
     """
     path, _, query = (text, "", "") if is_store(text) else text.partition("?")
-    store = Store(path, cache)
+    store = Store(path, cache, check_runs=check_runs)
     return Selection(store, select_runs(store, query))
 
 

@@ -3,7 +3,7 @@
 The work happens in `STORE.partial/` beside the store to be:
 
 ```
-lock            held by the one job that writes (flock, so it ends with its process)
+lock            held by the one job that writes, with a note on it
 settings.json   what parts must agree on, checked when a job is resumed
 session-TOKEN/  an empty file for each run added by this job, to notice keys that come twice
 parts/          the runs added (see `parts`)
@@ -13,13 +13,12 @@ old/            the store that is being replaced, for the moment between two ren
 ```
 """
 
-import errno
-import fcntl
+import json
 import math
 import os
 import secrets
 import shutil
-import warnings
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,17 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import fsync_directory, write_bytes
+from data_tools.files.locks import OutputLock
 from data_tools.spaces.geometry import Geometry
-from data_tools.store.checks import checked_frames, checked_line, checked_scale, refuse_inside_store
+from data_tools.store.checks import check_target, checked_frames, checked_line, checked_scale
+from data_tools.store.checksums import CHECKSUMS, write_checksums
+from data_tools.store.description import FRAME_DTYPE, STORE_FORMAT, STORE_VERSION
+from data_tools.store.json_text import read_note, to_json, write_note
 from data_tools.store.layout import Layout, plan_runs
-from data_tools.store.parts import Parts, hash_key, to_json
-from data_tools.store.reader import FRAME_DTYPE, STORE_FORMAT, STORE_VERSION, Store, parse_json
+from data_tools.store.parts import Parts, hash_key
+from data_tools.store.reader import Store
+
+STORE_SIZES = ("n_runs", "n_frames", "shards")  # what store.json says beside `describe_store`
 
 
 class StoreWriter:
@@ -84,20 +89,7 @@ class StoreWriter:
         self.geometry = geometry
         self.tr = float(tr)
         self._overwrite, self._shard_bytes = overwrite, shard_bytes
-        self._meta = {
-            "format": STORE_FORMAT,
-            "version": STORE_VERSION,
-            "dtype": FRAME_DTYPE.name,
-            "tr": self.tr,
-            "n_patches": geometry.n_patches,
-            "patch_dim": geometry.patch_dim,
-            "geometry_sha256": geometry.sha256(),
-            "preprocessing": preprocessing,
-            "provenance": provenance,
-        }
-        if restricted:
-            self._meta["restricted"] = sorted(set(restricted))
-        to_json(self._meta, "The description of the store")  # refused now, not after hours
+        self._meta = describe_store(geometry, self.tr, preprocessing, provenance, restricted)
         self._partial = self.path.with_name(f"{self.path.name}.partial")
         self._session = self._partial / f"session-{secrets.token_hex(8)}"
         sizes = (geometry.n_patches, geometry.patch_dim)
@@ -107,11 +99,11 @@ class StoreWriter:
             check_target(self.path, self._overwrite)  # before anything is made
         self._parts.directory.mkdir(parents=True, exist_ok=True)
         fsync_directory(self._partial.parent)
-        self._lock = _take_lock(self._partial, self.path)
+        self._lock = OutputLock(self._partial / "lock", self.path)
         try:
-            self._layout = Layout(self._partial / "store", self._parts, *sizes)
             check_target(self.path, self._overwrite)
             self._check_settings()
+            self._layout = Layout(self._partial / "store", self._parts, *sizes)
             self._tidy()
         except BaseException:
             self.close()
@@ -133,27 +125,32 @@ class StoreWriter:
         return self._parts.line(key) or self._laid_out.get(key)
 
     def has(self, key: str) -> bool:
-        """Whether a run is there already, whole and matching its checksum."""
-        try:
-            line = self._parts.line(key)
-        except InputError:
+        """Whether a run is there already and matches its checksum; prints a line if it does not."""
+        line = self._parts.line(key)
+        if line is None and key not in self._laid_out:
             return False
-        if line is not None:
-            return self._parts.intact(line)
-        return key in self._laid_out and self._layout.intact(self._laid_out[key])
+        if line is not None and self._parts.intact(line):
+            return True
+        if line is None and self._layout.intact(self._laid_out[key]):
+            return True
+        print(f"Run {key} in {self._partial} is damaged: it is made again.", file=sys.stderr)
+        self._parts.remove(key)
+        return False
 
     def has_source(self, name: str) -> bool:
         """Whether all runs of a source were added, by an earlier, killed job too."""
         path = self._source_path(name)
-        return path.is_file() and all(
-            self.has(key) for key in parse_json(path.read_bytes(), path)["keys"]
-        )
+        try:
+            return path.is_file() and all(map(self.has, read_note(path)["keys"]))
+        except InputError:
+            print(f"{path} is damaged: {name} is read again.", file=sys.stderr)
+            return False
 
     def finish_source(self, name: str, keys: Sequence[str]) -> None:
         """Notes, durably, that all runs of a source were added: it need not be read again."""
         self._source_path(name).parent.mkdir(exist_ok=True)
-        text = to_json({"name": name, "keys": list(keys)}, f"The source {name}")
-        write_bytes(self._source_path(name), text)
+        note = {"name": name, "keys": list(keys)}
+        write_note(self._source_path(name), note, f"The source {name}")
 
     def _source_path(self, name: str) -> Path:
         return self._partial / "sources" / f"{hash_key(name)}.json"
@@ -232,6 +229,11 @@ class StoreWriter:
         """
         if self._owner != os.getpid() or self._lock is None:
             raise RuntimeError("Only the open writer in the process that made it can finish.")
+        if lost := self._layout.heal():
+            raise InputError(
+                f"In {self._partial} {len(lost)} runs were damaged, such as {lost[0]}: run the "
+                "command again, which makes them again."
+            )
         lines = self.begun()
         if not lines:
             raise InputError(f"No run was added to {self.path}, so there is no store to write.")
@@ -247,15 +249,20 @@ class StoreWriter:
         directory = self._layout.directory
         for path in directory.iterdir():
             # What an earlier, killed end of this job said may not be true any more.
-            if path.is_file() and path.name != "runs.jsonl":
+            if path.is_file() and path.name not in ("runs.jsonl", CHECKSUMS):
                 path.unlink()
         write_bytes(directory / "geometry.npz", self.geometry.to_bytes())
         for name, data in (extra or {}).items():
             write_bytes(directory / name, data)
         write_bytes(directory / "store.json", to_json(meta, "The description of the store", 2))
+        write_checksums(directory)
         self._publish()
         self.close()
         return Store(self.path)
+
+    def discard(self) -> None:
+        """Deletes what was added; for the process that made the writer, before it closes it."""
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def close(self) -> None:
         """Ends the job. What was added and not finished stays, to be resumed."""
@@ -265,18 +272,24 @@ class StoreWriter:
         planned = (self._partial / "store" / "runs.jsonl").exists()
         if not (any(self._parts.directory.glob("*.json")) or planned or replaced):
             shutil.rmtree(self._partial, ignore_errors=True)
-        # Said aloud, since forked children may still hold the file open.
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        os.close(self._lock)
+        self._lock.release()
         self._lock = None
 
     def _check_settings(self) -> None:
         path = self._partial / "settings.json"
         names = ("geometry_sha256", "tr", "preprocessing", "version")
-        settings = to_json({name: self._meta[name] for name in names}, "The settings")
-        begun = self._layout.plan or any(self._parts.directory.glob("*.json"))
-        if begun and path.is_file():
-            new, old = parse_json(settings, path), parse_json(path.read_bytes(), path)
+        new = {name: self._meta[name] for name in names}
+        planned = (self._partial / "store" / "runs.jsonl").exists()
+        try:
+            old = read_note(path) if path.is_file() else None
+        except InputError:
+            # Nobody knows by which settings the parts were made.
+            print(f"{path} is damaged: all runs are made again.", file=sys.stderr)
+            for name in ("parts", "store", "sources"):
+                shutil.rmtree(self._partial / name, ignore_errors=True)
+            self._parts.directory.mkdir()
+            old = None
+        if old is not None and (planned or any(self._parts.directory.glob("*.json"))):
             other = [name.removesuffix("_sha256") for name in names if new[name] != old.get(name)]
             if other:
                 raise InputError(
@@ -284,7 +297,7 @@ class StoreWriter:
                     "start over, or use the settings that it was begun with."
                 )
         else:
-            write_bytes(path, settings)
+            write_note(path, new, "The settings")
 
     def _tidy(self) -> None:
         """Clears away what killed jobs left and nobody needs."""
@@ -305,38 +318,25 @@ class StoreWriter:
         fsync_directory(self.path.parent)
 
 
-def check_target(path: Path, overwrite: bool) -> None:
-    """Refuses a path at which a new store must not appear."""
-    refuse_inside_store(path.parent)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not overwrite:
-        raise InputError(f"{path} exists already: choose another path, or ask to overwrite it.")
-    meta = path / "store.json"
-    # Replacing deletes a whole directory: never one that is something else.
-    if not (meta.is_file() and STORE_FORMAT.encode() in meta.read_bytes()):
-        raise InputError(
-            f"{path} exists and is not a store, so it is not overwritten: choose another path."
-        )
-
-
-def _take_lock(directory: Path, store: Path) -> int | None:
-    """Takes the exclusive lock of a partial directory; InputError if another job has it."""
-    path = directory / "lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            warnings.warn(f"No file locks at {path}: run one writer at a time.", stacklevel=3)
-        # Whoever had it before us may have finished and taken the directory away.
-        if os.stat(path).st_ino != os.fstat(handle).st_ino:
-            raise BlockingIOError
-    except (BlockingIOError, FileNotFoundError):
-        os.close(handle)
-        raise InputError(
-            f"Another process is writing {store}: wait until it is done, or choose another path."
-        ) from None
-    return handle
+def describe_store(
+    geometry: Geometry,
+    tr: float,
+    preprocessing: dict[str, Any],
+    provenance: dict[str, Any],
+    restricted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What `store.json` says but for sizes and shards; InputError if JSON cannot hold it."""
+    meta = {
+        "format": STORE_FORMAT,
+        "version": STORE_VERSION,
+        "dtype": FRAME_DTYPE.name,
+        "tr": tr,
+        "n_patches": geometry.n_patches,
+        "patch_dim": geometry.patch_dim,
+        "geometry_sha256": geometry.sha256(),
+        "preprocessing": preprocessing,
+        "provenance": provenance,
+    }
+    if restricted:
+        meta["restricted"] = sorted(set(restricted))
+    return json.loads(to_json(meta, "The description of the store"))

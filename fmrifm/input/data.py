@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,6 +50,18 @@ class Data:
         sources = itertools.chain(self.train, *self.evals.values())
         return store_digests(source.store for source in sources)
 
+    def chosen(self) -> dict[str, str]:
+        """data.train and data.eval -> a checksum of the runs that they choose from their stores."""
+        sets = {"data.train": {"": self.train}, "data.eval": self.evals}
+        keys = {
+            field: [
+                [name, [[line["key"] for line in source.lines] for source in sources]]
+                for name, sources in sorted(named.items())
+            ]
+            for field, named in sets.items()
+        }
+        return {field: _digest(value) for field, value in keys.items()}
+
 
 def store_digests(stores: Iterable[Store]) -> dict[str, str]:
     """Store path -> what changes when its data do."""
@@ -57,13 +70,28 @@ def store_digests(stores: Iterable[Store]) -> dict[str, str]:
 
 
 def store_digest(store: Store) -> str:
-    """A checksum of the geometry of a store and of the frames of its runs, and of their scale."""
+    """A checksum of all of a store that training reads, in parts joined by "-".
+
+    These are the geometry and the frames; the scale of the runs, if the store has it; and the TR,
+    missing pixels and onsets of events. Earlier versions recorded fewer of them, so that a digest
+    of theirs is the beginning of the digest of an unchanged store.
+    """
     runs = [[run["key"], run["n_frames"], run["crc32"]] for run in store.runs]
     parts = [[store.meta["geometry_sha256"], runs]]
-    if store.has_scale:  # after the first part, which is all that earlier versions recorded
+    if store.has_scale:
         parts.append([scale_of(store, r) for r in range(len(store.runs))])
-    texts = [json.dumps(part).encode() for part in parts]
-    return "-".join(hashlib.sha256(text).hexdigest()[:16] for text in texts)
+    onsets = [[event.get("onset") for event in run.get("events") or []] for run in store.runs]
+    parts.append([store.tr, [run.get("missing") for run in store.runs], onsets])
+    return "-".join(map(_digest, parts))
+
+
+def same_stores(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether digests of an earlier start, perhaps of an earlier version, are those of now."""
+    return before.keys() == now.keys() and all(now[x].startswith(before[x]) for x in before)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def scale_of(store: Store, run: int) -> int | None:
@@ -83,10 +111,11 @@ def open_data(config: ConfigDict) -> Data:
     data = config.data
     cache = BlockCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
     frames_read = Augmentation(**config.augment).frames_read(data.num_frames)
-    train = usable_runs(parse_sources(data.train, cache), frames_read, data.skip_short_runs)
+    check = data.get("verify", True)  # configs of earlier versions do not have it
+    train = usable_runs(parse_sources(data.train, cache, check), frames_read, data.skip_short_runs)
     geometry = union_geometry(train)
     evals = {}
-    for name, sources in parse_named_sources(data.eval, cache).items():
+    for name, sources in parse_named_sources(data.eval, cache, check).items():
         evals[name] = usable_runs(sources, data.num_frames, data.skip_short_runs)
         grid = union_geometry(evals[name])
         check_grid(grid, geometry, f"The eval set '{name}'", "the training data")

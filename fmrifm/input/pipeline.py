@@ -45,8 +45,8 @@ def batch_shapes(
 class ClipReader:
     """Copies clips of several stores into one batch on a common geometry.
 
-    Clips that overlap are read once. From stores that are not memory-mapped many reads are under
-    way at once, so that their latencies pass together.
+    From stores that are not local many reads are under way at once, so that their latencies pass
+    together, and clips that overlap are read once.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClipReader:
         """
         Args:
           with_scale: whether each run's mean and deviation before z-scoring come along.
-          requests: reads under way at once, where stores are not memory-mapped.
+          requests: reads under way at once, where stores are not local.
 
         Raises:
           InputError: a store does not hold them.
@@ -79,7 +79,7 @@ class ClipReader:
             for source in sources
         ]
         self._packed: dict[tuple[int, int], np.ndarray] = {}
-        self._is_mapped = all(source.store.is_mapped for source in sources)
+        self._is_local = all(source.store.is_local for source in sources)
         self._requests = requests
         self._lock, self._pool = threading.Lock(), None
 
@@ -116,9 +116,9 @@ class ClipReader:
         valid = np.empty((len(clips), -(-n_patches * patch_dim // 8)), np.uint8)
         for row, (s, run, _) in enumerate(clips):
             valid[row] = self._valid_bits(s, run)
-        # A look into a memory map costs nothing, so there it does not matter what overlaps.
+        # Reading from the page cache is a copy, like taking a clip from what was read for others.
         alone = np.arange(len(clips))[:, None]
-        groups = alone if self._is_mapped else overlapping(clips, self.num_frames)
+        groups = alone if self._is_local else overlapping(clips, self.num_frames)
         self._for_each(groups, lambda rows: self._copy(bold, clips, rows))
         batch = {"bold": bold, "valid": valid, "words": words, "counted": counted}
         return {**batch, **self._scale(clips)} if self._with_scale else batch
@@ -129,6 +129,9 @@ class ClipReader:
         store, first = self._sources[s].store, int(clips.start[rows].min())
         last = int(clips.start[rows].max()) + self.num_frames
         end = store.runs[run]["n_frames"]
+        if len(rows) == 1 and last <= end and len(self._slots[s]) == bold.shape[2]:
+            store.read(run, first, self.num_frames, bold[rows[0]])
+            return
         read = store.read(run, first, min(last, end) - first)
         for row in rows:
             begin = clips.start[row] - first
@@ -141,7 +144,7 @@ class ClipReader:
 
     def _for_each(self, items: Sequence, call: Callable) -> None:
         """Calls with every item, in any order; raises the error of the first call that fails."""
-        if self._is_mapped:
+        if self._is_local:
             for item in items:
                 call(item)
             return

@@ -36,11 +36,14 @@ class Source(Selection):
     share: float | None = None
 
 
-def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
+def parse_sources(
+    text: str, cache: BlockCache | None = None, check_runs: bool = True
+) -> list[Source]:
     """Opens the stores named by `path?field=pattern&field=FILE@share,...`.
 
     Args:
       cache: where what is read of them is kept, see `Store`.
+      check_runs: whether runs are compared with their checksums when they are first read.
 
     Raises:
       InputError: no store, a damaged store, an unknown field, or a filter that keeps no run.
@@ -58,7 +61,7 @@ def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
         if share is not None and not (0 < float(share) < math.inf):
             raise InputError(f"The share @{share} of {place} must be above zero.")
         share = None if share is None else float(share)
-        selection = open_selection(place, cache)
+        selection = open_selection(place, cache, check_runs)
         sources.append(Source(selection.store, selection.runs, share))
     if not sources:
         raise InputError("No store is given: set data.train to the path of a store.")
@@ -70,7 +73,9 @@ def parse_sources(text: str, cache: BlockCache | None = None) -> list[Source]:
     return sources
 
 
-def parse_named_sources(text: str, cache: BlockCache | None = None) -> dict[str, list[Source]]:
+def parse_named_sources(
+    text: str, cache: BlockCache | None = None, check_runs: bool = True
+) -> dict[str, list[Source]]:
     """Opens evaluation sets `name=path[?filters],...`; a repeated name adds to its set."""
     sets: dict[str, list[str]] = {}
     for part in filter(None, map(str.strip, text.split(","))):
@@ -80,7 +85,7 @@ def parse_named_sources(text: str, cache: BlockCache | None = None) -> dict[str,
                 f"'{part}' is one of several sets and needs a name: write NAME={part}."
             )
         sets.setdefault(name, []).append(path)
-    return {name: parse_sources(",".join(paths), cache) for name, paths in sets.items()}
+    return {name: parse_sources(",".join(x), cache, check_runs) for name, x in sets.items()}
 
 
 def union_geometry(sources: list[Source]) -> Geometry:

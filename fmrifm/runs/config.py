@@ -13,6 +13,7 @@ from data_tools.safe_text import without_secrets_in
 # These change where a run computes or what it shows, never its numbers beyond rounding.
 HARMLESS = (
     *("mesh.", "attention", "data.threads", "data.workers", "data.requests", "data.cache_"),
+    "data.verify",
     *("keep_", "checkpoint_every", "log_every", "figures", "eval_linear", "wandb_project"),
     "watchdog_minutes",
     "probe.",
@@ -23,6 +24,7 @@ BEFORE = {
     "optim.lr_scaling": "linear",
     "data.window": 0,
     "data.clips_per_window": 1,
+    "data.verify": False,
     "model.network_maps": 0,
 }
 
@@ -77,6 +79,11 @@ def check_unchanged(saved: dict, current: dict, allow: bool) -> None:
         f"the contents of {path}"
         for path, digest in current["stores"].items()
         if not digest.startswith(saved["stores"].get(path, digest))
+    ]
+    changes += [
+        f"the runs that {name} chooses"
+        for name, digest in current.get("chosen", {}).items()
+        if saved.get("chosen", {}).get(name, digest) != digest
     ]
     if not changes:
         return

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from data_tools.safe_text import without_secrets
-from fmrifm.input.data import open_data
+from fmrifm.input.data import open_data, same_stores
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.runs.checkpoint import Checkpoints, TrainState
@@ -190,7 +190,7 @@ class _Run:
 
     def take_over(self, meta: dict) -> bool:
         """Continues what lies beside a checkpoint; returns whether its evaluation was made."""
-        same_data = meta["stores"] == self.data.digests()
+        same_data = same_stores(meta["stores"], self.data.digests())
         same_data &= meta["config"]["data"]["train"] == without_secrets(self.config.data.train)
         seen = meta["subjects_seen"] + ([] if same_data else self.origin["subjects_seen"])
         self.origin = {**origin_of(meta), "subjects_seen": seen}
@@ -370,6 +370,7 @@ class _Run:
         return {
             "config": config_dict(self.config),
             "stores": self.data.digests(),
+            "chosen": self.data.chosen(),
             **self.origin,
             "preprocessing": describe_data(self.config, self.data),
             "model": describe_model(self.program.options, self.program.cut),

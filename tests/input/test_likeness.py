@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_tools.files.atomic import write_bytes
+from data_tools.store.checksums import write_checksums
 from fmrifm.input.data import open_data
 from fmrifm.input.likeness import find_other_settings, find_unlike
 from tests.conftest import write_toy_store
@@ -18,6 +19,8 @@ def test_an_evaluation_set_of_other_data_is_named(toy_config, stores, tmp_path, 
     pixel = write_toy_store(tmp_path / "pixel", seed=5, subjects=1)
     text = (pixel / "store.json").read_text().replace('"vertex"', '"pixel"')
     write_bytes(pixel / "store.json", text.encode())
+    for store in (other, pixel):
+        write_checksums(store)
     open_data(toy_config(data__eval=f"same={stores['eval']},slow={other},pixel={pixel}"))
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 2

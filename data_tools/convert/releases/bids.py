@@ -5,7 +5,7 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,13 @@ def find_runs(
         raise InputError(f"{raw} is no directory: give the raw BIDS dataset.")
     raw = raw and Path(raw).absolute()
     paths: dict[Path, Inheritance] = {}
+    around = functools.cache(functools.partial(Inheritance, raw=raw))  # files share directories
     for item in inputs:
-        found = _search(Path(item).absolute(), raw, volumes)
+        found = _search(Path(item).absolute(), around, volumes)
         if not found:
             raise InputError(_nothing_in(Path(item), volumes))
-        paths = found | paths
+        for path, place in found.items():
+            paths.setdefault(path, place)
     tables = {path: participants or around.participants(path) for path, around in paths.items()}
     labels = collections.defaultdict(set)
     for path, table in tables.items():
@@ -152,10 +154,11 @@ def run_key(name: str) -> str:
     return bare[: -len(ending) or None]
 
 
-def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritance]:
+def _search(
+    path: Path, around: Callable[[Path], Inheritance], volumes: bool
+) -> dict[Path, Inheritance]:
     """The left hemispheres and whole files that a path stands for, and what lies around them."""
     if path.is_dir():
-        around = Inheritance(path, raw)
         is_run = _VOLUMES.search if volumes else _is_run
         files = sorted(_walk(path))
         for tool, layout in _RELEASES.items():
@@ -164,16 +167,16 @@ def _search(path: Path, raw: Path | None, volumes: bool) -> dict[Path, Inheritan
                     f"{path} is laid out as the release that data_tools.{tool} converts: use it, "
                     "or give single files, or a pattern for them in quotes."
                 )
-        return {_left(file): around for file in files if is_run(file.name)}
+        return {_left(file): around(path) for file in files if is_run(file.name)}
     if os.path.lexists(path):  # reading it says where a link leads to nothing
-        return {_left(path): Inheritance(path.parent, raw)}
+        return {_left(path): around(path.parent)}
     if not glob.has_magic(str(path)):
         raise InputError(f"{path} does not exist: check the path.")
     found: dict[Path, Inheritance] = {}
     for name in sorted(glob.glob(str(path), recursive=True)):
         if name.endswith((".tsv", ".json")):  # they lie beside the runs of most patterns
             continue
-        found |= _search(Path(name), raw, volumes)
+        found |= _search(Path(name), around, volumes)
     return found
 
 

@@ -122,6 +122,19 @@ def test_jobs_order_and_resuming_change_nothing(tmp_path, monkeypatch, capsys):
         assert (one.path / shard).read_bytes() == (other.path / shard).read_bytes()
     assert one.meta["provenance"]["input"] == ["in"]  # no path that other machines do not have
 
+    # A job that was killed when the store was published is done; what it left is cleared away.
+    (tmp_path / "one.partial" / "parts").mkdir(parents=True)
+    command = ["--input", tmp_path / "in", f"--output={tmp_path / 'one'}"]
+    capsys.readouterr()
+    convert(*command)
+    told = capsys.readouterr().out
+    assert "one is there already, made from these runs with these settings" in told
+    assert "runs: 3" in told and not (tmp_path / "one.partial").exists()
+    assert "exists already" in fails(capsys, tmp_path / "one", *command[:2], "--target-tr=2")
+    assert "exists already" in fails(capsys, tmp_path / "one", "--input", inputs[0])
+    (tmp_path / "in" / "sub-01_task-rest_hemi-R_bold.func.gii").touch()
+    assert "exists already" in fails(capsys, tmp_path / "one", *command[:2])
+
 
 def _interrupt(*_args):
     raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from data_tools.convert.beside import read_sidecar_tr
 from data_tools.convert.convert_command import _check_fields
 from data_tools.convert.pseudonyms import read_salt
 from data_tools.convert.raw_run import RunFiles
+from data_tools.convert.releases import bids_files
 from data_tools.convert.releases.bids import describe_runs, find_runs
 from data_tools.errors import InputError
 from data_tools.inspect.__main__ import main as inspect
@@ -239,7 +240,7 @@ def test_shards_merge_to_the_whole(tmp_path, capsys):
         {p.relative_to(d): p.read_bytes() for p in sorted(d.rglob("*")) if p.is_file()}
         for d in (tmp_path / "whole", tmp_path / "merged")
     )
-    assert whole == merged and len(whole) == 5
+    assert whole == merged and len(whole) == 6
     for i in range(5):
         convert(source, f"--output={tmp_path / f'fifth{i}'}", f"--shard={i}/5")
     merge([*(str(tmp_path / f"fifth{i}") for i in range(5)), f"--output={tmp_path / 'again'}"])
@@ -340,3 +341,25 @@ def test_participants_are_found_however_they_are_written(tmp_path, capsys):
     table.write_text("participant_id\tsite\n01\tx\nsub-1\ty\n")
     with pytest.raises(InputError, match="Line 3 of .* listed before"):
         find_runs([tmp_path])
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_tree_is_searched_in_linear_time(tmp_path, monkeypatch, flat):
+    """Names are compared a number of times that grows as their own, also of files in one folder."""
+    calls, real = [], bids_files.compared_entities
+    monkeypatch.setattr(bids_files, "compared_entities", lambda name: calls.append(1) or real(name))
+    counts = []
+    for n in (20, 80):
+        root = tmp_path / str(n)
+        for i in range(n):
+            folder = root if flat else root / f"sub-{i:03d}" / "func"
+            folder.mkdir(parents=True, exist_ok=True)
+            for ending in ("space-fsLR_den-91k_bold.dtseries.nii", "events.tsv", "bold.json"):
+                (folder / f"sub-{i:03d}_task-rest_{ending}").touch()
+        for inputs in ([root], sorted(root.rglob("*.nii"))):
+            calls.clear()
+            found = find_runs(inputs)
+            assert len(found) == n
+            assert [run.sidecar_tr[0].name[:7] for run in found] == [x.key[:7] for x in found]
+            counts.append(len(calls))
+    assert all(after <= 4.5 * before for before, after in zip(counts[:2], counts[2:], strict=True))

@@ -181,6 +181,9 @@ def test_summary_judges_quality_and_hides_what_is_restricted(study, tmp_path):
 def summary_at_2_s(store: Store) -> str:
     path = store.path / "store.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tr": 2.0}))
+    with pytest.raises(InputError, match="store.json does not match its .* --update-checksums"):
+        Store(store.path)
+    main([str(store.path), "--update-checksums"])
     return summary(Store(store.path))
 
 

@@ -1,5 +1,6 @@
 """The simulator: its data are realistic, its knob works, and the same flags give the same bytes."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -262,8 +263,12 @@ def test_senseless_flags_are_refused_in_one_sentence(tmp_path, capsys, flags, se
 def test_only_an_earlier_simulation_is_replaced(tmp_path, capsys):
     study = Study(subjects=1, runs=0, rest_runs=1, frames=20)
     simulate(study, tmp_path / "set", kind="cifti")
+    made = (tmp_path / "set" / "truth.json").stat().st_mtime_ns
+    simulate(study, tmp_path / "set", kind="cifti")  # as after a kill when all was done
+    assert "set is there already, made with the same flags" in capsys.readouterr().out
+    assert (tmp_path / "set" / "truth.json").stat().st_mtime_ns == made
     with pytest.raises(InputError, match="--overwrite"):
-        simulate(study, tmp_path / "set", kind="cifti")
+        simulate(dataclasses.replace(study, seed=1), tmp_path / "set", kind="cifti")
     flags = "--overwrite --subjects=2 --runs=0 --frames=20 --format=cifti --jobs=1".split()
     main([f"--output={tmp_path / 'set'}", *flags])
     assert (tmp_path / "set" / "sub-002").is_dir()

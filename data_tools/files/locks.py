@@ -1,0 +1,79 @@
+"""Locks on an output, so that one job at a time writes it, with a note on who does.
+
+Locks are those of the operating system (flock): they end with their process, even with one that is
+killed, so that whoever gets the lock may clear away what the last owner left.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from data_tools.errors import InputError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class OutputLock:
+    """The lock of an output, held from here to `release`.
+
+    Attributes:
+      is_held: False on a file system that has no locks.
+    """
+
+    def __init__(self, path: Path, output: Path):
+        """Takes the lock in the file `path`, which is made, or taken over from a killed job.
+
+        Raises:
+          InputError: another job has it, whom the sentence names; it is that of `output`.
+        """
+        while True:
+            try:
+                self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                self.is_held = _try_lock(self._handle)
+                # Whoever had it before may have removed the file that we opened.
+                if os.stat(path).st_ino == os.fstat(self._handle).st_ino:
+                    break
+                os.close(self._handle)
+            except FileNotFoundError:
+                if not path.parent.is_dir():
+                    raise _in_use(output, "another process") from None
+            except BlockingIOError:
+                note = os.pread(self._handle, 1000, 0).decode(errors="replace")
+                os.close(self._handle)
+                raise _in_use(output, note or "another process") from None
+        if not self.is_held:
+            warnings.warn(f"No file locks at {path}: run one writer at a time.", stacklevel=3)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        command = " ".join(sys.argv)[:200]
+        note = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, note.encode(errors="replace"), 0)
+
+    def release(self) -> None:
+        """Lets other jobs have it."""
+        with contextlib.suppress(OSError):  # forked children may still hold the file open
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+        os.close(self._handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether the file system has locks; BlockingIOError if another process holds this one."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _in_use(output: Path, holder: str) -> InputError:
+    return InputError(
+        f"{output} is being written by {holder}: wait until that has ended, or choose another path."
+    )
