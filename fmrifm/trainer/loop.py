@@ -128,10 +128,11 @@ class _Run:
         )
         evaluated = True
         if self.checkpoints.latest_step is not None:
-            meta = self.checkpoints.meta()
-            check_unchanged(meta, self.meta(), allow_config_change)
+            meta, state = self.checkpoints.restore_newest(
+                self.program.abstract_state(),
+                lambda meta: check_unchanged(meta, self.meta(), allow_config_change),
+            )
             evaluated = self.take_over(meta)
-            state = self.checkpoints.restore(self.program.abstract_state())
         elif state is None:
             state = self.first_state()
         first_step = int(state.step)
