@@ -28,6 +28,7 @@ from fmrifm.model.options import ModelOptions
 from fmrifm.model.tokens import sincos_table
 
 FORMAT_VERSION = 1
+_FILES = ("config.json", "model.safetensors", "geometry.npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +176,7 @@ def save_model(directory: str | os.PathLike, model: ModelFiles) -> None:
         write_bytes(new / "geometry.npz", model.geometry.to_bytes())
         if model.license:
             write_bytes(new / "LICENSE.txt", model.license.encode())
-        write_sums(new, [path.name for path in new.iterdir()])
+        write_sums(new, _FILES)
 
 
 def is_model_directory(path: str | os.PathLike) -> bool:
@@ -197,7 +198,7 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
         has written an option that this one does not know.
     """
     directory = Path(directory)
-    for name in ("config.json", "model.safetensors", "geometry.npz"):
+    for name in _FILES:
         if not os.path.lexists(directory / name):
             raise InputError(f"{directory} is not a model directory: {name} is missing.")
         check_file(directory / name)
@@ -236,8 +237,8 @@ def _check_sums(directory: Path) -> None:
         damage = find_damage(directory)
     if damage is not None:
         raise InputError(
-            f"{directory / damage[0]} {damage[1]}: copy or export the model again, or delete "
-            f"{directory / SUMS} if you changed it on purpose."
+            f"{directory / damage[0]} is damaged (it {damage[1]}): copy or export the model again, "
+            f"or delete {directory / SUMS} if you changed it on purpose."
         )
 
 

@@ -20,10 +20,12 @@ from data_tools.errors import InputError
 from data_tools.wording import shorten_paths
 from fmrifm.input.data import open_data
 from fmrifm.runs.config import flatten
-from fmrifm.runs.metrics_writer import read_metrics
+from fmrifm.runs.metrics_writer import iterate_metrics
 from fmrifm.runs.provenance import measure, read_starts
+from fmrifm.runs.sealed_lines import unseal
 
 CHECKPOINTS = ("auto", "last", "best")
+_SCORES = ("eval/", "probe/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +107,10 @@ def _runs_in(place: Path) -> list[Path]:
     if _is_run(place):
         return [place]
     if (place / "sweep.json").is_file():  # other runs may lie beside its points
-        points = json.loads((place / "sweep.json").read_text())["points"]
-        return [place / point["name"] for point in points]
+        plan = unseal((place / "sweep.json").read_bytes())
+        if plan is None:
+            raise InputError(f"{place / 'sweep.json'} is damaged: launch the sweep again.")
+        return [place / point["name"] for point in plan["points"]]
     return sorted(path for path in place.glob("*") if _is_run(path))
 
 
@@ -122,19 +126,19 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
             results = json.loads((path / "results.json").read_text())
             return Run(path, name, flatten(results["config"]), _probe_scores(results), None, None)
         config = flatten(json.loads((path / "config.json").read_text()))
-        lines = read_metrics(path / "metrics.jsonl")
-        step, chosen_on = _choose(path, config, lines, checkpoint)
+        lines, last = _read_scores(path / "metrics.jsonl")
+        step, chosen_on = _choose(path, config, lines, last, checkpoint)
         scores = {
             key: value
             for line in lines
             if line["step"] == step
             for key, value in line.items()
-            if key.startswith(("eval/", "probe/"))
+            if key.startswith(_SCORES)
         }
         for file in sorted((path / "probes").glob("*/results.json")):
             results = json.loads(file.read_text())
-            probed = results.get("step") or lines[-1]["step"]
-            # Those of step-... were made amid the training, and are in metrics.jsonl.
+            probed = results.get("step") or last
+            # Those of step-... were made during the training, and are in metrics.jsonl.
             if probed == step and not file.parent.name.startswith("step-"):
                 prefix = f"probe/{file.parent.name}/"
                 scores |= {prefix + key: value for key, value in _probe_scores(results).items()}
@@ -147,11 +151,20 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
     return Run(path, name, config, scores, step, chosen_on)
 
 
+def _read_scores(path: Path) -> tuple[list[dict], int]:
+    """The lines with scores, which are few, and the last step of all lines."""
+    lines, last = [], 0
+    for line in iterate_metrics(path):
+        last = line["step"]
+        if any(key.startswith(_SCORES) for key in line):
+            lines.append(line)
+    return lines, last
+
+
 def _choose(
-    path: Path, config: dict[str, Any], lines: list[dict], checkpoint: str
+    path: Path, config: dict[str, Any], lines: list[dict], last: int, checkpoint: str
 ) -> tuple[int, str | None]:
     """The step whose scores count, and the set it was chosen on."""
-    last = lines[-1]["step"] if lines else 0
     if last < config["total_steps"]:
         raise InputError(
             f"The run {path} is at step {last} of {config['total_steps']}: finish it, or leave it "

@@ -11,9 +11,11 @@ calls itself running, and which nobody runs, is known.
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from data_tools.store.checks import refuse_inside_store
+from fmrifm.runs.sealed_lines import seal, unseal
 from fmrifm.sweep.sweep_file import Experiment, Sweep
 
 PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
@@ -35,9 +38,11 @@ class Ledger:
     def __init__(self, workdir: str | os.PathLike):
         self.workdir = Path(workdir)
         try:
-            plan = json.loads((self.workdir / "sweep.json").read_text())
+            plan = unseal((self.workdir / "sweep.json").read_bytes())
         except FileNotFoundError as error:
             raise InputError(f"{workdir} holds no sweep: check --workdir.") from error
+        if plan is None or not {"directory", "reports", "points"} <= plan.keys():
+            raise InputError(f"{self.workdir / 'sweep.json'} is damaged: launch the sweep again.")
         self.directory: str = plan["directory"]  # where commands are given
         self.reports: list[str] = plan["reports"]
         self.experiments = {x["name"]: Experiment(**x) for x in plan["points"]}
@@ -52,8 +57,7 @@ class Ledger:
         """status, returncode, error, and done: the commands of stages that have ended well."""
         path = self.workdir / name / "point.json"
         state = {"status": PENDING, "returncode": None, "error": None, "done": []}
-        with contextlib.suppress(FileNotFoundError):
-            state |= json.loads(path.read_text())
+        state |= _read_state(path) or {}
         if state["status"] == DONE and len(state["done"]) < len(self.commands(name)):
             state["status"] = PENDING  # the sweep file asks for one more probe
         if state["status"] == RUNNING and not _is_at_work(path, state):
@@ -72,7 +76,7 @@ class Ledger:
         place = self.workdir / name
         place.mkdir(parents=True, exist_ok=True)
         state = {**self.state(name), **changes, "time": time.time()}
-        write_bytes(place / "point.json", json.dumps(state).encode())
+        write_bytes(place / "point.json", seal(state))
         self.publish(wait)
 
     def publish(self, wait: bool = True) -> None:
@@ -108,6 +112,26 @@ class Ledger:
     def reporting(self) -> contextlib.AbstractContextManager[int | None]:
         """Holds the lock of reports, which one process at a time makes; see `locked`."""
         return _locked(self.workdir / ".report.lock", wait=False)
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """The state in a point.json; None without one, or where it is damaged.
+
+    A point whose state is lost is pending: its stages run again and find what they did before.
+    """
+    try:
+        state = unseal(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    if state is not None and state.get("status") in STATUSES and {"done", "time"} <= state.keys():
+        return state
+    _report_damage(path)
+    return None
+
+
+@functools.cache  # a status that is shown again and again reports it once
+def _report_damage(path: Path) -> None:
+    print(f"{path} is damaged: its point counts as pending.", file=sys.stderr)
 
 
 def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
@@ -184,25 +208,24 @@ def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
         "points": points,
     }
     _check_unchanged(workdir, {point["name"]: point["commands"] for point in points})
-    write_bytes(workdir / "sweep.json", json.dumps(plan, indent=1).encode())
+    write_bytes(workdir / "sweep.json", seal(plan, indent=1))
     ledger = Ledger(workdir)
     ledger.publish()
     return ledger
 
 
 def _check_unchanged(workdir: Path, new: dict[str, list[list[str]]]) -> None:
-    if (workdir / "sweep.json").exists():
+    with contextlib.suppress(InputError):  # no sweep yet, or a damaged file, which is written now
         for name in Ledger(workdir).experiments.keys() - new.keys():
             print(f"The sweep has no point {name} any more; its directory stays.")
     for name, commands in new.items():
         path = workdir / name / "point.json"
-        try:
-            state = json.loads(path.read_text())
-        except FileNotFoundError:
+        state = _read_state(path)
+        if state is None:
             continue
         running = state["status"] == RUNNING and _is_at_work(path, state)
         then = [*state["done"], *([state["current"]] if running else [])]
-        before = [_spelled_out(command, state["directory"]) for command in then]
+        before = [_spelled_out(command, state.get("directory", "")) for command in then]
         if before != [_spelled_out(command, os.getcwd()) for command in commands[: len(then)]]:
             raise InputError(
                 f"The point {name} in {workdir} was run with another command: use another "

@@ -69,7 +69,9 @@ def test_a_damaged_line_deletes_nothing_that_follows(tmp_path, bad, capsys):
     lines = [json.dumps({"step": step}).encode() + b"\n" for step in range(1, 21)]
     path.write_bytes(b"".join([*lines[:2], bad, *lines[2:], b'{"step": 2']))
     MetricsWriter(tmp_path, 19, None, {}).close()
-    assert path.read_bytes() == b"".join(lines[:19])
+    assert path.read_bytes() == b"".join([*lines[:2], bad, *lines[2:19]])
+    capsys.readouterr()
+    assert [line["step"] for line in read_metrics(path)] == list(range(1, 20))
     assert ("damaged lines (3)" in capsys.readouterr().err) == bool(bad.strip())
     assert read_metrics(path, "loss") == []
 
@@ -87,8 +89,9 @@ def test_a_checkpoint_of_another_model_is_not_called_damaged(tmp_path):
     checkpoints = Checkpoints(tmp_path, 1, 0)
     checkpoints.save(state(2), 1, {})
     checkpoints.wait()
-    assert checkpoints.restore(abstract(2)).params["encoder"]["kernel"].shape == (2, 2)
+    restored = checkpoints.restore_newest(abstract(2), lambda _: None)[1]
+    assert restored.params["encoder"]["kernel"].shape == (2, 2)
     words = r"1 holds another model, whose encoder/kernel has shape \(2, 2\) and not \(2, 3\)"
     with pytest.raises(InputError, match=words):
-        checkpoints.restore(abstract(3))
+        checkpoints.restore_newest(abstract(3), lambda _: None)
     checkpoints.close()

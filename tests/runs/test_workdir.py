@@ -80,7 +80,7 @@ def lines(bucket, run: str) -> list[dict]:
     """metrics.jsonl without what depends on the clock."""
     text = bucket.read(f"{run}/metrics.jsonl").decode()
     return [
-        {k: v for k, v in json.loads(line).items() if not k.startswith("perf/")}
+        {k: v for k, v in json.loads(line).items() if not k.startswith(("perf/", "crc32"))}
         for line in text.splitlines()
     ]
 
