@@ -18,6 +18,7 @@ import jax
 from tqdm import tqdm
 
 from data_tools.errors import InputError
+from data_tools.files.leftovers import remove_leftovers
 from data_tools.files.remote import file_system, is_absence, is_url, remote_errors
 from data_tools.store.checks import refuse_inside_store
 from fmrifm.runs.checkpoint import as_path
@@ -238,6 +239,7 @@ class Workdir(Mirror):
         if is_url(self.place) and jax.process_index() == 0:
             self.fetch()
             self._copies = True
+            remove_leftovers(self.local)  # which is not the directory that is held
         self.local.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
+from data_tools.files.leftovers import remove_leftovers
 from data_tools.store.checks import refuse_inside_store
 from fmrifm.runs.sealed_lines import seal, unseal
 from fmrifm.sweep.sweep_file import Experiment, Sweep
@@ -157,6 +158,7 @@ def launching(workdir: str | os.PathLike) -> Iterator[None]:
                 f"Another process launches the sweep in {workdir}: wait for it (see --status), or "
                 "end it."
             )
+        remove_leftovers(workdir)
         yield
 
 
