@@ -23,6 +23,8 @@ from data_tools.files.remote import is_url, remote_errors
 # Orbax rewrites these when it gives a checkpoint its name; nothing of ours is read from them.
 _UNCHECKED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
+_OF_DAMAGE = (OSError, ValueError, KeyError, AttributeError)  # the last where _METADATA is missing
+
 
 class DamagedCheckpointError(InputError):
     """A file of a checkpoint has changed since it was saved; raised on all processes.
@@ -97,7 +99,11 @@ def damage_named(directory: Path, step: int) -> Iterator[None]:
     try:
         with reading(directory):
             yield
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # Orbax raises a bare Exception around the error of an array that it cannot read.
+        cause = error.__cause__ if type(error) is Exception else error
+        if not isinstance(cause, _OF_DAMAGE):
+            raise
         why = f" or cannot be read ({reason(error)})" if is_url(directory) else ""
         raise InputError(
             f"Checkpoint {step} of {directory} is damaged{why}: move {directory / str(step)} away "

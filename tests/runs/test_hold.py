@@ -47,7 +47,7 @@ def test_the_lock_of_a_killed_job_is_taken_over_by_name(tmp_path, capsys):
     (tmp_path / LOCK).write_text(note)  # which a kill leaves, without the lock
     with hold(tmp_path):
         assert capsys.readouterr().err == f"{tmp_path} is taken over from {note}, which ended.\n"
-        assert (tmp_path / LOCK).read_text().startswith(begin)
+        assert (tmp_path / LOCK).read_text().startswith(words[0])
     assert not (tmp_path / LOCK).exists()
 
 
