@@ -123,23 +123,26 @@ class MetricsWriter:
             self._wandb.finish()
 
 
-def read_metrics(path: Path, *fields: str) -> list[dict]:
+def read_metrics(path: Path) -> list[dict]:
     """As `iterate_metrics`, in memory."""
-    return list(iterate_metrics(path, *fields))
+    return list(iterate_metrics(path))
 
 
-def iterate_metrics(path: Path, *fields: str) -> Iterator[dict]:
-    """The lines with a step, and these fields, of a metrics.jsonl; others are left out.
+def iterate_metrics(path: Path) -> Iterator[dict]:
+    """The lines with a step of a metrics.jsonl or goodput.jsonl; others are left out.
 
     A kill may cut off the last line. Others are damaged only by disks and people: that is reported.
     """
     damaged: list[int] = []
+    torn: list[int] = []  # has no newline, which only the last line may lack
     for number, text in enumerate(read_lines(path), 1):
+        damaged.extend(torn)
+        torn.clear()
         line = as_metrics(text)
-        if line is not None and line.keys() >= {*fields}:
+        if line is not None:
             yield line
-        elif text.strip() and text.endswith(b"\n"):
-            damaged.append(number)
+        elif text.strip():
+            (damaged if text.endswith(b"\n") else torn).append(number)
     _report(path, [str(number) for number in damaged[:5]])
 
 
@@ -150,10 +153,11 @@ def _find_step(path: Path, step: int) -> tuple[int, dict]:
     reads the file leaves them out.
     """
     damaged, end, values = 0, 0, {}
-    for place, text in read_lines_backwards(path):
+    for number, (place, text) in enumerate(read_lines_backwards(path)):
         line = as_metrics(text)
         if line is None:
-            damaged += bool(text.strip()) and text.endswith(b"\n")
+            # Only the last line of the file may lack its newline, after a kill.
+            damaged += bool(text.strip()) and (number > 0 or text.endswith(b"\n"))
         elif line["step"] <= step:
             end = end or place + len(text)
             if line["step"] < step:
