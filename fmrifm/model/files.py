@@ -1,4 +1,4 @@
-"""The model directory: config.json, model.safetensors, geometry.npz, LICENSE.txt.
+"""The model directory: config.json, model.safetensors, geometry.npz, LICENSE.txt, checksums.json.
 
 Weights carry the published names and layout (Linear weights are (out, in), one set a block), so
 that they open anywhere; ours are a tree with the blocks of a stack on one leading axis. The
@@ -18,8 +18,9 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from data_tools.errors import InputError, check_file
+from data_tools.errors import InputError, as_input_errors, check_file
 from data_tools.files.atomic import publish_directory, write_bytes
+from data_tools.files.directory_sums import SUMS, find_damage, write_sums
 from data_tools.spaces.geometry import Geometry, load_geometry
 from data_tools.store.identity import bare_label
 from fmrifm.model.mae import param_shapes
@@ -27,6 +28,7 @@ from fmrifm.model.options import ModelOptions
 from fmrifm.model.tokens import sincos_table
 
 FORMAT_VERSION = 1
+_FILES = ("config.json", "model.safetensors", "geometry.npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +177,7 @@ def save_model(directory: str | os.PathLike, model: ModelFiles) -> None:
         write_bytes(new / "geometry.npz", model.geometry.to_bytes())
         if model.license:
             write_bytes(new / "LICENSE.txt", model.license.encode())
+        write_sums(new, _FILES)
 
 
 def is_model_directory(path: str | os.PathLike) -> bool:
@@ -196,10 +199,11 @@ def load_model(directory: str | os.PathLike) -> ModelFiles:
         has written an option that this one does not know.
     """
     directory = Path(directory)
-    for name in ("config.json", "model.safetensors", "geometry.npz"):
+    for name in _FILES:
         if not os.path.lexists(directory / name):
             raise InputError(f"{directory} is not a model directory: {name} is missing.")
         check_file(directory / name)
+    _check_sums(directory)
     geometry = load_geometry(directory / "geometry.npz")
     try:
         config = json.loads((directory / "config.json").read_text())
@@ -245,6 +249,17 @@ def _check_facts(config: Mapping[str, Any]) -> None:
     )
     if not good:
         raise ValueError("config.json has values of wrong kinds")
+
+
+def _check_sums(directory: Path) -> None:
+    """Refuses files that are not those which were saved; directories of 0.1.0 are not checked."""
+    with as_input_errors():
+        damage = find_damage(directory)
+    if damage is not None:
+        raise InputError(
+            f"{directory / damage[0]} is damaged (it {damage[1]}): copy or export the model again, "
+            f"or delete {directory / SUMS} if you changed it on purpose."
+        )
 
 
 def _is_first_version(options: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from data_tools.errors import InputError
+from data_tools.files.directory_sums import SUMS
 from fmrifm.published.licenses import LICENSE_NAMES
 from fmrifm.published.weights import WEIGHT_SUFFIXES
 
@@ -103,7 +104,7 @@ def download(hub_id: HubId) -> tuple[Path, list[Path]]:
     inside, notes = PurePosixPath(hub_id.path), (*LICENSE_NAMES, "README.md")
     folder = inside.parent if is_file else inside
     weights = inside if is_file else folder / "model.safetensors"
-    beside = [folder / name for name in ("config.json", "geometry.npz", *notes)]
+    beside = [folder / name for name in ("config.json", "geometry.npz", SUMS, *notes)]
     places = dict.fromkeys([weights, *beside, *map(PurePosixPath, notes)])
     wanted = [glob.escape(str(place)) for place in places]
     unreachable = (

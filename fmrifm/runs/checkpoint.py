@@ -1,7 +1,7 @@
 """Checkpoints: the only file that knows orbax.
 
 A checkpoint holds the train state and a little JSON, no iterator state: batch k is a function of k.
-Saves are asynchronous; a checkpoint appears whole or not at all.
+Saves are asynchronous; a checkpoint appears whole or not at all, with checksums of its files.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ from flax.traverse_util import flatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from data_tools.errors import InputError
-from data_tools.files.remote import file_system, is_url, remote_errors
+from data_tools.files.remote import file_system, is_url
+from fmrifm.runs.damaged_checkpoint import (
+    DamagedCheckpointError,
+    check_step,
+    damage_named,
+    reading,
+    reason,
+    set_aside,
+    write_step_sums,
+)
 
 
 def _save_small_arrays_whole() -> None:
@@ -121,7 +130,14 @@ class Checkpoints:
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,  # of a killed run
         )
-        with _reading(directory):
+        self._saving: int | None = None
+        if not is_url(directory):
+            # Called by the first process, when the files of all are written and before the
+            # directory gets its name.
+            options.async_options = ocp.options.AsyncOptions(
+                post_finalization_callback=self._write_sums
+            )
+        with reading(directory):
             self._manager = ocp.CheckpointManager(directory, options=options)
 
     @property
@@ -142,25 +158,54 @@ class Checkpoints:
             return
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._disk_errors():
+            self._manager.wait_until_finished()  # the last save still needs its step's number
+            self._saving = step
             self._manager.save(step, args=args, force=True)
 
-    def restore(self, abstract: TrainState) -> TrainState:
-        """The newest state, laid out as `abstract` (shapes with shardings) says.
+    def _write_sums(self) -> None:
+        write_step_sums(self._directory / f"{self._saving}{ocp.utils.TMP_DIR_SUFFIX}")
+
+    def restore_newest(
+        self, abstract: TrainState, check: Callable[[dict], None]
+    ) -> tuple[dict, TrainState]:
+        """The newest checkpoint that is whole: the JSON beside the state, and the state.
+
+        Damaged ones that are newer are moved aside and reported, since this run will save these
+        steps again. In a bucket, and among checkpoints without checksums, damage is an error.
+
+        Args:
+          abstract: shapes with shardings.
+          check: raises an error where the JSON says that this run must not go on from there.
 
         Raises:
-          InputError: it is damaged, or of another model.
+          InputError: no checkpoint is whole, or it is of another model.
         """
-        with _opened(self._directory / str(self.latest_step)) as opened:
-            _check_stored(*opened, abstract.params)
-        return self._restore(state=ocp.args.StandardRestore(abstract)).state
+        damaged: dict[int, DamagedCheckpointError] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            place = self._directory / str(step)
+            try:
+                check_step(place, "meta")
+                meta = self._restore(step, meta=ocp.args.JsonRestore()).meta
+                check(meta)
+                check_step(place, "state")
+            except DamagedCheckpointError as error:
+                damaged[step] = error
+                continue
+            with _opened(place) as opened:
+                _check_stored(*opened, abstract.params)
+            state = self._restore(step, state=ocp.args.StandardRestore(abstract)).state
+            if damaged:
+                set_aside(self._directory, damaged, step)
+                self._manager.reload()
+            return meta, state
+        raise InputError(
+            f"{'; '.join(error.problem for error in damaged.values())}, and there is no other one: "
+            "copy one back, or start again in another --workdir."
+        )
 
-    def meta(self) -> dict:
-        """The JSON saved beside the newest state."""
-        return self._restore(meta=ocp.args.JsonRestore()).meta
-
-    def _restore(self, **items):
-        with _damage_named(self._directory, self.latest_step):
-            return self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
+    def _restore(self, step: int, **items):
+        with damage_named(self._directory, step):
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Returns when the last save is durable; OSError if it could not be written."""
@@ -182,7 +227,7 @@ class Checkpoints:
         except Exception as error:
             if is_url(self._directory):
                 raise InputError(
-                    f"No checkpoint could be written to {self._directory} ({_reason(error)}): "
+                    f"No checkpoint could be written to {self._directory} ({reason(error)}): "
                     "check the network and who may write there; the same command continues from "
                     "the last one that is whole."
                 ) from error
@@ -214,7 +259,7 @@ def find_checkpoint(path: str | os.PathLike) -> tuple[Path, int] | None:
     Raises:
       InputError: a URL cannot be read.
     """
-    with _reading(path):
+    with reading(path):
         path = as_path(path)
         if path.name.isdigit() and (path / "state").is_dir():
             return path.parent, int(path.name)
@@ -229,7 +274,7 @@ def list_steps(path: str | os.PathLike) -> list[int]:
     found = find_checkpoint(path)
     if found is None:
         return []
-    with _reading(found[0]):
+    with reading(found[0]):
         return sorted(_steps(found[0]))
 
 
@@ -250,7 +295,7 @@ def restore_params(path: str | os.PathLike, abstract_params: Any) -> Any:
       InputError: no checkpoint there, or one of another model.
     """
     wanted = {"params": abstract_params}
-    with _opened(path) as (manager, step):
+    with _opened(path, "state") as (manager, step):
         _check_stored(manager, step, abstract_params)
         args = ocp.args.PyTreeRestore(
             wanted,
@@ -283,41 +328,25 @@ def check_shapes(stored: dict, wanted: dict, where: str) -> None:
 
 def restore_meta(path: str | os.PathLike) -> dict:
     """The JSON saved beside the newest checkpoint behind `path`."""
-    with _opened(path) as (manager, step):
+    with _opened(path, "meta") as (manager, step):
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return manager.restore(step, args=args).meta
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]]:
-    """Orbax's manager and the step behind a path; InputError if there is none."""
+def _opened(
+    path: str | os.PathLike, checked: str | None = None
+) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """Orbax's manager and the step behind a path; InputError if there is none.
+
+    Args:
+      checked: the item whose files are compared with their checksums.
+    """
     found = find_checkpoint(path)
     if found is None:
         raise InputError(f"{path} holds no checkpoint: check the path.")
+    if checked is not None:
+        check_step(found[0] / str(found[1]), checked)
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-    with _damage_named(*found), ocp.CheckpointManager(found[0], item_handlers=handlers) as manager:
+    with damage_named(*found), ocp.CheckpointManager(found[0], item_handlers=handlers) as manager:
         yield manager, found[1]
-
-
-@contextlib.contextmanager
-def _damage_named(directory: Path, step: int) -> Iterator[None]:
-    try:
-        with _reading(directory):
-            yield
-    except (OSError, ValueError, KeyError) as error:
-        why = f" or cannot be read ({_reason(error)})" if is_url(directory) else ""
-        raise InputError(
-            f"Checkpoint {step} of {directory} is damaged{why}: move {directory / str(step)} away "
-            "to use an earlier one."
-        ) from error
-
-
-@contextlib.contextmanager
-def _reading(place: str | os.PathLike) -> Iterator[None]:
-    """Of a URL, what the network refuses is told in a sentence."""
-    with remote_errors(str(place)) if is_url(place) else contextlib.nullcontext():
-        yield
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

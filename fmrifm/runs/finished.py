@@ -20,10 +20,12 @@ from data_tools.errors import InputError, check_file_name
 from data_tools.files.json_files import read_json
 from data_tools.wording import shorten_paths
 from fmrifm.runs.config import flatten
-from fmrifm.runs.metrics_writer import read_metrics
+from fmrifm.runs.metrics_writer import iterate_metrics
 from fmrifm.runs.provenance import read_starts
+from fmrifm.runs.sealed_lines import unseal
 
 CHECKPOINTS = ("auto", "last", "best")
+_SCORES = ("eval/", "probe/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +113,12 @@ def _runs_in(place: Path) -> list[Path]:
     if _is_run(place):
         return [place]
     if (place / "sweep.json").is_file():  # other runs may lie beside its points
-        path = place / "sweep.json"
-        points = read_json(path, "launch the sweep again, which writes it").get("points")
+        path, fix = place / "sweep.json", "launch the sweep again, which writes it"
+        plan = unseal(path.read_bytes())
         try:
-            names = [str(point["name"]) for point in points]
+            names = [str(point["name"]) for point in (plan or {})["points"]]
         except (KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged (points): launch the sweep again.") from error
+            raise InputError(f"{path} is damaged (points): {fix}.") from error
         for name in names:
             check_file_name(name, f"In {path} the point")
         return [place / name for name in names]
@@ -137,19 +139,19 @@ def _read(path: Path, name: str, checkpoint: str) -> Run:
                 raise ValueError("its config is no table")
             return Run(path, name, flatten(results["config"]), _probe_scores(results), None, None)
         config = flatten(read_json(path / "config.json", "leave the run out"))
-        lines = read_metrics(path / "metrics.jsonl")
-        step, chosen_on = _choose(path, config, lines, checkpoint)
+        lines, last = _read_scores(path / "metrics.jsonl")
+        step, chosen_on = _choose(path, config, lines, last, checkpoint)
         scores = {
             key: value
             for line in lines
             if line["step"] == step
             for key, value in line.items()
-            if key.startswith(("eval/", "probe/")) and type(value) in (int, float)
+            if key.startswith(_SCORES) and type(value) in (int, float)
         }
         for file in sorted((path / "probes").glob("*/results.json")):
             results = read_json(file, "probe the run again")
-            probed = results.get("step") or lines[-1]["step"]
-            # Those of step-... were made amid the training, and are in metrics.jsonl.
+            probed = results.get("step") or last
+            # Those of step-... were made during the training, and are in metrics.jsonl.
             if probed == step and not file.parent.name.startswith("step-"):
                 prefix = f"probe/{file.parent.name}/"
                 scores |= {prefix + key: value for key, value in _probe_scores(results).items()}
@@ -184,11 +186,20 @@ def _check_sizes(sizes: Any, path: Path) -> None:
         raise InputError(f"The provenance of {path} is damaged (sizes): leave the run out.")
 
 
+def _read_scores(path: Path) -> tuple[list[dict], int]:
+    """The lines with scores, which are few, and the last step of all lines."""
+    lines, last = [], 0
+    for line in iterate_metrics(path):
+        last = line["step"]
+        if any(key.startswith(_SCORES) for key in line):
+            lines.append(line)
+    return lines, last
+
+
 def _choose(
-    path: Path, config: dict[str, Any], lines: list[dict], checkpoint: str
+    path: Path, config: dict[str, Any], lines: list[dict], last: int, checkpoint: str
 ) -> tuple[int, str | None]:
     """The step whose scores count, and the set it was chosen on."""
-    last = lines[-1]["step"] if lines else 0
     if last < config["total_steps"]:
         raise InputError(
             f"The run {path} is at step {last} of {config['total_steps']}: finish it, or leave it "

@@ -7,9 +7,11 @@ of the operating system (flock): they end with their process, even with one that
 import contextlib
 import errno
 import fcntl
+import getpass
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError
+from data_tools.files.leftovers import remove_leftovers
 from data_tools.safe_text import without_secrets
 from data_tools.store.checks import refuse_inside_store
 
@@ -67,7 +70,7 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, handle)
-            ours = _lock(handle, wait, directory)
+            ours, has_locks = _lock(handle, wait, directory)
             # Whoever had it before may have removed the file that we opened.
             with contextlib.suppress(FileNotFoundError):
                 if not ours or os.stat(path).st_ino == os.fstat(handle).st_ino:
@@ -75,11 +78,13 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
                     break
     with opened:
         if ours:
-            command = without_secrets(" ".join(sys.argv))[:200]
-            note = f"process {os.getpid()} on {socket.gethostname()} ({command})"
             with contextlib.suppress(OSError):  # a full disk must not refuse what only reads
+                before = os.pread(handle, 1000, 0).decode(errors="replace").strip("\0")
+                if before and has_locks:  # who ends in order removes the file
+                    print(f"{directory} is taken over from {before}, which ended.", file=sys.stderr)
                 os.ftruncate(handle, 0)
-                os.pwrite(handle, note.encode(errors="replace"), 0)
+                os.pwrite(handle, _note().encode(errors="replace"), 0)
+            remove_leftovers(directory)
         try:
             yield ours
         finally:
@@ -92,14 +97,30 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
                         part.rmdir()
 
 
-def _lock(handle: int, wait: bool, directory: Path) -> bool:
-    """Locks an open file; returns whether it could. Without locks, jobs run without."""
+def _note() -> str:
+    """Who has the lock, for the job that finds it taken."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no name belongs to the user id, as in some containers
+        user = f"user {os.getuid()}"
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    command = without_secrets(" ".join(sys.argv))[:200]
+    return f"process {os.getpid()} of {user} on {socket.gethostname()} since {since} ({command})"
+
+
+def _lock(handle: int, wait: bool, directory: Path) -> tuple[bool, bool]:
+    """Locks an open file.
+
+    Returns:
+      Whether it could, and whether the file system has locks. Without locks, jobs run without.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        return False
+        return False, True
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         print(f"No file locks in {directory}: run one job at a time there.", file=sys.stderr)
-    return True
+        return True, False
+    return True, True

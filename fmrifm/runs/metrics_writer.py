@@ -2,32 +2,47 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_tools.errors import InputError
-from data_tools.files.atomic import write_bytes
 from fmrifm.runs.event_file import EventFile, scalar
+from fmrifm.runs.sealed_lines import (
+    LINE_CRC,
+    as_metrics,
+    read_lines,
+    read_lines_backwards,
+    seal,
+    unseal,
+)
 
 
 class LineFile:
-    """A file of JSON objects, one a line, that grows by whole lines."""
+    """A file of JSON objects with checksums, one a line, that grows by whole lines."""
 
-    def __init__(self, path: Path, lines: Iterable[Mapping]):
+    def __init__(self, path: Path, end: int | None = None):
         """
         Args:
-          lines: what the file shall hold to begin with, whatever is there.
+          end: how many bytes of the file stay, up to the end of a line; by default all but a last
+            line that a kill has cut off.
         """
-        write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         # Unbuffered: a full disk is noticed by the write that fails, and only by that one.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        with self.naming_it():
+            if end is not None:
+                self._file.truncate(end)
+            place, line = next(read_lines_backwards(path), (0, b"\n"))
+            if not line.endswith(b"\n"):
+                if unseal(line) is None:
+                    self._file.truncate(place)
+                else:
+                    self._file.write(b"\n")
 
     def write(self, values: Mapping) -> None:
-        line = (json.dumps(values) + "\n").encode()
+        line = seal(values, LINE_CRC)
         with self.naming_it():
             while line:  # on a full disk the first write may be short, the next one says why
                 line = line[self._file.write(line) :]
@@ -55,6 +70,9 @@ class MetricsWriter:
     """Appends metrics of steps; opening at a step drops what a killed run wrote after it.
 
     Only one process of a run makes one.
+
+    Attributes:
+      kept: the values of the step that it was opened at, which an earlier start wrote.
     """
 
     def __init__(
@@ -74,8 +92,8 @@ class MetricsWriter:
           place: what the run is called there, by default the workdir.
         """
         path = workdir / "metrics.jsonl"
-        before = read_metrics(path) if path.exists() else []
-        self._file = LineFile(path, [line for line in before if line["step"] <= first_step])
+        end, self.kept = _find_step(path, first_step) if path.exists() else (0, {})
+        self._file = LineFile(path, end)
         self._events = EventFile(workdir)
         self._events.restart(first_step + 1)
         self._wandb = None
@@ -112,32 +130,53 @@ class MetricsWriter:
             self._wandb.finish()
 
 
-def _is_step(value: object) -> bool:
-    return type(value) is int and value >= 0
+def read_metrics(path: Path) -> list[dict]:
+    """As `iterate_metrics`, in memory."""
+    return list(iterate_metrics(path))
 
 
-def read_metrics(path: Path, *fields: str) -> list[dict]:
-    """The lines with a step, and these fields, of a metrics.jsonl; others are left out.
+def iterate_metrics(path: Path) -> Iterator[dict]:
+    """The lines with a step of a metrics.jsonl or goodput.jsonl; others are left out.
 
     A kill may cut off the last line. Others are damaged only by disks and people: that is reported.
     """
-    lines, damaged = [], []
-    *whole, last = Path(path).read_bytes().split(b"\n")
-    for number, text in enumerate([*whole, last], 1):
-        with contextlib.suppress(ValueError, RecursionError):  # no JSON, or no UTF-8
-            line = json.loads(text)
-            if (
-                isinstance(line, dict)
-                and line.keys() >= {"step", *fields}
-                and _is_step(line["step"])
-            ):
-                lines.append(line)
-                continue
-        if text.strip() and number <= len(whole):
-            damaged.append(str(number))
+    damaged: list[int] = []
+    torn: list[int] = []  # has no newline, which only the last line may lack
+    for number, text in enumerate(read_lines(path), 1):
+        damaged.extend(torn)
+        torn.clear()
+        line = as_metrics(text)
+        if line is not None:
+            yield line
+        elif text.strip():
+            (damaged if text.endswith(b"\n") else torn).append(number)
+    _report(path, [str(number) for number in damaged[:5]])
+
+
+def _find_step(path: Path, step: int) -> tuple[int, dict]:
+    """Where the lines up to a step end, and the values of that step.
+
+    Only the end of the file is read. Damaged lines before the last one of the step stay: whoever
+    reads the file leaves them out.
+    """
+    damaged, end, values = 0, 0, {}
+    for number, (place, text) in enumerate(read_lines_backwards(path)):
+        line = as_metrics(text)
+        if line is None:
+            # Only the last line of the file may lack its newline, after a kill.
+            damaged += bool(text.strip()) and (number > 0 or text.endswith(b"\n"))
+        elif line["step"] <= step:
+            end = end or place + len(text)
+            if line["step"] < step:
+                break
+            values = {**line, **values}
+    _report(path, [f"{damaged} near its end"] * bool(damaged))
+    return end, values
+
+
+def _report(path: Path, damaged: list[str]) -> None:
     if damaged:
-        print(f"{path}: left out damaged lines ({', '.join(damaged[:5])}).", file=sys.stderr)
-    return lines
+        print(f"{path}: left out damaged lines ({', '.join(damaged)}).", file=sys.stderr)
 
 
 def check_wandb(project: str | None) -> None:

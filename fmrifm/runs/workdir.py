@@ -12,17 +12,18 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
 from data_tools.errors import InputError
-from data_tools.files.atomic import write_bytes
+from data_tools.files.leftovers import remove_leftovers
 from data_tools.files.remote import file_system, is_absence, is_url, remote_errors
 from data_tools.store.checks import refuse_inside_store
 from fmrifm.runs.checkpoint import as_path
 from fmrifm.runs.hold import hold
-from fmrifm.runs.metrics_writer import read_metrics
+from fmrifm.runs.sealed_lines import as_metrics, read_lines, read_lines_backwards
 
 CHECKPOINTS = "checkpoints"
 _PAUSE = 5.0  # seconds between copies at least
@@ -99,7 +100,7 @@ class Mirror:
                     sizes = files.find(entry["name"], detail=True)
                     self._note({_below(root, k): v["size"] for k, v in sizes.items()})
                 elif entry["type"] == "file" and name and not name.startswith("events."):
-                    self._fetch_file(name, files.cat_file(entry["name"]))
+                    self._fetch_file(name, files, entry["name"])
                 elif name:
                     self._note({name: entry["size"]})
 
@@ -109,18 +110,17 @@ class Mirror:
             state = _state(self.local / name)
             self._sent[name] = state if state and state[0] == size else (size, 0)
 
-    def _fetch_file(self, name: str, data: bytes) -> None:
-        path = self.local / name
+    def _fetch_file(self, name: str, files: Any, source: str) -> None:
+        path, beside = self.local / name, self.local / f".{name}"
+        files.get_file(source, str(beside))
         if name.endswith(".jsonl") and path.exists():
-            beside = path.with_name(f".{name}")
-            write_bytes(beside, data)
             # The rest could not be copied; but the mirror may be of another run in this place.
-            theirs, ours = read_metrics(beside), read_metrics(path)
-            beside.unlink()
-            if theirs[:1] in ([], ours[:1]) and _reach(ours) > _reach(theirs):
-                self._sent[name] = (len(data), 0)
+            theirs, ours = _ends(beside), _ends(path)
+            if theirs[0] in (None, ours[0]) and _reach(ours[1]) > _reach(theirs[1]):
+                self._sent[name] = (beside.stat().st_size, 0)
+                beside.unlink()
                 return
-        write_bytes(path, data)
+        os.replace(beside, path)
         self._sent[name] = _state(path)
 
     def upload_soon(self) -> None:
@@ -239,6 +239,7 @@ class Workdir(Mirror):
         if is_url(self.place) and jax.process_index() == 0:
             self.fetch()
             self._copies = True
+            remove_leftovers(self.local)  # which is not the directory that is held
         self.local.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
@@ -291,6 +292,13 @@ def _state(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _reach(lines: list[dict]) -> float:
-    """How far lines reach: a time where they have one, else a step."""
-    return max((line.get("time", line["step"]) for line in lines), default=-1)
+def _ends(path: Path) -> tuple[dict | None, dict | None]:
+    """The first and the last line of a file of metrics that are whole."""
+    lines = map(as_metrics, read_lines(path))
+    back = (as_metrics(text) for _, text in read_lines_backwards(path))
+    return next(filter(None, lines), None), next(filter(None, back), None)
+
+
+def _reach(line: dict | None) -> float:
+    """How far a file reaches by its last line: a time where that has one, else a step."""
+    return -1 if line is None else line.get("time", line["step"])

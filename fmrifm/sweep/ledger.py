@@ -11,9 +11,11 @@ calls itself running, and which nobody runs, is known.
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +23,9 @@ from typing import Any
 
 from data_tools.errors import InputError, check_file_name
 from data_tools.files.atomic import write_bytes
-from data_tools.files.json_files import read_json
+from data_tools.files.leftovers import remove_leftovers
 from data_tools.store.checks import refuse_inside_store
+from fmrifm.runs.sealed_lines import seal, unseal
 from fmrifm.sweep.sweep_file import Experiment, Sweep
 
 PENDING, RUNNING, DONE, FAILED = STATUSES = ("pending", "running", "done", "failed")
@@ -38,7 +41,9 @@ class Ledger:
         path = self.workdir / "sweep.json"
         if not path.exists():
             raise InputError(f"{workdir} holds no sweep: check --workdir.")
-        plan = read_json(path, "launch the sweep again, which writes it")
+        plan = unseal(path.read_bytes())
+        if plan is None:
+            raise InputError(f"{path} is damaged: launch the sweep again, which writes it.")
         try:
             self.directory: str = plan["directory"]  # where commands are given
             self.reports: list[str] = plan["reports"]
@@ -58,7 +63,8 @@ class Ledger:
     def state(self, name: str) -> dict[str, Any]:
         """status, returncode, error, and done: the commands of stages that have ended well."""
         path = self.workdir / name / "point.json"
-        state = _read_state(path)
+        state = {"status": PENDING, "returncode": None, "error": None, "done": []}
+        state |= _read_state(path) or {}
         if state["status"] == DONE and len(state["done"]) < len(self.commands(name)):
             state["status"] = PENDING  # the sweep file asks for one more probe
         if state["status"] == RUNNING and not _is_at_work(path, state):
@@ -77,7 +83,7 @@ class Ledger:
         place = self.workdir / name
         place.mkdir(parents=True, exist_ok=True)
         state = {**self.state(name), **changes, "time": time.time()}
-        write_bytes(place / "point.json", json.dumps(state).encode())
+        write_bytes(place / "point.json", seal(state))
         self.publish(wait)
 
     def publish(self, wait: bool = True) -> None:
@@ -130,18 +136,35 @@ def _check_plan(directory: Any, reports: Any, experiments: list[Experiment]) -> 
             raise ValueError(f"point {point.name}")
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    """The state in a point.json, that of a point that has not begun where there is none."""
-    state = {"status": PENDING, "returncode": None, "error": None, "done": []}
-    if not path.exists():
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """The state in a point.json; None without one, or where it is damaged.
+
+    A point whose state is lost is pending: its stages run again and find what they did before.
+    """
+    try:
+        state = unseal(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    if state is not None and _is_state(state):
         return state
-    fix = "delete it, so that the point is run again"
-    state |= read_json(path, fix)
+    _report_damage(path)
+    return None
+
+
+def _is_state(state: dict[str, Any]) -> bool:
+    """Whether the fields are those that we write, with values of their types."""
     kinds = {"returncode": int | None, "error": str | None, "done": list, "directory": str}
-    wrong = [x for x, kind in kinds.items() if x in state and not isinstance(state[x], kind)]
-    if wrong or state["status"] not in STATUSES or not all(map(_is_texts, state["done"])):
-        raise InputError(f"{path} is damaged ({(wrong or ['status'])[0]}): {fix}.")
-    return state
+    return (
+        state.get("status") in STATUSES
+        and {"done", "time"} <= state.keys()
+        and all(isinstance(state[x], kind) for x, kind in kinds.items() if x in state)
+        and all(map(_is_texts, state["done"]))
+    )
+
+
+@functools.cache  # a status that is shown again and again reports it once
+def _report_damage(path: Path) -> None:
+    print(f"{path} is damaged: its point counts as pending.", file=sys.stderr)
 
 
 def _is_at_work(path: Path, state: dict[str, Any]) -> bool:
@@ -167,6 +190,7 @@ def launching(workdir: str | os.PathLike) -> Iterator[None]:
                 f"Another process launches the sweep in {workdir}: wait for it (see --status), or "
                 "end it."
             )
+        remove_leftovers(workdir)
         yield
 
 
@@ -218,24 +242,24 @@ def open_ledger(sweep: Sweep, workdir: str | os.PathLike) -> Ledger:
         "points": points,
     }
     _check_unchanged(workdir, {point["name"]: point["commands"] for point in points})
-    write_bytes(workdir / "sweep.json", json.dumps(plan, indent=1).encode())
+    write_bytes(workdir / "sweep.json", seal(plan, indent=1))
     ledger = Ledger(workdir)
     ledger.publish()
     return ledger
 
 
 def _check_unchanged(workdir: Path, new: dict[str, list[list[str]]]) -> None:
-    if (workdir / "sweep.json").exists():
+    with contextlib.suppress(InputError):  # no sweep yet, or a damaged file, which is written now
         for name in Ledger(workdir).experiments.keys() - new.keys():
             print(f"The sweep has no point {name} any more; its directory stays.")
     for name, commands in new.items():
         path = workdir / name / "point.json"
-        if not path.exists():
-            continue
         state = _read_state(path)
+        if state is None:
+            continue
         running = state["status"] == RUNNING and _is_at_work(path, state)
         then = [*state["done"], *([state["current"]] if running else [])]
-        before = [_spelled_out(command, state["directory"]) for command in then]
+        before = [_spelled_out(command, state.get("directory", "")) for command in then]
         if before != [_spelled_out(command, os.getcwd()) for command in commands[: len(then)]]:
             raise InputError(
                 f"The point {name} in {workdir} was run with another command: use another "

@@ -1,7 +1,6 @@
 """How far a sweep is, as a table."""
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.reports.text_tables import as_text
+from fmrifm.runs.sealed_lines import as_metrics, read_lines_backwards
 from fmrifm.sweep.ledger import DONE, FAILED, RUNNING, STATUSES, Ledger
 
 _EVERY = 2.0  # seconds between two looks
@@ -75,21 +75,15 @@ def describe_score(last: dict[str, float]) -> str:
 
 def last_values(workdir: Path) -> dict[str, float]:
     """The newest value of each metric, as far as the end of metrics.jsonl tells."""
-    try:
-        with open(workdir / "metrics.jsonl", "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 2**16))
-            lines = file.read().decode(errors="replace").split("\n")
-    except FileNotFoundError:
-        return {}
-    last: dict[str, float] = {}
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # the first one is cut, the last one may be
-        if isinstance(values, dict):
-            last |= {name: float(x) for name, x in values.items() if _is_number(x)}
+    path, last = workdir / "metrics.jsonl", {}
+    if not path.exists():
+        return last
+    begin = path.stat().st_size - 2**16
+    for place, text in read_lines_backwards(path):
+        if place < begin:
+            break
+        values = as_metrics(text) or {}
+        last = {name: float(x) for name, x in values.items() if _is_number(x)} | last
     return last
 
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmrifm.runs.metrics_writer import LineFile, read_metrics
+from fmrifm.runs.metrics_writer import LineFile
+from fmrifm.runs.sealed_lines import as_metrics, read_lines_backwards
 
 STEPS = "steps"
 LOSSES = (
@@ -54,21 +55,16 @@ class Account:
         Args:
           step: how many steps the state has that this start goes on from.
         """
-        fields = ("time", "start", "event", "seconds")
-        lines = read_metrics(path, *fields) if path.exists() else []
-        if lines:
-            last = lines[-1]
+        last, kept = _find_lines(path, step) if path.exists() else (None, None)
+        if last is not None:
             self.starts = last["start"] + 1
             self._past |= last["seconds"]
-            # The end of a start may have come amid the step after the one it names.
-            held = [x for x in lines if x["step"] <= step and not x["event"].startswith("end")]
-            kept = held[-1] if held else lines[0]
             lost = self._past[STEPS] - kept["seconds"][STEPS]
             self._past[STEPS] -= lost
             self._past["repeated_steps"] += lost
             if last["event"] != "end of run":  # the clocks of two machines may differ
                 self._past["down_time"] += max(0.0, self._since - last["time"])
-        self._file = LineFile(path, lines)
+        self._file = LineFile(path)
         self.note(step, "start")
 
     @contextlib.contextmanager
@@ -130,3 +126,32 @@ class Account:
                 self.note(self._step, "end of run" if self.done else "end of start")
             finally:
                 self._file.close()
+
+
+def _find_lines(path: Path, step: int) -> tuple[dict | None, dict | None]:
+    """The last line of an account, and the last one that a checkpoint of a step still covers.
+
+    The file is read from its end and no further than that line. Without one, the first line counts.
+    """
+    last = first = None
+    for _, text in read_lines_backwards(path):
+        line = as_metrics(text)
+        if line is None or not _is_account(line):
+            continue
+        last, first = last or line, line
+        # The end of a start may have come during the step after the one it names.
+        if line["step"] <= step and not line["event"].startswith("end"):
+            break
+    return last, first
+
+
+def _is_account(line: dict) -> bool:
+    """Whether a line has all that an account needs; one of an earlier version has no checksum."""
+    seconds = line.get("seconds")
+    return (
+        isinstance(seconds, dict)
+        and isinstance(line.get("event"), str)
+        and isinstance(line.get("start"), int)
+        and STEPS in seconds
+        and all(isinstance(x, int | float) for x in (line.get("time"), *seconds.values()))
+    )

@@ -18,6 +18,7 @@ from data_tools.files.atomic import write_bytes
 from fmrifm.compile_cache import cache_folder
 from fmrifm.input.data import store_digest
 from fmrifm.input.pipeline import EvalBatches
+from fmrifm.runs.sealed_lines import seal, unseal
 from fmrifm.trainer.linear_fit import BATCH, LinearFit, add_sums, on_patches, progress
 from fmrifm.trainer.step import Task
 
@@ -86,7 +87,7 @@ class LinearReference:
 def _read(path: Path) -> np.ndarray:
     """The loss in a file; NaN where there is none, or a damaged one."""
     try:
-        return np.float32(json.loads(path.read_text())["loss"])
+        return np.float32((unseal(path.read_bytes()) or {})["loss"])
     except (OSError, ValueError, KeyError, TypeError):
         return np.float32(np.nan)
 
@@ -94,6 +95,6 @@ def _read(path: Path) -> np.ndarray:
 def _keep(path: Path, values: dict[str, float]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json.dumps({name: float(x) for name, x in values.items()}).encode())
+        write_bytes(path, seal({name: float(x) for name, x in values.items()}))
     except OSError:  # a home that cannot be written: the next run computes it again
         pass

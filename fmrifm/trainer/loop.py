@@ -133,10 +133,11 @@ class _Run:
         )
         evaluated = True
         if self.checkpoints.latest_step is not None:
-            meta = self.checkpoints.meta()
-            check_unchanged(meta, self.meta(), allow_config_change)
+            meta, state = self.checkpoints.restore_newest(
+                self.program.abstract_state(),
+                lambda meta: check_unchanged(meta, self.meta(), allow_config_change),
+            )
             evaluated = self.take_over(meta)
-            state = self.checkpoints.restore(self.program.abstract_state())
         elif state is None:
             state = self.first_state()
         first_step = int(state.step)
@@ -149,6 +150,10 @@ class _Run:
                 local, first_step, config.wandb_project, shown, self.workdir.place
             )
             self.account.take_up(local / "goodput.jsonl", first_step)
+            # The line may have been damaged since, and tables refuse a run without it.
+            due = first_step and self.data.evals and self.is_evaluated(first_step)
+            evaluated &= not due or any(name.startswith("eval/") for name in self.metrics.kept)
+        evaluated = bool(multihost_utils.broadcast_one_to_all(evaluated))
         self.say(describe_start(self.program, first_step, self.workdir.place))
         if first_step < config.total_steps or not evaluated:
             with self.account.spent("evaluation"):
@@ -239,7 +244,7 @@ class _Run:
                 if step % config.log_every == 0 or last:
                     self.pending = (step, metrics)
                 progress.update()
-                evaluate = last or (config.eval_every and step % config.eval_every == 0)
+                evaluate = self.is_evaluated(step)
                 save = last or stopped or step % config.checkpoint_every == 0
                 profiled = self.profile.ends_with(step)
                 if evaluate or save or profiled:
@@ -318,6 +323,10 @@ class _Run:
         self.best = {"set": name, "step": step, "loss": loss}
         self.checkpoints.keep_best(step)
         return True
+
+    def is_evaluated(self, step: int) -> bool:
+        every, last = self.config.eval_every, step == self.config.total_steps
+        return last or bool(every and step % every == 0)
 
     def is_probed(self, step: int) -> bool:
         every = self.config.probe.every

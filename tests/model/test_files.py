@@ -135,6 +135,7 @@ def change_config(directory, **changes):
         else:
             config[name] = value
     path.write_text(json.dumps(config))
+    (directory / "checksums.json").unlink(missing_ok=True)
 
 
 def test_a_directory_of_an_earlier_version(tmp_path):
@@ -176,6 +177,28 @@ def test_a_damaged_directory_is_named(tmp_path, changes, words):
     change_config(tmp_path, **changes)
     with pytest.raises(InputError, match=words):
         load_model(tmp_path)
+
+
+def test_a_changed_file_is_refused_and_the_fix_works(tmp_path):
+    save_model(tmp_path, tiny_model())
+    sums = (tmp_path / "checksums.json").read_bytes()
+    for name in ("config.json", "model.safetensors", "geometry.npz"):
+        whole = (tmp_path / name).read_bytes()
+        place = len(whole) // 2
+        (tmp_path / name).write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        )
+        with pytest.raises(InputError, match=rf"{name} is damaged .*delete .*checksums.json"):
+            load_model(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    for damaged in (b"", sums[:-20], sums.replace(b"config", b"bonfig"), b"\xff\0"):
+        (tmp_path / "checksums.json").write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            load_model(tmp_path)
+    (tmp_path / "checksums.json").unlink()
+    edited = (tmp_path / "config.json").read_bytes().replace(b'"step": null', b'"step": 3')
+    (tmp_path / "config.json").write_bytes(edited)
+    assert load_model(tmp_path).step == 3
 
 
 def test_a_directory_is_ours_however_damaged(tmp_path):

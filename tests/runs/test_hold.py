@@ -1,7 +1,11 @@
 """One job at a time in a directory, and what a run reads of its own files and checkpoints."""
 
+import fcntl
 import json
+import os
+import socket
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +13,7 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.runs.checkpoint import Checkpoints, TrainState
-from fmrifm.runs.hold import hold, wait_for
+from fmrifm.runs.hold import LOCK, hold, wait_for
 from fmrifm.runs.metrics_writer import MetricsWriter, read_metrics
 from fmrifm.runs.workdir import Workdir, check_workdir
 
@@ -30,6 +34,42 @@ def test_a_second_job_in_a_directory_is_refused_by_name(tmp_path):
     with hold(tmp_path / "run"):
         (tmp_path / "run" / "kept").touch()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["kept"]
+
+
+def test_the_lock_of_a_killed_job_is_taken_over_by_name(tmp_path, capsys):
+    with hold(tmp_path):
+        note = (tmp_path / LOCK).read_text()
+    words = (
+        f"process {os.getpid()} of ",
+        f" on {socket.gethostname()} since {time.strftime('%Y')}",
+    )
+    assert all(x in note for x in words) and capsys.readouterr().err == ""
+    (tmp_path / LOCK).write_text(note)  # which a kill leaves, without the lock
+    with hold(tmp_path):
+        assert capsys.readouterr().err == f"{tmp_path} is taken over from {note}, which ended.\n"
+        assert (tmp_path / LOCK).read_text().startswith(words[0])
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_what_killed_jobs_were_writing_is_removed_and_nothing_else(tmp_path):
+    """Dead: no lock, or old. Living: locked, or young. Others: names that are not ours."""
+    dead = [".config.json.new", "figures/.a.png.new"]
+    living = [".goodput.jsonl.new", ".young.json.0a1b2c3d", "figures/.b.png.0a1b2c3d"]
+    old = [".metrics.jsonl.0a1b2c3d", "figures/.c.png.0a1b2c3d", ".model.0a1b2c3d/config.json",
+           ".model.0a1b2c3d.old/config.json"]  # fmt: skip
+    others = ["config.json", ".hidden", ".note.0a1b2c3d.txt", "deep/er/.x.0a1b2c3d", "x.new"]
+    for name in (*dead, *living, *old, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        if name in (*old, *others):
+            for path in (tmp_path / name, (tmp_path / name).parent):
+                os.utime(path, (0, 0))
+    with open(tmp_path / living[0]) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with hold(tmp_path):
+            left = {str(x.relative_to(tmp_path)) for x in tmp_path.rglob("*") if x.is_file()}
+    # The kill came when the old model had been moved and the new one had no name yet.
+    assert left == {*living, *others, "model/config.json", LOCK}
 
 
 def test_who_waits_comes_after_the_other(tmp_path, capsys):
@@ -69,9 +109,10 @@ def test_a_damaged_line_deletes_nothing_that_follows(tmp_path, bad, capsys):
     lines = [json.dumps({"step": step}).encode() + b"\n" for step in range(1, 21)]
     path.write_bytes(b"".join([*lines[:2], bad, *lines[2:], b'{"step": 2']))
     MetricsWriter(tmp_path, 19, None, {}).close()
-    assert path.read_bytes() == b"".join(lines[:19])
+    assert path.read_bytes() == b"".join([*lines[:2], bad, *lines[2:19]])
+    capsys.readouterr()
+    assert [line["step"] for line in read_metrics(path)] == list(range(1, 20))
     assert ("damaged lines (3)" in capsys.readouterr().err) == bool(bad.strip())
-    assert read_metrics(path, "loss") == []
 
 
 def test_a_checkpoint_of_another_model_is_not_called_damaged(tmp_path):
@@ -87,8 +128,9 @@ def test_a_checkpoint_of_another_model_is_not_called_damaged(tmp_path):
     checkpoints = Checkpoints(tmp_path, 1, 0)
     checkpoints.save(state(2), 1, {})
     checkpoints.wait()
-    assert checkpoints.restore(abstract(2)).params["encoder"]["kernel"].shape == (2, 2)
+    restored = checkpoints.restore_newest(abstract(2), lambda _: None)[1]
+    assert restored.params["encoder"]["kernel"].shape == (2, 2)
     words = r"1 holds another model, whose encoder/kernel has shape \(2, 2\) and not \(2, 3\)"
     with pytest.raises(InputError, match=words):
-        checkpoints.restore(abstract(3))
+        checkpoints.restore_newest(abstract(3), lambda _: None)
     checkpoints.close()

@@ -82,6 +82,27 @@ def test_one_more_stage_is_made_up_for(tmp_path):
     assert ledger.state("point")["status"] == "done" and (tmp_path / "point" / "probe").exists()
 
 
+def test_damaged_files_of_a_sweep_are_made_again(tmp_path, capsys):
+    stages = ["open('count', 'a').write('x')", "pass"]
+    launch_local(make_sweep(tmp_path, a=stages, b="pass"), ["a", "b"], jobs=1)
+    state, plan = tmp_path / "a" / "point.json", tmp_path / "sweep.json"
+    whole, expected = state.read_bytes(), lines(tmp_path)
+    damages = (b"", whole[:-9], b"\0" * len(whole), b"\xff" + whole, b"[1]", b"{}",
+               whole.replace(b'"returncode": 0', b'"returncode": 4'))  # fmt: skip
+    for number, damaged in enumerate(damages):
+        state.write_bytes(damaged)
+        if number == 0:
+            plan.write_bytes(plan.read_bytes()[:-9])
+            with pytest.raises(InputError, match="sweep.json is damaged: launch the sweep again"):
+                Ledger(tmp_path)
+        (tmp_path / "sweep.jsonl").write_bytes(damaged)
+        ledger = make_sweep(tmp_path, a=stages, b="pass")
+        assert [x["status"] for x in lines(tmp_path)] == ["pending", "done"], damaged
+    assert capsys.readouterr().err.count("point.json is damaged") == 1
+    launch_local(ledger, ["a", "b"], jobs=1)
+    assert lines(tmp_path) == expected and (tmp_path / "a" / "count").read_text() == "xx"
+
+
 def test_other_spellings_of_paths_are_the_same_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -78,7 +78,7 @@ def saved_steps(workdir: Path) -> list[str]:
 
 
 def metrics(workdir: Path, strict: bool = True) -> list[dict]:
-    """metrics.jsonl without what depends on the clock."""
+    """metrics.jsonl without values that depend on the clock, and their checksums."""
     path = workdir / "metrics.jsonl"
     lines = []
     for text in path.read_text().splitlines(keepends=True) if path.exists() else []:

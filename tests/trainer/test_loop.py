@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import struct
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -271,16 +272,55 @@ def test_changed_store_is_refused(make_config, own_stores, finished, tmp_path):
     assert contents(finished) == before
 
 
-def test_damaged_checkpoint_is_named(make_config, finished, tmp_path):
+def spoil(step: Path) -> None:
+    """Flips one bit of the largest array file of a checkpoint."""
+    file = max(step.rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_is_set_aside(make_config, finished, tmp_path, capsys):
+    """The run goes on from the one before, to the same numbers; nothing is deleted."""
+    workdir, config = shutil.copytree(finished, tmp_path / "run"), make_config(keep_best="held")
+    checkpoints, steps = workdir / "checkpoints", saved_steps(workdir)
+    spoil(checkpoints / "8")
+    with pytest.raises(InputError, match="Checkpoint 8 of .* is damaged .*state/.* has changed"):
+        train(make_config(init_from=str(workdir)), tmp_path / "other")
+    assert train(config, workdir) == 0
+    report = [x for x in capsys.readouterr().err.splitlines() if "is damaged" in x]
+    assert len(report) == 1 and "is kept as 8.damaged, and" in report[0]
+    assert saved_steps(workdir) == sorted([*steps, "8.damaged"])
+    assert metrics(workdir) == metrics(finished) and weights(workdir) == weights(finished)
+    for step in steps:
+        spoil(checkpoints / step)
+    before = saved_steps(workdir)
+    with pytest.raises(InputError, match="Checkpoint 8 of .* and there is no other one: copy"):
+        train(config, workdir)
+    assert saved_steps(workdir) == before
+
+
+def test_a_damaged_checkpoint_without_checksums_is_named(make_config, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "checkpoints/8/checksums.json").unlink()
     for file in sorted((workdir / "checkpoints/8/state").rglob("d/*")):
         file.write_bytes(file.read_bytes()[:100])
     for config, place in (
-        (make_config(), workdir),
+        (make_config(keep_best="held"), workdir),
         (make_config(init_from=str(workdir)), tmp_path / "other"),
     ):
         with pytest.raises(InputError, match="Checkpoint 8 of .* is damaged"):
             train(config, place)
+
+
+def test_a_lost_evaluation_is_made_again(make_config, finished, tmp_path, capsys):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    path = workdir / "metrics.jsonl"
+    *others, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*others, last.replace(b"1", b"2", 1)]))  # still JSON
+    assert train(make_config(keep_best="held"), workdir) == 0
+    assert metrics(workdir) == metrics(finished)
+    assert "left out damaged lines (1 near its end)" in capsys.readouterr().err
 
 
 # Numbers that are not finite

@@ -35,16 +35,73 @@ for order, sizes in (([0, 3, 1, 4, 2, 5], {"data": 6}), (range(6), {"data": 3, "
 """
 
 
-def test_rows_of_hosts(tmp_path):
-    """Rows of a host that do not lie together, and hosts that share some of their rows."""
-    command = [sys.executable, "-c", ROWS, f"localhost:{free_port()}"]
+DAMAGE = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec as P
+from data_tools.errors import InputError
+from fmrifm.runs.checkpoint import Checkpoints, TrainState, restore_meta
+
+spread, whole = (NamedSharding(jax.make_mesh((2,), ("x",)), P(*axes)) for axes in (("x",), ()))
+
+def array(value, shape=(), where=whole):
+    full = np.full(shape, value, np.float32)
+    return jax.make_array_from_callback(shape, where, lambda index: full[index])
+
+def state(step):
+    return TrainState(array(step), {"a": array(step, (2, 5000), spread)}, {}, array(-1))
+
+directory = Path(sys.argv[3], "checkpoints")
+checkpoints = Checkpoints(directory, 3, 0)
+for step in (1, 2):
+    checkpoints.save(state(step), step, {})
+checkpoints.wait()
+if jax.process_index() == 0:
+    file = max((directory / "2" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+multihost_utils.sync_global_devices("damaged")
+like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
+restored = checkpoints.restore_newest(like, lambda _: None)[1]
+print(float(restored.step), float(restored.params["a"].addressable_shards[0].data[0, 0]))
+if jax.process_index() == 0:
+    (directory / "1" / "meta" / "metadata").unlink()
+multihost_utils.sync_global_devices("damaged again")
+try:
+    restore_meta(directory)
+except InputError as error:
+    print("is damaged" in str(error))
+checkpoints.save(state(2), 2, {})
+checkpoints.close()
+print(sorted(path.name for path in directory.iterdir()))
+"""
+
+
+def run_two(code: str, *arguments: str) -> list[list[str]]:
+    """The lines that two processes print, which get a coordinator and their number."""
+    command = [sys.executable, "-c", code, f"localhost:{free_port()}"]
     processes = [
-        subprocess.Popen([*command, str(i)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(i), *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         for i in range(2)
     ]
     found = [process.communicate(timeout=120)[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert found == [
+    return found
+
+
+def test_processes_agree_on_a_damaged_checkpoint(tmp_path):
+    """The first one reads the files, and all go on from the one before."""
+    found = run_two(DAMAGE, str(tmp_path))
+    assert [lines[-3:] for lines in found] == [["1.0 1.0", "True", "['1', '2', '2.damaged']"]] * 2
+
+
+def test_rows_of_hosts(tmp_path):
+    """Rows of a host that do not lie together, and hosts that share some of their rows."""
+    assert run_two(ROWS) == [
         ["[0, 1, 4, 5, 8, 9]", "[0, 1, 2, 3, 4, 5, 6, 7]"],
         ["[2, 3, 6, 7, 10, 11]", "[4, 5, 6, 7, 8, 9, 10, 11]"],
     ]

@@ -29,6 +29,14 @@ from fmrifm.input.preprocess import Tokens
 from fmrifm.input.sources import Source, union_geometry
 from fmrifm.model.files import ModelFiles
 from fmrifm.probe.features.clip_encoder import ClipBatches, ClipEncoder, run_batches
+from fmrifm.probe.features.feature_cache import (
+    Rows,
+    count_rows,
+    find_missing,
+    fits,
+    note_rows,
+    publish_array,
+)
 from fmrifm.probe.samples.samples import Samples
 from fmrifm.runs.hold import wait_for
 from fmrifm.trainer.mesh import make_mesh
@@ -85,7 +93,7 @@ def encode(
     wanted = [kind for kind in KINDS if kind in kinds and not lacks.get(kind)]
     geometry = geometry or union_geometry(sources)
     directory = Path(cache) / fingerprint(files, sources, samples, geometry)
-    missing = [kind for kind in wanted if not (directory / f"{kind}.npy").is_file()]
+    missing = find_missing(directory, wanted)
     if missing:
         program = _Program(ClipEncoder(files, sources, geometry), samples, missing)
         _fill(directory, missing, program, name)
@@ -175,7 +183,7 @@ def _fill(directory: Path, kinds: list[str], program: _Program, name: str) -> No
     first = jax.process_index() == 0
     with wait_for(directory) if first else contextlib.nullcontext():
         _sync("features locked")
-        kinds = [kind for kind in kinds if not (directory / f"{kind}.npy").is_file()]
+        kinds = find_missing(directory, kinds)
         if kinds:
             _fill_alone(directory, kinds, program, name)
 
@@ -184,23 +192,18 @@ def _fill_alone(directory: Path, kinds: list[str], program: _Program, name: str)
     """Writes arrays, this process its share of the rows, and publishes them when all are done."""
     n_hosts, host = jax.process_count(), jax.process_index()
     half = directory / f"partial-{'-'.join(kinds)}-{n_hosts}"
-    if host == 0 and not half.is_dir():
-        new = half.with_name(f"{half.name}.new")  # appears with all arrays
-        new.mkdir(parents=True, exist_ok=True)
-        batch = jax.eval_shape(program.step, program.batches(0, 1)[0])
-        for kind in kinds:
-            shape = (program.n_clips, *batch[kind].shape[1:])
-            np.lib.format.open_memmap(new / f"{kind}.npy", "w+", DTYPES[kind], shape).flush()
-        os.replace(new, half)
+    if host == 0:
+        _make_room(half, kinds, program)
     _sync("features made")
     bounds = [program.n_clips * h // n_hosts for h in (host, host + 1)]
     mark = half / f"rows-{host}"
-    done = int(mark.read_text()) if mark.is_file() else 0
-    bar = tqdm(
-        total=bounds[1] - bounds[0], initial=done, unit="clip", desc=f"encode {name}".strip()
-    )
-    with bar, contextlib.ExitStack() as stack:
-        files = {kind: stack.enter_context(_Rows(half / f"{kind}.npy")) for kind in kinds}
+    with contextlib.ExitStack() as stack:
+        files = {kind: stack.enter_context(Rows(half / f"{kind}.npy")) for kind in kinds}
+        done = count_rows(mark, bounds[0], files)
+        bar = tqdm(
+            total=bounds[1] - bounds[0], initial=done, unit="clip", desc=f"encode {name}".strip()
+        )
+        stack.enter_context(bar)
         first = bounds[0] + done
         for i, features in enumerate(_encoded(program, (first, bounds[1])), 1):
             rows = slice(first, min(first + program.batch_size, bounds[1]))
@@ -217,58 +220,34 @@ def _fill_alone(directory: Path, kinds: list[str], program: _Program, name: str)
             bar.update(rows.stop - rows.start)
             first = rows.stop
             if i % _FLUSH_EVERY == 0:
-                for file in files.values():
-                    file.sync()
-                mark.write_text(str(first - bounds[0]))
+                note_rows(mark, first - bounds[0], files)
         for file in files.values():
             file.sync()
     _sync("features written")
     if host == 0:
         for kind in kinds:
-            os.replace(half / f"{kind}.npy", directory / f"{kind}.npy")
-        for path in half.iterdir():
-            path.unlink()
-        half.rmdir()
+            publish_array(half / f"{kind}.npy", directory / f"{kind}.npy")
+        for left in directory.glob("partial-*"):  # also what a killed job left of the same arrays
+            if all((directory / f"{kind}.npy").is_file() for kind in left.name.split("-")[1:-1]):
+                shutil.rmtree(left)
     _sync("features published")
 
 
-class _Rows:
-    """Writes rows of an array in a file.
-
-    Not through a memory map: where the disk is full, that ends the process without an error.
-    """
-
-    def __init__(self, path: Path):
-        array = np.load(path, mmap_mode="r")
-        self._path, self._offset, self._dtype = path, array.offset, array.dtype
-        self._row = array[:1].nbytes
-
-    def __enter__(self) -> "_Rows":
-        self._handle = os.open(self._path, os.O_WRONLY)
-        return self
-
-    def __exit__(self, *error) -> None:
-        os.close(self._handle)
-
-    def write(self, first: int, values: np.ndarray) -> None:
-        data = memoryview(np.ascontiguousarray(values, self._dtype)).cast("B")
-        place = self._offset + first * self._row
-        with self._naming_it():
-            while data:  # a full disk may cut the first write short; the next one says why
-                written = os.pwrite(self._handle, data, place)
-                data, place = data[written:], place + written
-
-    def sync(self) -> None:
-        with self._naming_it():
-            os.fsync(self._handle)
-
-    @contextlib.contextmanager
-    def _naming_it(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
+def _make_room(half: Path, kinds: list[str], program: _Program) -> None:
+    """Empty arrays to write to, unless a killed job has left some."""
+    batch = jax.eval_shape(program.step, program.batches(0, 1)[0])
+    shapes = {
+        kind: jax.ShapeDtypeStruct((program.n_clips, *batch[kind].shape[1:]), DTYPES[kind])
+        for kind in kinds
+    }
+    if all(fits(half / f"{kind}.npy", shape) for kind, shape in shapes.items()):
+        return
+    shutil.rmtree(half, ignore_errors=True)
+    new = half.with_name(f"{half.name}.new")  # appears with all arrays
+    new.mkdir(parents=True, exist_ok=True)
+    for kind, like in shapes.items():
+        np.lib.format.open_memmap(new / f"{kind}.npy", "w+", like.dtype, like.shape).flush()
+    os.replace(new, half)
 
 
 def _encoded(program: _Program, rows: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:

@@ -1,6 +1,7 @@
 """Features on disk: two jobs that make the same ones, a full disk, and what names a cache."""
 
 import errno
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from data_tools.errors import InputError
 from fmrifm.input.data import scale_of, store_digest
 from fmrifm.probe.features import encode
+from fmrifm.probe.features.feature_cache import find_missing
 
 N_CLIPS, BATCH = 40, 4
 
@@ -44,11 +46,12 @@ def test_two_jobs_may_share_a_cache(program, tmp_path):
     for job in jobs:
         job.join()
     np.testing.assert_array_equal(np.load(tmp_path / "cls.npy")[:, 0], np.arange(N_CLIPS))
-    assert [path.name for path in tmp_path.glob("[!.]*")] == ["cls.npy"]
+    left = sorted(path.name for path in tmp_path.glob("[!.]*"))
+    assert left == ["cls.npy", "cls.npy.sha256"]
 
 
 def test_a_full_disk_is_an_error_and_the_job_goes_on_later(program, tmp_path, monkeypatch):
-    write, size = encode.os.pwrite, 128 + 3 * BATCH * 12 + 7  # the header and some rows
+    write, size = os.pwrite, 128 + 3 * BATCH * 12 + 7  # the header and some rows
 
     def limited(handle, data, place):
         if place >= size:
@@ -56,12 +59,64 @@ def test_a_full_disk_is_an_error_and_the_job_goes_on_later(program, tmp_path, mo
         return write(handle, data[: size - place], place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encode.os, "pwrite", limited)
+        patch.setattr(os, "pwrite", limited)
         with pytest.raises(OSError) as error:
             encode._fill(tmp_path, ["cls"], program, "")
     assert error.value.errno == errno.ENOSPC and str(tmp_path) in error.value.filename
     encode._fill(tmp_path, ["cls"], program, "")
     np.testing.assert_array_equal(np.load(tmp_path / "cls.npy")[:, 2], np.arange(N_CLIPS))
+
+
+DAMAGES = {
+    "a bit of the values": lambda data: data[:-5] + bytes([data[-5] ^ 4]) + data[-4:],
+    "a bit of the header": lambda data: data.replace(b"(40, 3)", b"(40, 2)"),
+    "zeros": lambda data: bytes(len(data)),
+    "no end": lambda data: data[: len(data) // 3],
+    "nothing": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["cls.npy", "cls.npy.sha256"])
+def test_damaged_arrays_are_made_again(program, tmp_path, name, damage, capsys):
+    encode._fill(tmp_path, ["cls"], program, "")
+    whole = {path.name: path.read_bytes() for path in tmp_path.glob("cls*")}
+    damaged = DAMAGES[damage](whole[name])
+    if damaged == whole[name]:
+        pytest.skip("checksums have no header")
+    (tmp_path / name).write_bytes(damaged)
+    assert find_missing(tmp_path, ["cls"]) == ["cls"]
+    encode._fill(tmp_path, ["cls"], program, "")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("cls*")} == whole
+    assert "cls.npy was damaged" in capsys.readouterr().err
+    # Without a checksum, as earlier versions left them, arrays are taken as they are.
+    (tmp_path / "cls.npy.sha256").unlink()
+    (tmp_path / "cls.npy").write_bytes(DAMAGES["a bit of the values"](whole["cls.npy"]))
+    assert find_missing(tmp_path, ["cls"]) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["cls.npy", "rows-0"])
+def test_damaged_rows_of_a_killed_job_are_made_again(program, tmp_path, monkeypatch, name, damage):
+    encoded = encode._encoded
+
+    def killed(program, rows):
+        for i, features in enumerate(encoded(program, rows)):
+            if i == 7:
+                raise KeyboardInterrupt
+            yield features
+
+    monkeypatch.setattr(encode, "_encoded", killed)
+    with pytest.raises(KeyboardInterrupt):
+        encode._fill(tmp_path, ["cls"], program, "")
+    file = tmp_path / "partial-cls-1" / name
+    data = file.read_bytes()
+    file.write_bytes(damage(data) if name == "rows-0" else damage(data[:-200]) + data[-200:])
+    (tmp_path / "partial-cls-2").mkdir()  # of a job of two processes
+    monkeypatch.setattr(encode, "_encoded", encoded)
+    encode._fill(tmp_path, ["cls"], program, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "cls.npy")[:, 2], np.arange(N_CLIPS))
+    assert not list(tmp_path.glob("partial*"))
 
 
 def test_values_that_are_not_finite_are_refused(program, tmp_path, monkeypatch):
