@@ -36,11 +36,14 @@ def write_sums(directory: Path, names: Iterable[str]) -> None:
     write_bytes(directory / SUMS, text.encode())
 
 
-def find_damage(directory: Path, prefix: str = "") -> tuple[str, str] | None:
+def find_damage(
+    directory: Path, prefix: str = "", share: tuple[int, int] = (0, 1)
+) -> tuple[str, str] | None:
     """The first file that is not as `write_sums` saw it.
 
     Args:
       prefix: only files whose names begin so are read; of all others only their presence counts.
+      share: which of how many processes this is, each of which reads its part of the files.
 
     Returns:
       Its name and what is wrong with it, "is missing"; None if all files are whole, or where no
@@ -59,7 +62,7 @@ def find_damage(directory: Path, prefix: str = "") -> tuple[str, str] | None:
         return None
     except (ValueError, KeyError, TypeError, RecursionError):
         return SUMS, "cannot be read"
-    names = [name for name in names if name.startswith(prefix)]
+    names = [name for name in names if name.startswith(prefix)][share[0] :: share[1]]
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda name: file_sum(directory / name), names)
         for name, digest in zip(names, found, strict=True):

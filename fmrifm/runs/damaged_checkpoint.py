@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError, describe_os_error
@@ -50,27 +51,33 @@ def write_step_sums(directory: Path) -> None:
 def check_step(directory: Path, item: str) -> None:
     """Compares the files of an item of a step, such as "state", with their checksums.
 
-    All processes call it; the first one reads the files.
+    All processes call it, and each reads its share of the files: nobody waits for long.
 
     Raises:
-      DamagedCheckpointError: a file has changed or is missing.
+      DamagedCheckpointError: a file has changed or is missing; on all processes.
       InputError: a file cannot be read, as the disk or its permissions fail.
     """
     if is_url(directory):
         return
-    damage, failure = None, None
-    if jax.process_index() == 0:
-        try:
-            damage = find_damage(directory, f"{item}/")
-        except OSError as error:  # says nothing about what the file holds
-            failure = error
-    outcome = 2 if failure else 1 if damage else 0
-    outcome = int(multihost_utils.broadcast_one_to_all(outcome))
-    if outcome == 2:
-        why = describe_os_error(failure) if failure else f"{directory} cannot be read."
-        raise InputError(why) from failure
-    if outcome == 1:
-        raise DamagedCheckpointError(directory, " ".join(damage or ("by its checksums",)))
+    damage, failure = "", ""
+    try:
+        found = find_damage(directory, f"{item}/", (jax.process_index(), jax.process_count()))
+        damage = " ".join(found or ())
+    except OSError as error:  # says nothing about what the file holds
+        failure = describe_os_error(error)
+    if failure := _first_of_all(failure):
+        raise InputError(failure)
+    if damage := _first_of_all(damage):
+        raise DamagedCheckpointError(directory, damage)
+
+
+def _first_of_all(text: str) -> str:
+    """The first text of all processes that is not empty, on each of them."""
+    if jax.process_count() == 1:
+        return text
+    padded = np.frombuffer(text.encode()[:500].ljust(500, b"\0"), np.uint8)
+    texts = (bytes(row).rstrip(b"\0") for row in multihost_utils.process_allgather(padded))
+    return next(filter(None, texts), b"").decode(errors="replace")
 
 
 def set_aside(directory: Path, damaged: Mapping[int, DamagedCheckpointError], whole: int) -> None:

@@ -94,7 +94,7 @@ def run_two(code: str, *arguments: str) -> list[list[str]]:
 
 
 def test_processes_agree_on_a_damaged_checkpoint(tmp_path):
-    """The first one reads the files, and all go on from the one before."""
+    """Whichever of them reads the file; all go on from the one before."""
     found = run_two(DAMAGE, str(tmp_path))
     assert [lines[-3:] for lines in found] == [["1.0 1.0", "True", "['1', '2', '2.damaged']"]] * 2
 
