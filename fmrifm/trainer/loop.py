@@ -14,23 +14,22 @@ from tqdm import tqdm
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
-from data_tools.safe_text import without_secrets
-from fmrifm.input.data import open_data, same_stores
+from fmrifm.input.data import open_data
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.model.files import ModelFiles, save_model
 from fmrifm.runs.checkpoint import Checkpoints, TrainState
 from fmrifm.runs.config import check_unchanged, config_dict
-from fmrifm.runs.export import describe_data, describe_model, hashed_subjects, origin_of
+from fmrifm.runs.goodput import STEPS, Account
 from fmrifm.runs.metrics_writer import MetricsWriter, check_wandb
 from fmrifm.runs.provenance import measure, record_start
 from fmrifm.runs.watchdog import STEPPING, WAITING, Watchdog
 from fmrifm.runs.workdir import Workdir, check_workdir
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.goodput import STEPS, Account
 from fmrifm.trainer.linear_fit import LinearFit
 from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
 from fmrifm.trainer.program import Program, check_config
+from fmrifm.trainer.run_record import RunRecord
 from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopRequestedError, StopSignal, non_finite
 from fmrifm.trainer.summary import describe_losses, describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
@@ -99,8 +98,7 @@ class _Run:
         fit = self.fit if config.eval_linear else None
         self.evaluator = Evaluator(self.program, self.data.evals, local / "figures", fit)
         self.first_host = jax.process_index() == 0
-        # Where the weights come from; travels into checkpoints and the model directory.
-        self.origin = {"subjects_seen": [hashed_subjects(self.data)], "sources": [], "license": ""}
+        self.record = RunRecord(config, self.data, self.program)
         self.probe = self.open_probe(make_probe)
         self.metrics: MetricsWriter | None = None
         self.checkpoints: Checkpoints | None = None
@@ -119,7 +117,7 @@ class _Run:
                 "where they are evaluated."
             )
         self.workdir.check_shared("probe.every")
-        return make_probe(self.config.probe, self.workdir.local, self.files({}, 0))
+        return make_probe(self.config.probe, self.workdir.local, self.record.files({}, 0))
 
     def start(self, allow_config_change: bool, stop: StopSignal) -> int:
         config = self.config
@@ -135,7 +133,7 @@ class _Run:
         if self.checkpoints.latest_step is not None:
             meta, state = self.checkpoints.restore_newest(
                 self.program.abstract_state(),
-                lambda meta: check_unchanged(meta, self.meta(), allow_config_change),
+                lambda meta: check_unchanged(meta, self.record.meta(), allow_config_change),
             )
             evaluated = self.take_over(meta)
         elif state is None:
@@ -188,17 +186,13 @@ class _Run:
                 return state
             return self.program.with_network_maps(state, self.fit.network_maps())
         stores = [source.store for source in self.data.train]
-        state, origin = warm_start(self.program, self.config.init_from, stores)
-        seen = origin["subjects_seen"] + self.origin["subjects_seen"]
-        self.origin = {**origin, "subjects_seen": seen}
+        state, descent = warm_start(self.program, self.config.init_from, stores)
+        self.record.starts_from(descent)
         return state
 
     def take_over(self, meta: dict) -> bool:
         """Continues what lies beside a checkpoint; returns whether its evaluation was made."""
-        same_data = same_stores(meta["stores"], self.data.digests())
-        same_data &= meta["config"]["data"]["train"] == without_secrets(self.config.data.train)
-        seen = meta["subjects_seen"] + ([] if same_data else self.origin["subjects_seen"])
-        self.origin = {**origin_of(meta), "subjects_seen": seen}
+        self.record.continues(meta)
         if meta["best"] and meta["best"]["set"] == self.config.keep_best:
             self.best = meta["best"]
             self.checkpoints.keep_best(self.best["step"])
@@ -353,7 +347,8 @@ class _Run:
             self.account.note(step)
             self.account.sync()
         self.workdir.upload()  # so that no curve has a gap where another host goes on
-        self.checkpoints.save(state, step, self.meta() | {"evaluated": evaluated})
+        meta = {**self.record.meta(), "best": self.best, "evaluated": evaluated}
+        self.checkpoints.save(state, step, meta)
 
     def check_finite(self, first_bad_step: int) -> None:
         """Raises NonFiniteError naming the step (counted from 1) and the runs of its batch."""
@@ -366,25 +361,7 @@ class _Run:
     def model(self, state: TrainState) -> ModelFiles:
         """The model as it is now, on the host."""
         gather = jax.jit(lambda params: params, out_shardings=replicated(self.program.mesh))
-        return self.files(jax.device_get(gather(state.params)), int(state.step))
-
-    def files(self, params: dict, step: int) -> ModelFiles:
-        options, preprocessing = self.program.options, describe_data(self.config, self.data)
-        return ModelFiles(
-            options, params, self.program.cut, preprocessing, **self.origin, step=step
-        )
-
-    def meta(self) -> dict:
-        """What is saved beside a state: the run it belongs to, and what that knows."""
-        return {
-            "config": config_dict(self.config),
-            "stores": self.data.digests(),
-            "chosen": self.data.chosen(),
-            **self.origin,
-            "preprocessing": describe_data(self.config, self.data),
-            "model": describe_model(self.program.options, self.program.cut),
-            "best": self.best,
-        }
+        return self.record.files(jax.device_get(gather(state.params)), int(state.step))
 
     def say(self, text: str) -> None:
         if self.first_host:
@@ -393,7 +370,6 @@ class _Run:
     def close(self) -> None:
         with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
             files = (self.workdir, self.account, self.metrics)  # the first one is closed last
-            for part in filter(
-                None, (*files, self.checkpoints, self.throughput, self.profile, self.watchdog)
-            ):
+            work = (self.checkpoints, self.throughput, self.profile, self.watchdog)
+            for part in filter(None, (*files, *work)):
                 stack.callback(part.close)

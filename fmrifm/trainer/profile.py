@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from data_tools.errors import InputError
-from fmrifm.trainer.goodput import Account
+from fmrifm.runs.goodput import Account
 
 
 def parse_profile(text: str | None, total_steps: int) -> range:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from fmrifm.trainer.goodput import LOSSES, STEPS, Account
+from fmrifm.runs.goodput import LOSSES, STEPS, Account
 from fmrifm.trainer.mesh import sharded_share
 from fmrifm.trainer.program import Program
 

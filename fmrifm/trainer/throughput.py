@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fmrifm.model.flops import clip_tokens, count_flops
-from fmrifm.trainer.goodput import Account
+from fmrifm.runs.goodput import Account
 from fmrifm.trainer.program import Program
 
 

@@ -5,9 +5,9 @@ import tracemalloc
 
 import pytest
 
+from fmrifm.runs.goodput import LOSSES, STEPS, Account
 from fmrifm.runs.metrics_writer import LineFile, MetricsWriter, read_metrics
 from fmrifm.runs.sealed_lines import LINE_CRC, read_lines_backwards, seal, unseal
-from fmrifm.trainer.goodput import LOSSES, STEPS, Account
 
 LINE = {"step": 12, "train/loss": 0.1 + 0.2, "eval/held/loss": 1e-05, "name": "é", "n": [1, None]}
 

@@ -16,9 +16,9 @@ from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.data import open_data
 from fmrifm.runs.checkpoint import restore_params
+from fmrifm.runs.goodput import LOSSES
 from fmrifm.runs.metrics_writer import read_metrics
 from fmrifm.trainer.evaluate import Evaluator
-from fmrifm.trainer.goodput import LOSSES
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.mesh import to_devices
 from fmrifm.trainer.program import Program

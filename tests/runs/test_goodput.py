@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fmrifm.trainer.goodput import LOSSES, STEPS, Account
+from fmrifm.runs.goodput import LOSSES, STEPS, Account
 from fmrifm.trainer.profile import Profile
 from fmrifm.trainer.summary import summarize
 from fmrifm.trainer.throughput import Throughput, amounts
