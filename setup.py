@@ -1,5 +1,8 @@
 """Installs fmrifm, its data tools and its configs."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_namespace_packages, find_packages, setup
 
 # fsspec and the file systems built on it are released together, and each admits only a few versions
@@ -39,7 +42,7 @@ TEST = [name for extra in EXTRAS if extra.startswith("test-") for name in EXTRAS
 
 setup(
     name="fmrifm",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.*)"', Path("fmrifm/__init__.py").read_text())[1],
     description="Foundation models of brain activity: masked autoencoders on cortical flat maps",
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
@@ -52,7 +55,7 @@ setup(
         "data_tools.spaces.data": ["*.npz", "README.md"],
         "data_tools.inspect": ["*.html"],
         "data_tools.reports": ["*.html"],
-        "fmrifm": ["*.html"],
+        "fmrifm": ["*.html", "py.typed"],
         "fmrifm.probe.cohort": ["*.html"],
     },
     # The lowest versions that were tested.
