@@ -43,6 +43,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # XLA reads its flags once. A test that changes the environment must not be the first to use it.
 jax.devices()
 
+# Traced programs are millions of objects, which the collector would go through again and again.
+gc.freeze()
+gc.set_threshold(20_000, 25, 10)
+
 # Files whose tests take minutes begin first, so that the two processes end together.
 LONG = (
     *("test_quickstart", "test_finetune", "test_loop", "test_processes", "test_recipes"),
@@ -150,7 +154,6 @@ def free_memory():
     """Drops the compiled programs of a file: they grow to gigabytes, which slows collections."""
     yield
     jax.clear_caches()
-    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_bad_stores(call, toy_config, stores, tmp_path):
     for overrides, words in (
         ({"data__train": str(tmp_path / "none")}, ["no store at", "none"]),
         ({"data__train": ""}, ["data.train"]),
-        ({"data__train": str(damaged)}, ["store.json is damaged"]),
+        ({"data__train": str(damaged)}, ["store.json does not match its checksum"]),
         ({"data__train": str(cut)}, ["bold-00000.npy"]),
         ({"data__train": str(short), "data__num_frames": 24}, ["20 frames", "skip_short_runs"]),
         ({"data__train": f"{stores['train']}?task=MOVIE*"}, ["matches", "MOVIE"]),

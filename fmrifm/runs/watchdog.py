@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,10 @@ class Watchdog:
         self._folder.mkdir(parents=True, exist_ok=True)
         with open(self._folder / f"process-{process}-step-{self._step}.txt", "w") as file:
             file.write(f"{socket.gethostname()}, step {self._step}, {self._doing}\n\n")
+            # The main thread first: faulthandler stops after a hundred threads.
+            main = sys._current_frames()[threading.main_thread().ident]
+            traceback.print_stack(main, file=file)
+            file.write("\n")
             file.flush()
             faulthandler.dump_traceback(file)
         print(

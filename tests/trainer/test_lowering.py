@@ -1,10 +1,13 @@
 """The training step lowers for every platform, so that a machine without one notices a break."""
 
+import functools
+
 import jax
 import pytest
 
 from fmrifm.input.data import open_data
 from fmrifm.input.pipeline import batch_shapes
+from fmrifm.model.mae import init_params
 from fmrifm.trainer import program as experiment
 from fmrifm.trainer.program import Program
 
@@ -44,7 +47,8 @@ def test_all_programs_of_a_run_trace_with_kernels_on_a_mesh(toy_config, monkeypa
     state = program.abstract_state()
     evaluate, reconstruct = program.eval_functions(program.make_task(data.geometry))
     with program.scope():
-        assert jax.eval_shape(program.initial_state, 0).step.shape == ()
+        init = functools.partial(init_params, program.model)
+        assert jax.eval_shape(init, jax.random.key(0)).keys() == {"encoder", "decoder"}
         assert jax.eval_shape(program.train_step, state, batch)[1]["loss"].shape == ()
         assert jax.eval_shape(evaluate, state.params, batch).pixels.shape == ()
         assert len(jax.eval_shape(reconstruct, state.params, batch)["truth"].shape) == 4

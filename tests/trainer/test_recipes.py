@@ -179,7 +179,7 @@ def test_components_are_data_to_a_warm_start(toy_config, tmp_path):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("model__embed_dim", 0, "model.embed_dim=0 must be at least 1"),
+        ("model__embed_dim", 0, "model.embed_dim=0 must lie in "),
         ("model__decoder_embed_dim", -32, "model.decoder_embed_dim=-32"),
         ("model__patch", -8, "model.patch=-8"),
         ("model__mask_patch_size", -8, "model.mask_patch_size=-8"),

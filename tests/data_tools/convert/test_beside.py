@@ -126,7 +126,7 @@ def test_frames_that_are_not_equally_spaced_are_refused(tmp_path, sides, capsys)
         ({"VolumeTiming": times.tolist(), "RepetitionTime": 3}, "apart and a TR of 3 s"),
         ({"VolumeTiming": [0]}, "VolumeTiming in .*bold.json is no list of numbers"),
         ({"RepetitionTime": "2.0"}, "RepetitionTime in .*bold.json is no number"),
-        ([2.0], "bold.json holds no JSON object"),
+        ([2.0], "bold.json is damaged .it holds no JSON object"),
     ):
         sidecar.write_text(json.dumps(content))
         with pytest.raises(InputError, match=words):
