@@ -7,6 +7,7 @@ killed, so that whoever gets the lock may clear away what the last owner left.
 import contextlib
 import errno
 import fcntl
+import getpass
 import os
 import socket
 import sys
@@ -15,8 +16,9 @@ import warnings
 from pathlib import Path
 
 from data_tools.errors import InputError
+from data_tools.safe_text import without_secrets
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class OutputLock:
@@ -49,11 +51,8 @@ class OutputLock:
                 raise _in_use(output, note or "another process") from None
         if not self.is_held:
             warnings.warn(f"No file locks at {path}: run one writer at a time.", stacklevel=3)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        command = " ".join(sys.argv)[:200]
-        note = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, note.encode(errors="replace"), 0)
+        os.pwrite(self._handle, owner_note(), 0)
 
     def release(self) -> None:
         """Lets other jobs have it."""
@@ -62,12 +61,24 @@ class OutputLock:
         os.close(self._handle)
 
 
+def owner_note() -> bytes:
+    """Who holds a lock, for the job that finds it taken."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no name belongs to the user id, as in some containers
+        user = f"user {os.getuid()}"
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    command = without_secrets(" ".join(sys.argv))[:200]
+    note = f"process {os.getpid()} of {user} on {socket.gethostname()} since {since} ({command})"
+    return note.encode(errors="replace")
+
+
 def _try_lock(handle: int) -> bool:
     """Whether the file system has locks; BlockingIOError if another process holds this one."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         return False
     return True

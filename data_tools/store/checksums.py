@@ -11,9 +11,9 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
+from data_tools.files.directory_sums import SUMS as CHECKSUMS
 from data_tools.store.json_text import parse_json, to_json
 
-CHECKSUMS = "checksums.json"
 _COVERED = frozenset({"geometry.npz", "runs.jsonl", "store.json"})
 
 _LOCK = threading.Lock()

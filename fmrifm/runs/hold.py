@@ -5,13 +5,9 @@ of the operating system (flock): they end with their process, even with one that
 """
 
 import contextlib
-import errno
 import fcntl
-import getpass
 import os
-import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +16,10 @@ from jax.experimental import multihost_utils
 
 from data_tools.errors import InputError
 from data_tools.files.leftovers import remove_leftovers
-from data_tools.safe_text import without_secrets
+from data_tools.files.locks import NO_LOCKS, owner_note
 from data_tools.store.checks import refuse_inside_store
 
 LOCK = ".in-use"  # the file that is locked, with a note on who has it
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -83,7 +78,7 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
                 if before and has_locks:  # who ends in order removes the file
                     print(f"{directory} is taken over from {before}, which ended.", file=sys.stderr)
                 os.ftruncate(handle, 0)
-                os.pwrite(handle, _note().encode(errors="replace"), 0)
+                os.pwrite(handle, owner_note(), 0)
             remove_leftovers(directory)
         try:
             yield ours
@@ -97,17 +92,6 @@ def _locked(directory: Path, wait: bool = False) -> Iterator[bool]:
                         part.rmdir()
 
 
-def _note() -> str:
-    """Who has the lock, for the job that finds it taken."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # no name belongs to the user id, as in some containers
-        user = f"user {os.getuid()}"
-    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    command = without_secrets(" ".join(sys.argv))[:200]
-    return f"process {os.getpid()} of {user} on {socket.gethostname()} since {since} ({command})"
-
-
 def _lock(handle: int, wait: bool, directory: Path) -> tuple[bool, bool]:
     """Locks an open file.
 
@@ -119,7 +103,7 @@ def _lock(handle: int, wait: bool, directory: Path) -> tuple[bool, bool]:
     except BlockingIOError:
         return False, True
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         print(f"No file locks in {directory}: run one job at a time there.", file=sys.stderr)
         return True, False

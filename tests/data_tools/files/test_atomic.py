@@ -49,7 +49,9 @@ def test_directories_of_living_and_of_killed_jobs(tmp_path, busy):
     out = tmp_path / "out"
     process = busy(out, publish_directory)
     with (
-        pytest.raises(InputError, match=rf"/out is being written by process {process.pid} on .* s"),
+        pytest.raises(
+            InputError, match=rf"/out is being written by process {process.pid} of .* on .* s"
+        ),
         publish_directory(out),
     ):
         pass

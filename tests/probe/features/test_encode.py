@@ -76,14 +76,17 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["cls.npy", "cls.npy.sha256"])
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        *[("cls.npy", damage) for damage in DAMAGES],
+        *[("cls.npy.sha256", damage) for damage in DAMAGES if "header" not in damage],
+    ],
+)
 def test_damaged_arrays_are_made_again(program, tmp_path, name, damage, capsys):
     encode._fill(tmp_path, ["cls"], program, "")
     whole = {path.name: path.read_bytes() for path in tmp_path.glob("cls*")}
     damaged = DAMAGES[damage](whole[name])
-    if damaged == whole[name]:
-        pytest.skip("checksums have no header")
     (tmp_path / name).write_bytes(damaged)
     assert find_missing(tmp_path, ["cls"]) == ["cls"]
     encode._fill(tmp_path, ["cls"], program, "")
