@@ -107,8 +107,8 @@ def check_file_name(name: str, what: str) -> None:
 
 
 @contextlib.contextmanager
-def kind_errors() -> Iterator[None]:
-    """Wraps a main: an InputError or a file-system error becomes one line and exit code 1.
+def kind_errors(code: int = 1) -> Iterator[None]:
+    """Wraps a main: an InputError or a file-system error becomes one line and this exit code.
 
     Ctrl-C ends with 130, as shells do. Anything else is a bug in our code and keeps its traceback.
     What is printed meanwhile comes out without passwords and control characters.
@@ -129,7 +129,7 @@ def kind_errors() -> Iterator[None]:
         else:
             return
         print(f"error: {message}", file=sys.stderr, flush=True)
-        raise SystemExit(1)
+        raise SystemExit(code)
 
 
 @contextlib.contextmanager

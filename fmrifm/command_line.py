@@ -24,6 +24,8 @@ COMPILE_CACHE = flags.DEFINE_bool(
     "compile_cache", True, "Keep compiled programs in ~/.cache/fmrifm/compiled, at most 4 GiB."
 )
 
+WRONG_USAGE = 2  # the exit code for flags that cannot be read, as of the data tools
+
 
 def run(main: Callable[[list[str]], None], *required: str) -> None:
     """Runs a main with the flags of the command line; those in `required` must be given.
@@ -49,7 +51,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if {"-h", "--help", "--helpfull", "--helpshort"} & set(argv[1:]):
         print(describe_flags(sys.modules["__main__"]))
         raise SystemExit(0)
-    with kind_errors():
+    with kind_errors(WRONG_USAGE):
         left = read_flags(flags.FLAGS, argv)
         if len(left) > 1:
             raise InputError(f"Unexpected arguments {' '.join(left[1:])}: write --flag=value.")

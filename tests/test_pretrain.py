@@ -14,6 +14,7 @@ from absl.testing import flagsaver
 
 from data_tools.spaces.geometry import Geometry
 from fmrifm import command_line, pretrain
+from fmrifm.command_line import WRONG_USAGE
 from fmrifm.runs import provenance
 from fmrifm.runs.metrics_writer import MetricsWriter
 from fmrifm.trainer.evaluate import Evaluator
@@ -41,9 +42,9 @@ def call(monkeypatch, capsys):
     return run
 
 
-def assert_one_sentence(result, *words):
+def assert_one_sentence(result, *words, expected=1):
     code, error = result
-    assert code == 1 and error.startswith("error: ") and error.count("\n") == 1, error
+    assert code == expected and error.startswith("error: ") and error.count("\n") == 1, error
     for word in words:
         assert word in error
 
@@ -91,10 +92,14 @@ def test_bad_flags(call, toy_config, tmp_path):
         (["--profile=0:2"], ["--profile=0:2", "from 1 on"]),
         (["--profile=5:3"], ["--profile=5:3", "step 7", "step 6"]),
     ):
-        assert_one_sentence(call(*good, *extra), *words)
-    assert_one_sentence(call(good[0]), "workdir")
-    assert_one_sentence(call(good[1]), "--config")
-    assert_one_sentence(call("--config=configs/nothing.py", good[1]), "configs/nothing.py")
+        readable = extra[0].startswith("--profile")  # as a flag, but its value makes no sense
+        assert_one_sentence(call(*good, *extra), *words, expected=1 if readable else WRONG_USAGE)
+    for given, words in (
+        (good[:1], "workdir"),
+        (good[1:2], "--config"),
+        (["--config=configs/nothing.py", good[1]], "configs/nothing.py"),
+    ):
+        assert_one_sentence(call(*given), words, expected=WRONG_USAGE)
     assert not (tmp_path / "run").exists()
 
 
@@ -157,5 +162,5 @@ def test_through_the_shell(tmp_path):
     bad = subprocess.run(
         [*command, file, "--config.data.tran=x"], cwd=ROOT, capture_output=True, text=True
     )
-    assert_one_sentence((bad.returncode, bad.stderr), "'tran'", "'train'")
+    assert_one_sentence((bad.returncode, bad.stderr), "'tran'", "'train'", expected=WRONG_USAGE)
     assert bad.stdout == "" and not (tmp_path / "none").exists()

@@ -98,7 +98,7 @@ def test_one_sentence_where_something_is_missing(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "import a dataset there" in line
     done = probe(f"--workdir={tmp_path / 'probe'}", task="task22")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "choose one of simulated, task21" in done.stderr.splitlines()[-1]
 
 
