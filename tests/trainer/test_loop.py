@@ -118,7 +118,8 @@ def test_kills_and_signals_change_nothing(make_config, tmp_path):
         assert np.ptp([x["time"] - sum(x["seconds"].values()) for x in lines]) < 0.05  # no gaps
         last = lines[-1]
         assert (last["start"], last["step"], last["event"]) == (3, 60, "end of run")
-        assert (last["seconds"]["repeated_steps"] > 0) == repeated
+        # Between the save of a stop and the end lies a moment, which may round to a millisecond.
+        assert (last["seconds"]["repeated_steps"] > 0.005) == repeated
         assert all(last["seconds"][name] > 0 for name in ("steps", "compile", "down_time"))
 
 
