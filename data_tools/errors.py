@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,6 +119,10 @@ def kind_errors(code: int = 1) -> Iterator[None]:
             yield
         except InputError as error:
             message = str(error)
+        except BrokenPipeError:
+            # The reader, such as `head`, has seen enough. Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(128 + signal.SIGPIPE) from None
         except OSError as error:
             message = describe_os_error(error)
         except UnicodeEncodeError as error:

@@ -18,8 +18,8 @@ _PARAMETER = re.compile(rf"(?P<name>[?&;](?:{_SECRETS})=)[^&;#\s'\",]+", re.IGNO
 _BEARER = re.compile(r"(?P<name>\bBearer )[\w.~+/=-]+")
 _HIDDEN = "***"
 
-# Control characters of terminals (C0 but for line ends and tabs, DEL, C1), other line ends, and
-# marks that turn the direction of text.
+# Terminals obey C0 controls (except line ends and tabs), DEL and C1 controls. The others break
+# lines or change the direction of text.
 _UNSAFE = (*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
 _UNSAFE += (*range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF)
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _UNSAFE if chr(code) not in "\n\t"}

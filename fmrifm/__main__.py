@@ -11,6 +11,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from data_tools.errors import kind_errors
+
 COMMANDS = (
     *("quickstart", "pretrain", "probe", "embed", "config", "plan", "sweep", "table", "scaling"),
     "port",
@@ -30,7 +32,8 @@ def main() -> None:
     names = names[1:] if package == "data_tools" else names
     commands = DATA_COMMANDS if package == "data_tools" else COMMANDS
     if not names or names[0] in ("-h", "--help", "help"):
-        print(describe_commands())
+        with kind_errors():
+            print(describe_commands(), flush=True)
         return
     if names[0] not in commands:
         close = difflib.get_close_matches(names[0], commands, 1)

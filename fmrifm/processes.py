@@ -21,7 +21,9 @@ from collections.abc import Iterator
 import jax
 from jax._src.distributed import global_state  # no public name gives the key-value store
 
+STOPPED_EXIT_CODE = 75  # saved and stopped on request: the same command continues
 LOST_EXIT_CODE = 76  # a process was lost or nothing moved: the same command continues
+INTERRUPTED_EXIT_CODE = 130  # by a second Ctrl-C, as shells have it
 _CONTINUES = "The same command continues from the last checkpoint."
 _SIGNS, _NOTES = "fmrifm/signs", "fmrifm/notes"
 _PAUSE = 2.0  # seconds between signs of life
@@ -164,7 +166,7 @@ def ending_together() -> Iterator[None]:
         yield
     except SystemExit as stop:
         code = stop.code
-        if PEERS and isinstance(code, int) and code not in (0, 75):
+        if PEERS and isinstance(code, int) and code not in (0, STOPPED_EXIT_CODE):
             PEERS.fail(code)
         raise
     except Exception as error:

@@ -47,6 +47,25 @@ def test_the_list_has_a_line_for_every_command():
     assert unknown.returncode == 2 and "did you mean 'pretrain'?" in unknown.stderr
 
 
+def test_no_command_is_left_out():
+    """Every module that can be started belongs to the list, which people look through."""
+    found = set()
+    for package in ("fmrifm", "data_tools"):
+        for path in [*(ROOT / package).glob("*.py"), *(ROOT / package).glob("*/__main__.py")]:
+            if '__name__ == "__main__"' in path.read_text() and path.stem != "show_config":
+                name = path.parent.name if path.stem == "__main__" else path.stem
+                found.add((package, name))
+    named = {("fmrifm", name) for name in COMMANDS} | {("data_tools", x) for x in DATA_COMMANDS}
+    assert found - {("fmrifm", "fmrifm")} == named - {("fmrifm", "config")}
+
+
+def test_a_closed_pipe_is_no_error():
+    """As with `fmrifm --help | head -1`."""
+    command = f"{sys.executable} -m fmrifm --help | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: fmrifm NAME") and done.stderr == ""
+
+
 def test_training_flags_are_all_in_its_help():
     text = call("pretrain", "--help").stdout
     for flag in ("config", "workdir", "distributed", "coordinator", "profile", "max_hours"):

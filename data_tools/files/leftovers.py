@@ -55,7 +55,7 @@ def _newest(path: Path) -> float:
 
 
 def _has_no_writer(path: Path) -> bool:
-    """Whether a file that its writer would lock is not locked; False without locks."""
+    """True if no process holds the lock of a file; False if the file system has no locks."""
     with open(path, "rb") as file, contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -62,7 +62,7 @@ class OutputLock:
 
 
 def owner_note() -> bytes:
-    """Who holds a lock, for the job that finds it taken."""
+    """Describes this process (pid, user, host, start, command) to a job that finds it here."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # no name belongs to the user id, as in some containers
@@ -74,7 +74,10 @@ def owner_note() -> bytes:
 
 
 def _try_lock(handle: int) -> bool:
-    """Whether the file system has locks; BlockingIOError if another process holds this one."""
+    """Takes a lock; False if the file system has no locks.
+
+    Raises BlockingIOError if another process holds the lock.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

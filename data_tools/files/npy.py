@@ -207,7 +207,7 @@ class ArrayFile:
         return out
 
     def state(self) -> tuple[int, ...]:
-        """Which file is open and when it was changed last: differs once bytes are written."""
+        """Device, inode, size and time of change of the open file; it changes with every write."""
         found = os.fstat(self._handle)
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 

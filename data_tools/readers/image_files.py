@@ -55,9 +55,10 @@ def check_held(needed: int, held: int) -> None:
 
 
 def _unpacked(path: str | os.PathLike, packed: int, needed: int) -> int:
-    """How many bytes a packed file may hold, counted where it would have to be packed oddly well.
+    """Upper bound on the unpacked size of a gzip file, in bytes.
 
-    Counting ends with the bytes that are `needed`.
+    The bound follows from the best ratio of gzip. If the file needs an implausible ratio to hold
+    the `needed` bytes, it is unpacked and counted up to these.
     """
     most = packed * _HIGHEST_RATIO
     if most < needed or needed < max(_MUCH, packed * _USUAL_RATIO):

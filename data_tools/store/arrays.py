@@ -49,7 +49,7 @@ class StoreFiles:
         return f"{self.place}/{name}"
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file, or ought to be."""
+        """True if the store has this file, or if its checksums list it."""
         if name in self.sums:
             return True
         if not self.remote:

@@ -1,4 +1,4 @@
-"""What the files of a store say, checked: store.json, geometry.npz and the lines of runs.jsonl."""
+"""Parses and validates store.json, geometry.npz and the lines of runs.jsonl."""
 
 import hashlib
 import math

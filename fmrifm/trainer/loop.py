@@ -17,6 +17,7 @@ from data_tools.files.atomic import write_bytes
 from fmrifm.input.data import open_data
 from fmrifm.input.pipeline import host_batches, on_devices
 from fmrifm.model.files import ModelFiles, save_model
+from fmrifm.processes import STOPPED_EXIT_CODE
 from fmrifm.runs.checkpoint import Checkpoints, TrainState
 from fmrifm.runs.config import check_unchanged, config_dict
 from fmrifm.runs.goodput import STEPS, Account
@@ -30,7 +31,7 @@ from fmrifm.trainer.mesh import replicated, to_devices
 from fmrifm.trainer.profile import Profile, parse_profile
 from fmrifm.trainer.program import Program, check_config
 from fmrifm.trainer.run_record import RunRecord
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopRequestedError, StopSignal, non_finite
+from fmrifm.trainer.stopping import StopRequestedError, StopSignal, non_finite
 from fmrifm.trainer.summary import describe_losses, describe_start, summarize
 from fmrifm.trainer.throughput import Throughput, step_work
 from fmrifm.trainer.warm_start import warm_start

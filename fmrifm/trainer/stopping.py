@@ -21,9 +21,7 @@ from data_tools.errors import InputError
 from data_tools.files.atomic import write_bytes
 from fmrifm.input.data import Data
 from fmrifm.input.pipeline import TrainBatches
-
-STOPPED_EXIT_CODE = 75  # the sysexits code for "try again": the same command continues the run
-INTERRUPTED_EXIT_CODE = 130  # as shells have it for a program that Ctrl-C ended
+from fmrifm.processes import INTERRUPTED_EXIT_CODE
 
 
 class NonFiniteError(InputError):

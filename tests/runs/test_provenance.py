@@ -15,12 +15,12 @@ from fmrifm.input.data import open_data
 from fmrifm.model.files import ModelFiles
 from fmrifm.model.options import ModelOptions
 from fmrifm.probe import suite
+from fmrifm.processes import STOPPED_EXIT_CODE
 from fmrifm.runs import provenance
 from fmrifm.runs.config import config_dict
 from fmrifm.runs.provenance import measure, read_starts, record_start, source_state
 from fmrifm.trainer import loop
 from fmrifm.trainer.loop import train
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
 from tests.conftest import make_toy_config, toy_geometry, write_toy_store
 from tests.probe.test_suite import probe_config, write_task_store
 

@@ -11,13 +11,14 @@ import pytest
 
 from data_tools.errors import InputError
 from fmrifm.input.data import open_data
+from fmrifm.processes import STOPPED_EXIT_CODE
 from fmrifm.published.open_model import open_model
 from fmrifm.runs.checkpoint import Checkpoints, as_path, find_checkpoint, list_steps
 from fmrifm.runs.port_model import port
 from fmrifm.runs.workdir import Mirror, check_workdir, mirror_of
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.program import Program
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal
+from fmrifm.trainer.stopping import StopSignal
 from fmrifm.trainer.warm_start import warm_start
 from tests.conftest import make_toy_config
 from tests.runs.bucket import serve_bucket

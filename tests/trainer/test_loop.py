@@ -15,6 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from data_tools.errors import InputError
 from data_tools.spaces.geometry import Geometry
 from fmrifm.input.data import open_data
+from fmrifm.processes import STOPPED_EXIT_CODE
 from fmrifm.runs.checkpoint import restore_params
 from fmrifm.runs.goodput import LOSSES
 from fmrifm.runs.metrics_writer import read_metrics
@@ -22,7 +23,7 @@ from fmrifm.trainer.evaluate import Evaluator
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.mesh import to_devices
 from fmrifm.trainer.program import Program
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, NonFiniteError, StopSignal
+from fmrifm.trainer.stopping import NonFiniteError, StopSignal
 from fmrifm.trainer.throughput import Throughput
 from fmrifm.trainer.warm_start import warm_start
 from tests.conftest import make_toy_config, write_toy_store

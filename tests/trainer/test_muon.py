@@ -11,6 +11,7 @@ from flax import traverse_util
 from data_tools.errors import InputError
 from fmrifm.input.data import open_data
 from fmrifm.model.mae import param_shapes
+from fmrifm.processes import STOPPED_EXIT_CODE
 from fmrifm.runs.config import check_unchanged, config_dict
 from fmrifm.trainer.loop import train
 from fmrifm.trainer.optimizer import (
@@ -21,7 +22,7 @@ from fmrifm.trainer.optimizer import (
     peak_learning_rate,
 )
 from fmrifm.trainer.program import Program
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE, StopSignal
+from fmrifm.trainer.stopping import StopSignal
 from tests.conftest import load_config
 from tests.trainer.commands import metrics, weights
 from tests.trainer.test_shardings import LAYOUTS, make_program

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from fmrifm.processes import STOPPED_EXIT_CODE
 from fmrifm.trainer.loop import train
-from fmrifm.trainer.stopping import STOPPED_EXIT_CODE
 from tests.conftest import ROOT
 from tests.trainer.commands import Run, free_port, metrics, weights
 

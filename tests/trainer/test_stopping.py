@@ -8,13 +8,9 @@ import time
 
 import pytest
 
+from fmrifm.processes import INTERRUPTED_EXIT_CODE, STOPPED_EXIT_CODE
 from fmrifm.trainer.loop import train
-from fmrifm.trainer.stopping import (
-    INTERRUPTED_EXIT_CODE,
-    STOPPED_EXIT_CODE,
-    StopRequestedError,
-    StopSignal,
-)
+from fmrifm.trainer.stopping import StopRequestedError, StopSignal
 from fmrifm.trainer.throughput import Throughput
 from tests.conftest import ROOT
 from tests.trainer.commands import metrics, saved_steps, weights
